@@ -1,0 +1,263 @@
+/* Budgets.
+ *
+ * One mutex per budget guards every number in it and in its payers: an allocation is large and rare (models are planned and
+ * reserved, then run without any), so a lock of 20 ns is nothing, and the sums are exact at every moment. The system call
+ * that gets the memory is made outside the lock, after the bytes were reserved.
+ *
+ * Invariant: used == sum over payers and purposes of used; used <= limit except through mem_charge_forced or a lowered
+ * limit. Tried and rejected: atomics per payer (the budget check and the payer's number could disagree for a moment, and the
+ * test that sums them could not be exact). SPDX-License-Identifier: Apache-2.0 */
+#include "mem/mem.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { MAP_FROM = 64 << 10, ALIGN = 64 };
+
+struct mem_payer {
+    struct mem_budget *budget;
+    struct mem_payer *next;
+    char name[64];
+    uint64_t used[MEM_PURPOSE_COUNT], peak[MEM_PURPOSE_COUNT];
+    uint64_t count;
+};
+
+struct mem_budget {
+    pthread_mutex_t lock; /* guards everything below, and the payers' numbers */
+    char name[16];
+    uint64_t limit, used, peak;
+    uint64_t fault_at, fault_calls;
+    struct mem_payer *payers;
+};
+
+const char *mem_purpose_name(enum mem_purpose purpose)
+{
+    static const char *const names[] = {
+#define X(id, name) name,
+        MEM_PURPOSES(X)
+#undef X
+    };
+    return purpose < MEM_PURPOSE_COUNT ? names[purpose] : "?";
+}
+
+struct mem_budget *mem_budget_new(const char *name, uint64_t limit)
+{
+    struct mem_budget *b = xnew(struct mem_budget);
+    pthread_mutex_init(&b->lock, NULL);
+    snprintf(b->name, sizeof b->name, "%s", name);
+    b->limit = limit;
+    return b;
+}
+
+void mem_budget_free(struct mem_budget **b)
+{
+    if (!*b) return;
+    assert(!(*b)->payers && (*b)->used == 0);
+    pthread_mutex_destroy(&(*b)->lock);
+    free(*b);
+    *b = NULL;
+}
+
+static void lock(const struct mem_budget *b)
+{
+    pthread_mutex_lock((pthread_mutex_t *)&b->lock);
+}
+
+static void unlock(const struct mem_budget *b)
+{
+    pthread_mutex_unlock((pthread_mutex_t *)&b->lock);
+}
+
+static uint64_t locked_read(const struct mem_budget *b, const uint64_t *field)
+{
+    lock(b);
+    uint64_t v = *field;
+    unlock(b);
+    return v;
+}
+
+void mem_budget_set_limit(struct mem_budget *b, uint64_t limit)
+{
+    lock(b);
+    b->limit = limit;
+    unlock(b);
+}
+
+uint64_t mem_budget_limit(const struct mem_budget *b)
+{
+    return locked_read(b, &b->limit);
+}
+
+uint64_t mem_budget_used(const struct mem_budget *b)
+{
+    return locked_read(b, &b->used);
+}
+
+uint64_t mem_budget_peak(const struct mem_budget *b)
+{
+    return locked_read(b, &b->peak);
+}
+
+void mem_budget_reset_peak(struct mem_budget *b)
+{
+    lock(b);
+    b->peak = b->used;
+    for (struct mem_payer *p = b->payers; p; p = p->next) memcpy(p->peak, p->used, sizeof p->peak);
+    unlock(b);
+}
+
+struct mem_payer *mem_payer_new(struct mem_budget *b, const char *name)
+{
+    struct mem_payer *p = xnew(struct mem_payer);
+    snprintf(p->name, sizeof p->name, "%s", name);
+    p->budget = b;
+    lock(b);
+    struct mem_payer **at = &b->payers; /* at the end, so that a snapshot is in order of birth */
+    while (*at) at = &(*at)->next;
+    *at = p;
+    unlock(b);
+    return p;
+}
+
+void mem_payer_free(struct mem_payer **pp)
+{
+    struct mem_payer *p = *pp;
+    if (!p) return;
+    lock(p->budget);
+    for (int i = 0; i < MEM_PURPOSE_COUNT; i++) {
+        if (p->used[i])
+            fprintf(stderr, "brim: payer '%s' still owes %llu bytes of %s\n", p->name, (unsigned long long)p->used[i],
+                    mem_purpose_name((enum mem_purpose)i));
+        assert(p->used[i] == 0);
+    }
+    struct mem_payer **at = &p->budget->payers;
+    while (*at != p) at = &(*at)->next;
+    *at = p->next;
+    unlock(p->budget);
+    free(p);
+    *pp = NULL;
+}
+
+struct mem_budget *mem_payer_budget(const struct mem_payer *p)
+{
+    return p->budget;
+}
+
+const char *mem_payer_name(const struct mem_payer *p)
+{
+    return p->name;
+}
+
+uint64_t mem_payer_used(const struct mem_payer *p, enum mem_purpose purpose)
+{
+    return locked_read(p->budget, &p->used[purpose]);
+}
+
+static void add(struct mem_payer *p, enum mem_purpose purpose, uint64_t size)
+{
+    struct mem_budget *b = p->budget;
+    b->used += size;
+    b->peak = MAX(b->peak, b->used);
+    p->used[purpose] += size;
+    p->peak[purpose] = MAX(p->peak[purpose], p->used[purpose]);
+    p->count++;
+}
+
+err mem_charge(struct mem_payer *p, enum mem_purpose purpose, size_t size)
+{
+    struct mem_budget *b = p->budget;
+    lock(b);
+    bool injected = ++b->fault_calls == b->fault_at;
+    bool fits = size <= b->limit && b->used <= b->limit - size;
+    uint64_t used = b->used, limit = b->limit;
+    if (fits && !injected) add(p, purpose, size);
+    unlock(b);
+    if (fits && !injected) return ERR_OK;
+    char s[3][16];
+    return err_set(ERR_NOMEM, "%s needs %s more for %s, but %s of the %s budget of %s are in use%s", p->name,
+                   size_text(size, s[0]), mem_purpose_name(purpose), size_text(used, s[1]), b->name,
+                   size_text(limit, s[2]), injected ? " (injected fault)" : "");
+}
+
+void mem_charge_forced(struct mem_payer *p, enum mem_purpose purpose, size_t size)
+{
+    lock(p->budget);
+    add(p, purpose, size);
+    unlock(p->budget);
+}
+
+void mem_release(struct mem_payer *p, enum mem_purpose purpose, size_t size)
+{
+    lock(p->budget);
+    assert(p->used[purpose] >= size && p->budget->used >= size && p->count > 0);
+    p->used[purpose] -= size;
+    p->budget->used -= size;
+    p->count--;
+    unlock(p->budget);
+}
+
+err mem_alloc(struct mem_payer *p, enum mem_purpose purpose, size_t size, void **ret)
+{
+    err e = mem_charge(p, purpose, size);
+    if (e) return e;
+    void *ptr;
+    if (size >= MAP_FROM) {
+        ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (ptr == MAP_FAILED) ptr = NULL;
+    } else {
+        size_t rounded = (MAX(size, (size_t)1) + ALIGN - 1) / ALIGN * ALIGN;
+        ptr = aligned_alloc(ALIGN, rounded);
+        if (ptr) memset(ptr, 0, rounded);
+    }
+    if (!ptr) {
+        mem_release(p, purpose, size);
+        return err_set(ERR_NOMEM, "%s: the system refused %zu bytes for %s although the budget allows them", p->name, size,
+                       mem_purpose_name(purpose));
+    }
+    *ret = ptr;
+    return ERR_OK;
+}
+
+void mem_free(struct mem_payer *p, enum mem_purpose purpose, void *ptr, size_t size)
+{
+    if (!ptr) return;
+    if (size >= MAP_FROM)
+        munmap(ptr, size);
+    else
+        free(ptr);
+    mem_release(p, purpose, size);
+}
+
+size_t mem_snapshot(const struct mem_budget *b, struct mem_row **ret_rows)
+{
+    size_t n = 0;
+    lock(b);
+    for (struct mem_payer *p = b->payers; p; p = p->next) n++;
+    struct mem_row *rows = xnewn(struct mem_row, n), *row = rows;
+    for (struct mem_payer *p = b->payers; p; p = p->next, row++) {
+        memcpy(row->payer, p->name, sizeof row->payer);
+        memcpy(row->used, p->used, sizeof row->used);
+        memcpy(row->peak, p->peak, sizeof row->peak);
+        row->count = p->count;
+    }
+    unlock(b);
+    *ret_rows = rows;
+    return n;
+}
+
+void mem_fault_at(struct mem_budget *b, uint64_t n)
+{
+    lock(b);
+    b->fault_at = n;
+    b->fault_calls = 0;
+    unlock(b);
+}
+
+uint64_t mem_fault_calls(const struct mem_budget *b)
+{
+    return locked_read(b, &b->fault_calls);
+}
