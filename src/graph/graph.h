@@ -1,0 +1,89 @@
+/* What to compute, in what order: values, nodes, constants; read from ONNX, specialised to shapes, rewritten.
+ *
+ * A graph read from a file borrows the file's bytes: constants point into the mapping, never copied. `graph_specialise`
+ * gives every value a known shape, evaluates whatever is constant then (shape arithmetic folds away), and takes the branch of an If
+ * whose condition is known. `graph_rewrite` then works on known shapes only. Plans are made from the result and keyed by the shapes.
+ *
+ * Values are numbers (indices into `values`); a value has one producer at most. Nodes are in execution order.
+ * SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "kernels/kernel.h"
+
+struct graph_value {
+    char *name;
+    enum tensor_dtype dtype;   /* TENSOR_NONE if the file does not say */
+    struct tensor_shape shape; /* may hold symbols until specialised */
+    bool has_shape;
+    bool is_input, is_output;
+    bool outer;                /* in a subgraph: the value of this name of the graph around it */
+    const void *constant;      /* row-major bytes, or NULL */
+    size_t constant_bytes;
+    void *owned;               /* same as constant if it was computed here (budget: the graph's payer, MEM_OTHER) */
+};
+
+/* A node with what rewrites fused into it. */
+struct graph_node {
+    struct op_node op;         /* op.in holds the node's own inputs, then those of post-ops */
+    int n_own_in;              /* how many of op.in are the operator's own */
+    int n_post;
+    struct kernel_post post[KERNEL_MAX_POST];
+    bool dead;
+};
+
+struct graph {
+    char *name;                /* for messages: the file's */
+    struct mem_payer *payer;   /* pays for constants computed here; borrowed */
+    size_t n_values, cap_values;
+    struct graph_value *values;
+    size_t n_nodes, cap_nodes;
+    struct graph_node *nodes;
+    int n_inputs, n_outputs;
+    int *inputs, *outputs;     /* value numbers; initialisers are not inputs */
+    int n_symbols;
+    char **symbols;
+    int ir_version, opset;     /* of ai.onnx */
+    struct graph *parent;      /* of a subgraph */
+    struct graph_file *file;   /* the mapping, reference counted; NULL if built in memory */
+};
+
+/* ---- reading (onnx.c) */
+
+/* Opens and reads an ONNX file; the mapping stays open until the last graph that borrows from it is freed. ERR_FORMAT with the byte offset
+ * for malformed files, ERR_UNSUPPORTED with operator, node, opset and what to do, ERR_LIMIT for sizes that cannot be. */
+err graph_load(const char *path, struct mem_payer *payer, struct graph **ret);
+/* The same from memory, which must stay until the graph is freed. `dir`: for external data, or NULL to refuse it. */
+err graph_parse(const char *name, const void *bytes, size_t n, const char *dir, struct mem_payer *payer, struct graph **ret);
+void graph_free(struct graph **g);
+
+/* A TensorProto (the .pb files of ONNX's backend tests): the view borrows from bytes where it can, else *ret_owned (free()) is set. */
+err graph_parse_tensor(const void *bytes, size_t n, struct tensor *ret, char **ret_name, void **ret_owned);
+
+/* ---- changing */
+
+int graph_add_value(struct graph *g, const char *name, enum tensor_dtype dtype, const struct tensor_shape *shape);
+/* Appends a node with room for the given numbers of inputs and outputs (filled with -1). The pointer is valid until the next append. */
+struct graph_node *graph_add_node(struct graph *g, enum op_kind kind, const char *name, int n_in, int n_out);
+/* A constant whose bytes the graph owns; *ret_bytes is to be filled by the caller. */
+err graph_add_constant(struct graph *g, const char *name, enum tensor_dtype dtype, const struct tensor_shape *shape,
+                       int *ret_value, void **ret_bytes);
+/* Consumers per value (graph outputs count as one); free() it. */
+int *graph_use_counts(const struct graph *g);
+/* Drops dead nodes, restores execution order after rewrites. ERR_FORMAT on a cycle. */
+err graph_compact(struct graph *g);
+
+/* ---- specialising and rewriting */
+
+/* A new graph for these input shapes (NULL: those of the file; a symbol that is left becomes 1 if it is the first size of
+ * an input, else ERR_SHAPE names it). Every value has a known shape; constants are folded (unless larger than they
+ * are worth), dead code is gone. Borrows the same file. */
+err graph_specialise(const struct graph *g, const struct tensor_shape *input_shapes, struct mem_payer *payer, struct graph **ret);
+
+/* What rewrites may do; each has a test that it fires and that numbers hold. */
+enum graph_rewrites {
+    GRAPH_REWRITE_NONE = 0,
+    GRAPH_REWRITE_FOLD = 1,  /* batch norm, constant Mul and Add into Conv / Gemm weights and bias */
+    GRAPH_REWRITE_FUSE = 2,  /* activations and residual Add into Conv / Gemm as post-ops; x * sigmoid(x) into Silu; Pad into Conv */
+    GRAPH_REWRITE_ALL = 3,
+};
+err graph_rewrite(struct graph *g, unsigned which);
