@@ -10,11 +10,14 @@
 #include "mem/mem.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { MAP_FROM = 64 << 10, ALIGN = 64 };
 
@@ -29,6 +32,7 @@ struct mem_payer {
 struct mem_budget {
     pthread_mutex_t lock; /* guards everything below, and the payers' numbers */
     char name[16];
+    char *dir; /* of backing files, or NULL; set before use */
     uint64_t limit, used, peak;
     uint64_t fault_at, fault_calls;
     struct mem_payer *payers;
@@ -58,8 +62,48 @@ void mem_budget_free(struct mem_budget **b)
     if (!*b) return;
     assert(!(*b)->payers && (*b)->used == 0);
     pthread_mutex_destroy(&(*b)->lock);
+    free((*b)->dir);
     free(*b);
     *b = NULL;
+}
+
+/* An unlinked file in dir, or -1. */
+static int nameless_file(const char *dir)
+{
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0) return fd;
+    char *name = xasprintf("%s/brim-XXXXXX", dir); /* a file system without O_TMPFILE */
+    fd = mkostemp(name, O_CLOEXEC);
+    if (fd >= 0) unlink(name);
+    free(name);
+    return fd;
+}
+
+err mem_budget_back_with_files(struct mem_budget *b, const char *dir)
+{
+    int fd = nameless_file(dir);
+    if (fd < 0) return err_set(ERR_IO, "%s: cannot make a temporary file there: %s", dir, strerror(errno));
+    close(fd);
+    free(b->dir);
+    b->dir = xstrdup(dir);
+    return ERR_OK;
+}
+
+static void *map_block(const struct mem_budget *b, size_t size)
+{
+    int fd = -1, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    if (b->dir) {
+        fd = nameless_file(b->dir);
+        flags = MAP_SHARED;
+        /* posix_fallocate, not ftruncate: a full disk is an answer now, and not SIGBUS later */
+        if (fd < 0 || posix_fallocate(fd, 0, (off_t)size)) {
+            if (fd >= 0) close(fd);
+            return NULL;
+        }
+    }
+    void *ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (fd >= 0) close(fd);
+    return ptr == MAP_FAILED ? NULL : ptr;
 }
 
 static void lock(const struct mem_budget *b)
@@ -206,8 +250,7 @@ err mem_alloc(struct mem_payer *p, enum mem_purpose purpose, size_t size, void *
     if (e) return e;
     void *ptr;
     if (size >= MAP_FROM) {
-        ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (ptr == MAP_FAILED) ptr = NULL;
+        ptr = map_block(p->budget, size);
     } else {
         size_t rounded = (MAX(size, (size_t)1) + ALIGN - 1) / ALIGN * ALIGN;
         ptr = aligned_alloc(ALIGN, rounded);

@@ -46,6 +46,9 @@ void mem_budget_free(struct mem_budget **b);
 /* May be below what is used now: then every allocation fails until enough was freed. */
 void mem_budget_set_limit(struct mem_budget *b, uint64_t limit);
 uint64_t mem_budget_limit(const struct mem_budget *b);
+/* Blocks that are their own mappings lie in unlinked files of `dir` from now on: the kernel can write them out, so they are no memory
+ * that could run out. For what is computed once while a model is imported. ERR_IO if dir takes no files. */
+err mem_budget_back_with_files(struct mem_budget *b, const char *dir);
 uint64_t mem_budget_used(const struct mem_budget *b);
 uint64_t mem_budget_peak(const struct mem_budget *b);
 void mem_budget_reset_peak(struct mem_budget *b);

@@ -88,6 +88,25 @@ static void memory_really_returns(void **state)
     mem_budget_free(&b);
 }
 
+static void files_back_an_import(void **state)
+{
+    (void)state;
+    struct mem_budget *b = mem_budget_new("import", UINT64_MAX);
+    assert_int_equal(mem_budget_back_with_files(b, "/no/such/place"), ERR_IO);
+    assert_int_equal(mem_budget_back_with_files(b, "/tmp"), ERR_OK);
+    struct mem_payer *p = mem_payer_new(b, "x");
+    enum { SIZE = 32 << 20 };
+    uint64_t before = mem_process_rss().anon;
+    char *x = NULL;
+    assert_int_equal(mem_alloc(p, MEM_OTHER, SIZE, (void **)&x), ERR_OK);
+    assert_int_equal(x[SIZE - 1], 0);
+    memset(x, 1, SIZE);
+    assert_true(mem_process_rss().anon < before + (1 << 20));
+    mem_free(p, MEM_OTHER, x, SIZE);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
 static void *hammer(void *arg)
 {
     struct mem_budget *b = arg;
@@ -142,6 +161,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(limit_is_hard),         cmocka_unit_test(blocks_are_zeroed_and_aligned),
         cmocka_unit_test(nth_allocation_fails),  cmocka_unit_test(memory_really_returns),
+        cmocka_unit_test(files_back_an_import),
         cmocka_unit_test(threads_sum_to_zero),   cmocka_unit_test(snapshot_names_payers),
         cmocka_unit_test(automatic_budget_is_sane)};
     return cmocka_run_group_tests(tests, NULL, NULL);
