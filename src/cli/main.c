@@ -1,0 +1,61 @@
+/* argv: a table of verbs.
+ *
+ * Debian's oneDNN uses OpenMP, whose idle threads spin unless OMP_WAIT_POLICY=passive was in the environment when libgomp was
+ * loaded; setting it here is too late, so the program executes itself once more with it. SPDX-License-Identifier: Apache-2.0 */
+#include "base/base.h"
+#include "cli/commands.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+} commands[] = {
+    {"run", cli_run, "run one model: outputs as .npy, times and bytes"},
+    {"verify", cli_verify, "check models against recorded inputs and outputs"},
+    {"explain", cli_explain, "operations in order, kernels, layouts, bytes"},
+    CLI_MORE_COMMANDS
+    {NULL, NULL, NULL},
+};
+
+static void usage(FILE *to)
+{
+    fprintf(to, "brim: one small box, many cameras, many neural networks, little memory\n\nusage: brim COMMAND [options]\n");
+    for (const struct command *c = commands; c->name; c++)
+        if (c->what) fprintf(to, "  %-9s %s\n", c->name, c->what);
+    fprintf(to, "\nbrim COMMAND --help says more. Sizes take K, M, G (1024). Exit: 0 fine, 1 the work failed, 2 wrong usage or input.\n");
+}
+
+static void restart_with_passive_waiting(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") || getenv("BRIM_STARTED")) return;
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    setenv("BRIM_STARTED", "1", 1); /* never twice */
+    execv("/proc/self/exe", argv);
+    /* without /proc: slower when idle, nothing else */
+}
+
+int main(int argc, char **argv)
+{
+    restart_with_passive_waiting(argv);
+    if (argc < 2) {
+        usage(stderr);
+        return 2;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        usage(stdout);
+        return 0;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        puts("brim " BRIM_VERSION);
+        return 0;
+    }
+    for (const struct command *c = commands; c->name; c++)
+        if (strcmp(argv[1], c->name) == 0) return c->run(argc - 1, argv + 1);
+    fprintf(stderr, "brim: there is no command '%s'; brim --help lists them\n", argv[1]);
+    return 2;
+}

@@ -1,0 +1,289 @@
+/* `brim run MODEL`: one model, its outputs as .npy, times and bytes.
+ *
+ * Everything happens inside the budget given (default: unlimited, and the peak is printed). `--seed N` draws input i with the
+ * linear congruential generator of the recorded reference outputs: x = x * 1664525 + 1013904223 mod 2^32 from seed N + i, value (x >> 8) / 2^24,
+ * in row-major order. SPDX-License-Identifier: Apache-2.0 */
+#include "cli/args.h"
+#include "cli/model_cmd.h"
+#include "model/model.h"
+#include "tensor/npy.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct run {
+    const char *path, *output, *precision;
+    struct args_list inputs;
+    uint64_t budget_bytes;
+    int64_t seed, repeat, threads;
+    bool json, only_ref, no_rewrites, profile;
+    struct mem_budget *budget;
+    struct model *model;
+    struct model_plan *plan;
+    double load_ms, first_ms, *times_ms;
+    int64_t *step_ns;
+};
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static err fill_seeded(const struct run *r, int i, const struct tensor *to)
+{
+    int64_t n = tensor_count(&to->shape);
+    if (to->dtype != TENSOR_F32)
+        return err_set(ERR_UNSUPPORTED, "input %d is %s; --seed draws float32 only: give it with --input NAME=F.npy", i,
+                       tensor_dtype_name(to->dtype));
+    float *values = malloc((size_t)MAX(n, 1) * sizeof *values);
+    if (!values) return err_set(ERR_NOMEM, "no memory for input %d", i);
+    uint32_t x = (uint32_t)(r->seed + i);
+    for (int64_t k = 0; k < n; k++) {
+        x = x * 1664525u + 1013904223u;
+        values[k] = (float)(x >> 8) / 16777216.0f;
+    }
+    struct tensor from = tensor_view(TENSOR_F32, &to->shape, values);
+    err e = model_copy(&from, to);
+    free(values);
+    return e;
+}
+
+/* The .npy given for input `name`, or NULL. "NAME=FILE", or just FILE for a model with one input. */
+static const char *file_for(const struct run *r, const char *name)
+{
+    for (size_t i = 0; i < r->inputs.n; i++) {
+        const char *item = r->inputs.items[i];
+        size_t n = strlen(name);
+        if (strncmp(item, name, n) == 0 && item[n] == '=') return item + n + 1;
+        if (model_input_count(r->model) == 1 && !strchr(item, '=')) return item;
+    }
+    return NULL;
+}
+
+static err check_names(const struct run *r)
+{
+    for (size_t i = 0; i < r->inputs.n; i++) {
+        bool known = model_input_count(r->model) == 1 && !strchr(r->inputs.items[i], '=');
+        for (int k = 0; k < model_input_count(r->model); k++) {
+            const char *name = model_input(r->model, k).name;
+            size_t n = strlen(name);
+            known |= strncmp(r->inputs.items[i], name, n) == 0 && r->inputs.items[i][n] == '=';
+        }
+        if (!known)
+            return err_set(ERR_USAGE, "--input %s: the model has no such input; its first is '%s' (NAME=FILE.npy)", r->inputs.items[i],
+                           model_input(r->model, 0).name);
+    }
+    return ERR_OK;
+}
+
+/* Shapes come from the .npy files that were given; the rest from the model. */
+static err plan(struct run *r)
+{
+    struct tensor_shape shapes[64];
+    int n = model_input_count(r->model);
+    err e = check_names(r);
+    if (e) return e;
+    if (n > 64) return err_set(ERR_LIMIT, "%d inputs", n);
+    for (int i = 0; i < n; i++) {
+        struct model_io io = model_input(r->model, i);
+        const char *file = file_for(r, io.name);
+        shapes[i] = io.shape;
+        if (io.shape.rank > 0 && io.shape.dims[0] < 0) shapes[i].dims[0] = 1;
+        if (!file) continue;
+        struct tensor t;
+        void *owned;
+        if ((e = npy_load(file, (size_t)1 << 33, &t, &owned))) return e;
+        free(owned);
+        if (io.dtype != TENSOR_NONE && t.dtype != io.dtype)
+            return err_set(ERR_SHAPE, "%s holds %s, but input '%s' is %s", file, tensor_dtype_name(t.dtype), io.name,
+                           tensor_dtype_name(io.dtype));
+        shapes[i] = t.shape;
+    }
+    return model_plan_new(r->model, shapes, &r->plan);
+}
+
+static err fill(const struct run *r)
+{
+    for (int i = 0; i < model_input_count(r->model); i++) {
+        struct tensor to = model_plan_input(r->plan, i), t;
+        const char *file = file_for(r, model_input(r->model, i).name);
+        void *owned;
+        err e;
+        if (!file) {
+            if ((e = fill_seeded(r, i, &to))) return e;
+            continue;
+        }
+        if ((e = npy_load(file, (size_t)1 << 33, &t, &owned))) return e;
+        e = model_copy(&t, &to);
+        free(owned);
+        if (e) return err_wrap(e, "%s", file);
+    }
+    return ERR_OK;
+}
+
+static char *output_path(const char *dir, const char *name)
+{
+    char *path = xasprintf("%s/%s.npy", dir, name);
+    for (char *c = path + strlen(dir) + 1; c < path + strlen(path); c++)
+        if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-", *c)) *c = '_';
+    return path;
+}
+
+static err save_outputs(const struct run *r)
+{
+    if (!r->output) return ERR_OK;
+    if (mkdir(r->output, 0777) && errno != EEXIST) return err_set(ERR_IO, "%s: cannot make the folder: %s", r->output, strerror(errno));
+    for (int i = 0; i < model_output_count(r->model); i++) {
+        struct tensor from = model_plan_output(r->plan, i);
+        size_t bytes = (size_t)tensor_count(&from.shape) * tensor_dtype_size(from.dtype);
+        void *flat = malloc(bytes ? bytes : 1);
+        if (!flat) return err_set(ERR_NOMEM, "no memory for output %d", i);
+        struct tensor to = tensor_view(from.dtype, &from.shape, flat);
+        char *path = output_path(r->output, model_output(r->model, i).name);
+        err e = model_copy(&from, &to);
+        if (!e) e = npy_save(path, &to);
+        free(path);
+        free(flat);
+        if (e) return e;
+    }
+    return ERR_OK;
+}
+
+/* Inputs share arena memory with what is computed later, so they are filled anew before each run, outside the time. */
+static err measure(struct run *r)
+{
+    r->times_ms = xnewn(double, r->repeat);
+    r->step_ns = xnewn(int64_t, model_plan_sizes(r->plan).steps);
+    for (int64_t i = 0; i < r->repeat; i++) {
+        err e = fill(r);
+        if (e) return e;
+        int64_t begin = clock_ns();
+        if ((e = model_plan_run(r->plan, r->profile && i ? r->step_ns : NULL))) return e;
+        r->times_ms[i] = (double)(clock_ns() - begin) / 1e6;
+    }
+    r->first_ms = r->times_ms[0];
+    return save_outputs(r);
+}
+
+static err execute(struct run *r)
+{
+    struct model_options o = {.threads = (int)r->threads, .only_ref = r->only_ref, .no_rewrites = r->no_rewrites};
+    int64_t begin = clock_ns();
+    if (!r->precision || !strcmp(r->precision, "f32")) o.precision = KERNEL_F32;
+    else if (!strcmp(r->precision, "auto")) o.precision = KERNEL_AUTO;
+    else if (!strcmp(r->precision, "bf16")) o.precision = KERNEL_BF16;
+    else return err_set(ERR_USAGE, "--precision: expected f32, bf16 or auto, found '%s'", r->precision);
+    o.budget = r->budget = mem_budget_new("host", r->budget_bytes);
+    err e = model_open(r->path, r->path, &o, &r->model);
+    if (!e) e = plan(r);
+    if (!e) e = model_plan_reserve(r->plan);
+    r->load_ms = (double)(clock_ns() - begin) / 1e6;
+    mem_budget_reset_peak(r->budget);
+    if (!e) e = measure(r);
+    return e;
+}
+
+static json_t *shape_json(const struct tensor_shape *s)
+{
+    json_t *a = json_array();
+    for (int i = 0; i < s->rank; i++) json_array_append_new(a, json_integer(s->dims[i]));
+    return a;
+}
+
+static void report(struct run *r, const double *sorted)
+{
+    struct model_sizes s = model_plan_sizes(r->plan);
+    const char *precision = r->precision ? r->precision : "f32";
+    double median = sorted[r->repeat / 2], p95 = sorted[(r->repeat * 95 + 99) / 100 - 1];
+    if (!r->json) {
+        char t[5][16];
+        printf("%s: %.3f ms (median of %lld; first %.3f, p95 %.3f), loaded in %.0f ms\n", r->path, median, (long long)r->repeat,
+               r->first_ms, p95, r->load_ms);
+        printf("memory: weights %s, activations %s (lower bound %s), scratch %s, code %s\n", size_text(s.weights, t[0]),
+               size_text(s.activations, t[1]), size_text(s.activations_lower_bound, t[2]), size_text(s.scratch, t[3]),
+               size_text(s.code, t[4]));
+        for (int i = 0; i < model_output_count(r->model); i++) {
+            char shape[128];
+            struct tensor o = model_plan_output(r->plan, i);
+            printf("output %s %s %s\n", model_output(r->model, i).name, tensor_dtype_name(o.dtype),
+                   tensor_shape_text(&o.shape, NULL, shape, sizeof shape));
+        }
+        return;
+    }
+    json_t *outputs = json_array();
+    for (int i = 0; i < model_output_count(r->model); i++) {
+        struct tensor o = model_plan_output(r->plan, i);
+        json_array_append_new(outputs, json_pack("{s:s, s:s, s:o}", "name", model_output(r->model, i).name, "dtype",
+                                                 tensor_dtype_name(o.dtype), "shape", shape_json(&o.shape)));
+    }
+    json_t *j = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:i, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "model", r->path,
+                          "load_ms", r->load_ms, "first_ms", r->first_ms, "median_ms", median, "p95_ms", p95, "min_ms", sorted[0],
+                          "threads", (int)r->threads, "precision", precision, "budget_bytes",
+                          r->budget_bytes == UINT64_MAX ? json_null() : json_integer((json_int_t)r->budget_bytes), "peak_bytes",
+                          (json_int_t)mem_budget_peak(r->budget), "peak_rss_bytes", (json_int_t)mem_process_rss().peak, "weight_bytes",
+                          (json_int_t)s.weights, "resident_weight_bytes", (json_int_t)s.weights, "read_bytes_per_run", (json_int_t)0,
+                          "activation_bytes", (json_int_t)s.activations, "flops", (json_int_t)s.flops, "outputs", outputs);
+    json_dumpf(j, stdout, JSON_REAL_PRECISION(6) | JSON_PRESERVE_ORDER);
+    putchar('\n');
+    json_decref(j);
+}
+
+static void report_profile(const struct run *r)
+{
+    struct model_sizes s = model_plan_sizes(r->plan);
+    double runs = (double)MAX(r->repeat - 1, 1);
+    for (int i = 0; i < s.steps; i++) {
+        struct model_step_info info = model_plan_step(r->plan, i);
+        double ms = (double)r->step_ns[i] / runs / 1e6;
+        fprintf(stderr, "%8.4f ms %7.1f GFLOP/s  %-18s %-24s %s\n", ms, ms > 0 ? (double)info.flops / ms / 1e6 : 0, info.op,
+                info.kernel, info.implementation);
+    }
+}
+
+int cli_run(int argc, char **argv)
+{
+    struct run r = {.budget_bytes = UINT64_MAX, .repeat = 1};
+    struct args_list rest = {0};
+    bool help = false;
+    const struct args_option table[] = {
+        {"input", ARGS_STRINGS, &r.inputs, "NAME=F.npy; just F.npy for a model with one input"},
+        {"seed", ARGS_INT, &r.seed, "draws inputs that were not given (default 0)"},
+        {"output", ARGS_STRING, &r.output, "folder for the outputs, NAME.npy each"},
+        {"budget", ARGS_SIZE, &r.budget_bytes, "a hard limit on all that grows"},
+        {"precision", ARGS_STRING, &r.precision, "f32 (default), bf16 or auto"},
+        {"threads", ARGS_INT, &r.threads, "default: all processors"},
+        {"repeat", ARGS_INT, &r.repeat, "runs to time (default 1)"},
+        {"only-ref", ARGS_FLAG, &r.only_ref, "plain C kernels only"},
+        {"no-rewrites", ARGS_FLAG, &r.no_rewrites, "the graph as the file has it"},
+        {"profile", ARGS_FLAG, &r.profile, "time of each kernel on stderr (needs --repeat 2 or more)"},
+        {"json", ARGS_FLAG, &r.json, "one JSON object on stdout"},
+        {NULL, 0, NULL, NULL}};
+    err e = args_parse(argc, argv, table, &rest, &help);
+    if (!e && !help && rest.n != 1) e = err_set(ERR_USAGE, "expected one MODEL.onnx; --help says more");
+    if (!e && (r.repeat < 1 || r.repeat > 1000000)) e = err_set(ERR_USAGE, "--repeat: from 1 to 1000000");
+    if (!e && (r.threads < 0 || r.threads > 1024)) e = err_set(ERR_USAGE, "--threads: from 1 to 1024");
+    if (help) args_help("run MODEL.onnx [options]", table);
+    if (!e && !help) {
+        r.path = rest.items[0];
+        e = execute(&r);
+        if (!e) {
+            if (r.profile) report_profile(&r);
+            qsort(r.times_ms, (size_t)r.repeat, sizeof *r.times_ms, by_value);
+            report(&r, r.times_ms);
+        }
+    }
+    int status = e ? args_fail("run", e) : 0;
+    model_plan_free(&r.plan);
+    model_free(&r.model);
+    mem_budget_free(&r.budget);
+    free(r.times_ms);
+    free(r.step_ns);
+    free(r.inputs.items);
+    free(rest.items);
+    return status;
+}

@@ -1,0 +1,89 @@
+/* One model that can run: graph + weights + kernels + memory plan.
+ *
+ *     model_open      reads the ONNX file
+ *     model_plan_new  specialises the graph to shapes, chooses kernels and layouts, packs weights, computes every offset
+ *     reserve / bind  gives the plan its arena: its own, or one that many plans share because they run one after the other
+ *     model_request + model_wait ... model_release   the weights are in memory in between
+ *     model_plan_run  no budgeted allocation, no lock
+ *
+ * A model may have several plans (batch sizes); equal packed weights are held once. All calls on one model come from one thread at a
+ * time; different models are independent. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "graph/graph.h"
+#include "weights/weights.h"
+
+struct model;
+struct model_plan;
+
+struct model_options {
+    struct mem_budget *budget;         /* pays for weights, code and the plan's own arena */
+    enum kernel_precision precision;   /* 0: KERNEL_F32 */
+    int threads;                       /* 0: all processors */
+    bool only_ref;                     /* plain C kernels only */
+    bool no_rewrites;
+    struct weights_reader *reader;     /* both NULL: weights stay in memory for good */
+    const char *spill_dir;             /* where packed weights lie when they are not resident, and what an import computes */
+};
+
+struct model_io {
+    const char *name;
+    enum tensor_dtype dtype;
+    struct tensor_shape shape; /* of an open model: may hold symbols */
+};
+
+err model_open(const char *path, const char *name, const struct model_options *o, struct model **ret);
+/* Takes the graph over, also on failure. For graphs built in memory. */
+err model_from_graph(struct graph *g, const char *name, const struct model_options *o, struct model **ret);
+/* All plans must be gone, and all pins. */
+void model_free(struct model **m);
+const char *model_name(const struct model *m);
+int model_input_count(const struct model *m);
+int model_output_count(const struct model *m);
+struct model_io model_input(const struct model *m, int i);
+struct model_io model_output(const struct model *m, int i);
+const struct graph *model_graph(const struct model *m);
+/* Packed weights of all plans so far. */
+size_t model_weight_bytes(const struct model *m);
+struct weights_set *model_weights(const struct model *m);
+
+err model_request(struct model *m); /* weights_request: pins, or ERR_NOMEM */
+err model_wait(struct model *m);
+void model_release(struct model *m);
+err model_evict(struct model *m);
+
+/* input_shapes: one per input, or NULL for those of the file (a symbolic batch becomes 1). */
+err model_plan_new(struct model *m, const struct tensor_shape *input_shapes, struct model_plan **ret);
+void model_plan_free(struct model_plan **p);
+
+struct model_sizes {
+    size_t activations;    /* the arena */
+    size_t activations_lower_bound; /* largest set of values that live at one moment */
+    size_t scratch, code, weights;
+    int64_t flops;
+    int steps, ref_steps;  /* kernel calls of a run; how many of them in plain C */
+    int views;             /* nodes that cost nothing */
+    int copies;            /* layout changes the planner had to insert */
+};
+struct model_sizes model_plan_sizes(const struct model_plan *p);
+
+err model_plan_reserve(struct model_plan *p);
+/* The arena and scratch stay the caller's; 64-byte aligned, at least as large as model_plan_sizes says. */
+void model_plan_bind(struct model_plan *p, void *activations, void *scratch);
+/* Views into the arena: fill the inputs before a run (their strides may be channels-last!), read the outputs before the next. */
+struct tensor model_plan_input(const struct model_plan *p, int i);
+struct tensor model_plan_output(const struct model_plan *p, int i);
+/* Weights must be resident. `step_ns`: NULL, or room for `steps` numbers that get the time of each added. */
+err model_plan_run(struct model_plan *p, int64_t *step_ns);
+/* Row-major <-> strided: copies a whole tensor between two views of equal shape and type. */
+err model_copy(const struct tensor *from, const struct tensor *to);
+
+/* For `brim explain`: one row per kernel call. */
+struct model_step_info {
+    const char *op, *name, *kernel, *implementation;
+    struct tensor out;
+    int64_t flops;
+    size_t weight_bytes, scratch_bytes, code_bytes;
+    int n_post;
+};
+struct model_step_info model_plan_step(const struct model_plan *p, int step);
