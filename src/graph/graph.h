@@ -16,7 +16,8 @@ struct graph_value {
     struct tensor_shape shape; /* may hold symbols until specialised */
     bool has_shape;
     bool is_input, is_output;
-    bool outer;                /* in a subgraph: the value of this name of the graph around it */
+    bool outer;                /* in a subgraph: the value of this name of the graph around it, ... */
+    int outer_value;           /* ... which has this number there */
     const void *constant;      /* row-major bytes, or NULL */
     size_t constant_bytes;
     void *owned;               /* same as constant if it was computed here (budget: the graph's payer, MEM_OTHER) */
@@ -45,6 +46,8 @@ struct graph {
     int ir_version, opset;     /* of ai.onnx */
     struct graph *parent;      /* of a subgraph */
     struct graph_file *file;   /* the mapping, reference counted; NULL if built in memory */
+    struct graph *source;      /* what this one was specialised from: lives on while we borrow its constants */
+    int refs;
 };
 
 /* ---- reading (onnx.c) */
@@ -52,12 +55,24 @@ struct graph {
 /* Opens and reads an ONNX file; the mapping stays open until the last graph that borrows from it is freed. ERR_FORMAT with the byte offset
  * for malformed files, ERR_UNSUPPORTED with operator, node, opset and what to do, ERR_LIMIT for sizes that cannot be. */
 err graph_load(const char *path, struct mem_payer *payer, struct graph **ret);
-/* The same from memory, which must stay until the graph is freed. `dir`: for external data, or NULL to refuse it. */
+/* The same from memory, which must stay until the graph is freed. `dir`: for external data, or NULL to refuse it.
+ * Constants point into the bytes; only those that lie there in another form (packed integers, or not aligned for
+ * their type, which protobuf does not promise) are decoded into memory that the payer pays, who must outlive the graph. */
 err graph_parse(const char *name, const void *bytes, size_t n, const char *dir, struct mem_payer *payer, struct graph **ret);
 void graph_free(struct graph **g);
+/* Bytes that reading had to decode or realign, over the whole file. */
+size_t graph_decoded_bytes(const struct graph *g);
 
 /* A TensorProto (the .pb files of ONNX's backend tests): the view borrows from bytes where it can, else *ret_owned (free()) is set. */
 err graph_parse_tensor(const void *bytes, size_t n, struct tensor *ret, char **ret_name, void **ret_owned);
+
+/* ---- writing (write.c): ONNX again. Not for graphs with fused post-ops or subgraphs (ERR_UNSUPPORTED). */
+
+/* Through a temporary file beside it, renamed at the end. */
+err graph_save(const struct graph *g, const char *path);
+err graph_write(const struct graph *g, void **ret, size_t *ret_n); /* free() */
+/* A TensorProto; free(). */
+err graph_write_tensor(const char *name, const struct tensor *t, void **ret, size_t *ret_n);
 
 /* ---- changing */
 
@@ -71,12 +86,34 @@ err graph_add_constant(struct graph *g, const char *name, enum tensor_dtype dtyp
 int *graph_use_counts(const struct graph *g);
 /* Drops dead nodes, restores execution order after rewrites. ERR_FORMAT on a cycle. */
 err graph_compact(struct graph *g);
+/* Per node: is it needed for an output? free() it. */
+char *graph_needed(const struct graph *g);
+/* A deep copy of the operator (attributes too, no subgraphs), appended; inputs and outputs are -1. */
+struct graph_node *graph_copy_node(struct graph *g, const struct graph_node *from);
+/* Takes nodes marked dead off the list. */
+void graph_drop_dead(struct graph *g);
+/* Execution order alone; nothing is dropped. ERR_FORMAT on a cycle. */
+err graph_sort(struct graph *g);
+/* A graph to build in memory. opset: of ai.onnx. */
+struct graph *graph_new(const char *name, int opset, struct mem_payer *payer);
+int graph_add_input(struct graph *g, const char *name, enum tensor_dtype dtype, const struct tensor_shape *shape);
+void graph_add_output(struct graph *g, int value);
+/* Attributes: replaced if there. */
+void graph_set_int(struct graph_node *n, const char *name, int64_t v);
+void graph_set_float(struct graph_node *n, const char *name, float v);
+void graph_set_string(struct graph_node *n, const char *name, const char *v);
+void graph_set_ints(struct graph_node *n, const char *name, const int64_t *v, size_t count);
+/* What op_infer and kernels want to know of the node's own inputs; ret has room for KERNEL_MAX_IN. */
+void graph_node_infos(const struct graph *g, const struct graph_node *n, struct op_info *ret);
 
 /* ---- specialising and rewriting */
 
 /* A new graph for these input shapes (NULL: those of the file; a symbol that is left becomes 1 if it is the first size of
  * an input, else ERR_SHAPE names it). Every value has a known shape; constants are folded (unless larger than they
- * are worth), dead code is gone. Borrows the same file. */
+ * are worth), dead code is gone. Borrows the same file and keeps `g` alive until freed. An output may be a constant
+ * or an input (then `constant` or `is_input` is set and no node makes it). Operators brim cannot run yet (Loop, Scan, an If that is
+ * not decided by now) are refused here with a sentence. A file made for a batch of 1 follows another batch where that is provably the
+ * same sum per sample, else ERR_SHAPE (specialise.c says how). */
 err graph_specialise(const struct graph *g, const struct tensor_shape *input_shapes, struct mem_payer *payer, struct graph **ret);
 
 /* What rewrites may do; each has a test that it fires and that numbers hold. */

@@ -1,0 +1,27 @@
+/* Inside of graph_specialise: what specialise.c, fold.c and batch.c share. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "graph/graph.h"
+
+enum { GRAPH_BATCH_DEPENDS = 1, GRAPH_BATCH_FIRST = 2 }; /* bits of graph_special.batch */
+
+struct graph_special {
+    const struct graph *root;
+    struct graph *to;
+    int64_t *symbols;   /* sizes, -1: not known */
+    int64_t batch;      /* what the caller asks for where the file says 1; 0: nothing asked */
+    size_t cap_flags;
+    uint8_t *flags;     /* per value of `to` */
+    int64_t work_left;  /* what folding may still cost */
+};
+uint8_t *graph_batch_flag(struct graph_special *s, int value);
+/* Makes constants of a Reshape or Resize follow the batch. Before op_infer. `n` is in s->to and its inputs are set. */
+err graph_batch_follow(struct graph_special *s, struct graph_node *n);
+/* What the outputs of `n` are with regard to the batch. After op_infer. */
+void graph_batch_pass(struct graph_special *s, const struct graph_node *n);
+/* ERR_SHAPE if an output mixes samples. */
+err graph_batch_check(struct graph_special *s);
+
+/* Computes the outputs of `n` if they are constant and worth it: *ret says whether. */
+err graph_fold(struct graph_special *s, const struct graph_node *n, const struct op_info *in, const struct op_info *out,
+               bool *ret);
