@@ -7,10 +7,10 @@
 
 #include "base/base.h"
 
-#define TASK_NO_PAIR 1e6f
+#define TASK_NO_PAIR 1e30f
 
 /* Bytes of scratch that task_assign needs. */
 size_t task_assign_bytes(int rows, int cols);
-/* cost: rows x cols, row-major; finite numbers in [-1000, 1000], or >= TASK_NO_PAIR (or NaN) for 'never'.
+/* cost: rows x cols, row-major; a number within +-TASK_NO_PAIR, or anything else (NaN too) for 'never'.
  * ret_row_to_col[rows] gets the column or -1. `scratch` is aligned for double. */
 void task_assign(const float *cost, int rows, int cols, void *scratch, int *ret_row_to_col);

@@ -6,7 +6,7 @@
  * beside the model, with the same stem: `yolox.onnx`, `yolox.yaml`. Errors are ERR_FORMAT with
  * "FILE:LINE:COLUMN: what, and what would be right".
  *
- * A card is immutable once loaded and small (labels included: at most 64 KiB), so it is bookkeeping and has
+ * A card is immutable once loaded and small (labels included: at most 256 KiB), so it is bookkeeping and has
  * no payer. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 

@@ -19,6 +19,7 @@ struct task_mot_row {
     struct task_box box;
     float score;
     int class_id;
+    uint32_t order;                 /* place in the file */
     bool lost, occluded, generated; /* CAMPUS; `lost` is outside the picture and is not a truth box */
 };
 
@@ -34,5 +35,5 @@ err task_mot_load(struct mem_payer *payer, const char *path, struct task_mot *re
 err task_mot_parse(struct mem_payer *payer, const char *text, size_t size, const char *name,
                    struct task_mot *ret);
 void task_mot_done(struct task_mot *m);
-/* One line of MOT CSV; frames as given. */
+/* One line of MOT CSV: frame,id,x,y,w,h,score,class,-1,-1; frames as given. Reading gives the class back. */
 void task_mot_write_row(FILE *f, const struct task_mot_row *r);

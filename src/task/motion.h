@@ -20,7 +20,7 @@ struct task_motion_options {
     double hold_seconds;  /* the gate stays open this long after the last motion (1) */
     int min_pixels;       /* smaller components are noise (4) */
     float global_share;   /* more than this share of pixels at once: light, not motion (0.7) */
-    int merge_gap;        /* components this many pixels apart become one box (1) */
+    int grow;             /* moving pixels are grown by this many before they are joined, 0 to 8 (1) */
 };
 struct task_motion_options task_motion_defaults(void);
 

@@ -1,13 +1,13 @@
 /* Non-maximum suppression: of boxes that overlap, the best stays.
  *
- * Greedy, in falling order of score; equal scores keep their order, so that the answer is the same
- * everywhere. Detections whose score or box is not finite are dropped, whatever the threshold.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Greedy, in falling order of score; equal scores are ordered by class, then by box, so that the answer does
+ * not depend on the order given. Detections whose score or box is not finite are dropped, whatever the
+ * threshold. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "task/box.h"
 
-/* Sorts by falling score (stable), drops what is not finite or below `score`, then drops a box whose IoU with
+/* Sorts by falling score, drops what is not finite or below `score`, then drops a box whose IoU with
  * a better one that stays is above `iou` (of the same class, unless agnostic; iou >= 1 turns suppression off)
  * and keeps at most `max`. In place; returns how many stay, at the front. O(n log n + n * kept). */
 int task_nms(struct task_detection *d, int n, float score, float iou, bool agnostic, int max);
