@@ -1,0 +1,78 @@
+/* Inside the scheduler: its state, shared by order.c (which item), residency.c (which weights) and sched.c (threads, counters).
+ * SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "sched/sched.h"
+
+#include <pthread.h>
+
+enum { SCHED_LATENCIES = 512, SCHED_DECISIONS = 512 };
+
+struct sched_estimate {
+    double mean, deviation; /* ns; mean 0: not measured yet */
+};
+
+struct sched_model {
+    struct sched_model *next;
+    struct model *model;
+    bool pinned, impossible;
+    int priority;
+    int pins;                  /* requests of ours that hold the weights now */
+    int max_batch;
+    sched_batch_fn *run_batch;
+    struct sched_estimate run, load;
+    uint64_t loads, evictions, runs, batched;
+};
+
+struct sched_stream {
+    struct sched_stream *next;
+    struct sched_stream_options o;
+    char name[48];
+    struct sched_item *items;  /* ring of o.capacity */
+    int head, waiting;
+    bool running, removed;
+    struct sched_estimate run;
+    uint64_t offered, ran, late, dropped[SCHED_DROP_COUNT];
+    int64_t last_arrival_ns, last_run_ns, max_ns;
+    int64_t latency[SCHED_LATENCIES];
+};
+
+struct sched {
+    struct mem_budget *budget;
+    int64_t (*now)(void *);
+    void *now_user;
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock;     /* guards everything below and in streams and models */
+    pthread_cond_t wake, idle; /* work came or stop; a run ended */
+    bool stop;
+    struct sched_model *models, *prefetched; /* prefetched holds one pin */
+    struct sched_stream *streams;
+    struct sched_decision decisions[SCHED_DECISIONS];
+    uint64_t n_decisions;
+    int64_t run_ns, load_ns;
+};
+
+/* What to do next: run or drop the oldest item of a stream. */
+struct sched_choice {
+    struct sched_stream *stream; /* NULL: nothing waits */
+    enum sched_drop outcome;
+};
+
+int64_t sched_clock(const struct sched *s);
+void sched_estimate_add(struct sched_estimate *e, int64_t ns);
+int64_t sched_estimate_ns(const struct sched_estimate *e);
+
+/* order.c; the lock is held. */
+struct sched_choice sched_choose(struct sched *s, int64_t now);
+/* When the model is needed next: now if an item waits, else when one is expected; INT64_MAX: never. */
+int64_t sched_next_need(const struct sched *s, const struct sched_model *m, int64_t now);
+/* The time of one run of the stream's next item; with the load if the weights are not there. */
+int64_t sched_cost(const struct sched_stream *st, bool with_load);
+const struct sched_item *sched_first(const struct sched_stream *st);
+int64_t sched_deadline(const struct sched_stream *st);
+
+/* residency.c. `acquire` takes the lock itself, may block on a read, and pins once; `prefetch` only starts reads. */
+err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded);
+void sched_prefetch(struct sched *s, const struct sched_model *running, int64_t now);
+void sched_forget_prefetch(struct sched *s);
