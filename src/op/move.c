@@ -100,7 +100,7 @@ err op_rule_split(const struct op_node *n, const struct op_info *in, struct op_i
     return e;
 }
 
-/* How many elements [start : end : step] takes of `dim`, as NumPy does. */
+/* How many elements [start : end : step] takes of `dim`. */
 static int64_t slice_size(int64_t dim, bool bounded, int64_t start, int64_t end, int64_t step) {
     if (bounded && (step < 0 || (start < 0 && end >= 0))) {
         start = 0;
@@ -114,7 +114,8 @@ static int64_t slice_size(int64_t dim, bool bounded, int64_t start, int64_t end,
         end = MIN(MAX(end, 0), dim);
         return end > start ? (end - start) / step + ((end - start) % step != 0) : 0;
     }
-    start = MIN(MAX(start, -1), dim - 1);
+    start =
+        MIN(MAX(start, 0), dim - 1); /* ONNX, unlike NumPy: a start before the first element is the first */
     end = MIN(MAX(end, -1), dim - 1);
     return start > end ? (end - start) / step + ((end - start) % step != 0) : 0;
 }

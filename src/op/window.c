@@ -117,7 +117,8 @@ static err transpose_axis(struct op_window *w, int i, enum pad_mode mode, int64_
     if (w->in[i] == 0) return err_set(ERR_SHAPE, "axis %d of input 0 is empty", 2 + i);
     int64_t full = w->stride[i] * (w->in[i] - 1) + w->output_padding[i] + cover;
     if (mode == PAD_VALID) w->pad_begin[i] = w->pad_end[i] = 0;
-    if (wanted < 0 && (mode == PAD_SAME_UPPER || mode == PAD_SAME_LOWER)) wanted = w->in[i] * w->stride[i];
+    if (wanted < 0 && (mode == PAD_SAME_UPPER || mode == PAD_SAME_LOWER))
+        wanted = MIN(w->in[i] * w->stride[i], full); /* ONNX's own inference never adds to `full` */
     if (wanted >= 0) {
         int64_t total = MAX(full - wanted, 0);
         w->pad_begin[i] = mode == PAD_SAME_UPPER ? total / 2 : total - total / 2;
