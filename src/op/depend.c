@@ -3,7 +3,8 @@
 #include "op/rule.h"
 
 /* [rank, number of elements that are not zero]; a scalar counts as one axis. */
-err op_rule_non_zero(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_non_zero(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     (void)n;
     out[0].dtype = TENSOR_I64;
     err e = op_push(&out[0].shape, MAX(in[0].shape.rank, 1), false);
@@ -12,7 +13,8 @@ err op_rule_non_zero(const struct op_node *n, const struct op_info *in, struct o
 
 /* boxes [batch, N, 4], scores [batch, classes, N] -> [<= batch * classes * min(N,
  * max_output_boxes_per_class), 3] */
-err op_rule_nms(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_nms(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *boxes = &in[0].shape, *scores = &in[1].shape;
     int64_t d, most = 0, total;
     bool bounded;
@@ -40,7 +42,8 @@ err op_rule_nms(const struct op_node *n, const struct op_info *in, struct op_inf
 }
 
 /* k was an attribute before opset 10. An unknown k is at most the whole axis. */
-err op_rule_topk(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_topk(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     struct tensor_shape s = in[0].shape;
     int axis;
     int64_t k;
@@ -66,7 +69,8 @@ err op_rule_topk(const struct op_node *n, const struct op_info *in, struct op_in
     return ERR_OK;
 }
 
-err op_rule_subgraph(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_subgraph(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     (void)in;
     (void)out;
     return err_set(ERR_UNSUPPORTED, "%s is not supported here%s", op_name(n->kind),

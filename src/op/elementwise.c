@@ -3,7 +3,8 @@
 #include "op/rule.h"
 
 /* One input, one output: type, sizes and bounds stay. */
-err op_rule_same(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_same(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     (void)n;
     out[0].dtype = in[0].dtype;
     out[0].shape = in[0].shape;
@@ -11,7 +12,8 @@ err op_rule_same(const struct op_node *n, const struct op_info *in, struct op_in
 }
 
 /* Add, Mul, Max, Sum ...: any number of inputs of one type. */
-err op_rule_broadcast(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_broadcast(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     out[0].dtype = in[0].dtype;
     out[0].shape = in[0].shape;
     for (int i = 1; i < n->n_in; i++) {
@@ -23,27 +25,31 @@ err op_rule_broadcast(const struct op_node *n, const struct op_info *in, struct 
     return ERR_OK;
 }
 
-err op_rule_compare(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_compare(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     err e = op_rule_broadcast(n, in, out);
     out[0].dtype = TENSOR_BOOL;
     return e;
 }
 
 /* IsNaN, IsInf */
-err op_rule_test(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_test(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     err e = op_rule_same(n, in, out);
     out[0].dtype = TENSOR_BOOL;
     return e;
 }
 
 /* And, Or, Xor, Not */
-err op_rule_logic(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_logic(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     if (in[0].dtype != TENSOR_BOOL)
         return err_set(ERR_SHAPE, "input 0 is %s, but must be bool", tensor_dtype_name(in[0].dtype));
     return op_rule_broadcast(n, in, out);
 }
 
-err op_rule_shift(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_shift(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const char *direction = op_attr_string(n, "direction", "");
     if (direction[0] != 'L' && direction[0] != 'R')
         return err_set(ERR_SHAPE, "direction is neither LEFT nor RIGHT");
@@ -53,13 +59,15 @@ err op_rule_shift(const struct op_node *n, const struct op_info *in, struct op_i
 }
 
 /* The exponent may have a type of its own (opset 12). */
-err op_rule_pow(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_pow(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     (void)n;
     out[0].dtype = in[0].dtype;
     return tensor_broadcast(&in[0].shape, &in[1].shape, &out[0].shape);
 }
 
-err op_rule_where(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_where(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     (void)n;
     if (in[0].dtype != TENSOR_BOOL)
         return err_set(ERR_SHAPE, "input 0 is %s, but must be bool", tensor_dtype_name(in[0].dtype));
@@ -72,7 +80,8 @@ err op_rule_where(const struct op_node *n, const struct op_info *in, struct op_i
 }
 
 /* The slope may be stretched to x, but not x to the slope. */
-err op_rule_prelu(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_prelu(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     (void)n;
     err e = op_want_same_type(in, 0, 1);
     if (!e) e = tensor_broadcast(&in[0].shape, &in[1].shape, &out[0].shape);
@@ -88,7 +97,8 @@ err op_rule_prelu(const struct op_node *n, const struct op_info *in, struct op_i
 }
 
 /* Since opset 11 the limits are inputs of one element. */
-err op_rule_clip(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_clip(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     for (int i = 1; i < n->n_in; i++) {
         if (!op_present(n, in, i)) continue;
         if (tensor_count(&in[i].shape) != 1) return err_set(ERR_SHAPE, "input %d must hold one number", i);
@@ -99,7 +109,8 @@ err op_rule_clip(const struct op_node *n, const struct op_info *in, struct op_in
 }
 
 /* ERR_UNSUPPORTED unless a number of ONNX names a type that brim computes with. */
-static err type_of_number(const char *attribute, int64_t number, enum tensor_dtype *ret) {
+static err type_of_number(const char *attribute, int64_t number, enum tensor_dtype *ret)
+{
     if (number < 0 || number > 64 || !tensor_dtype_size((enum tensor_dtype)number))
         return err_set(ERR_UNSUPPORTED, "%s = %lld is a type that brim does not compute with", attribute,
                        (long long)number);
@@ -107,7 +118,8 @@ static err type_of_number(const char *attribute, int64_t number, enum tensor_dty
     return ERR_OK;
 }
 
-err op_rule_cast(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_cast(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct op_attr *to = op_attr(n, "to");
     if (!to || to->type != OP_ATTR_INT) return err_set(ERR_SHAPE, "the attribute 'to' is missing");
     out[0].shape = in[0].shape;
@@ -115,7 +127,8 @@ err op_rule_cast(const struct op_node *n, const struct op_info *in, struct op_in
 }
 
 /* The mask became bool in opset 10; ratio and training_mode became inputs in 12. */
-err op_rule_dropout(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_dropout(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     out[0].dtype = in[0].dtype;
     out[0].shape = in[0].shape;
     if (n->n_out > 1) {
@@ -127,7 +140,8 @@ err op_rule_dropout(const struct op_node *n, const struct op_info *in, struct op
 
 /* Scale and zero point: one number; one per slice along `axis` (opset 13); or one per block of an axis (21).
  */
-static err check_scale(const struct op_node *n, const struct op_info *in) {
+static err check_scale(const struct op_node *n, const struct op_info *in)
+{
     const struct tensor_shape *x = &in[0].shape, *s = &in[1].shape;
     if (op_present(n, in, 2) && !tensor_shape_equal(s, &in[2].shape) &&
         !(tensor_count(s) == 1 && tensor_count(&in[2].shape) == 1))
@@ -149,7 +163,8 @@ static err check_scale(const struct op_node *n, const struct op_info *in) {
     return e;
 }
 
-err op_rule_quantize(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_quantize(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     err e = check_scale(n, in);
     if (e) return e;
     int64_t wanted = op_attr_int(n, "output_dtype", 0);
@@ -159,7 +174,8 @@ err op_rule_quantize(const struct op_node *n, const struct op_info *in, struct o
     return type_of_number("output_dtype", wanted, &out[0].dtype);
 }
 
-err op_rule_dequantize(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_dequantize(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     err e = check_scale(n, in);
     if (!e && op_present(n, in, 2)) e = op_want_same_type(in, 0, 2);
     out[0].shape = in[0].shape;

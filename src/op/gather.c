@@ -4,14 +4,16 @@
  * here. SPDX-License-Identifier: Apache-2.0 */
 #include "op/rule.h"
 
-static err want_index(const struct op_info *in, int i) {
+static err want_index(const struct op_info *in, int i)
+{
     if (in[i].dtype == TENSOR_I64 || in[i].dtype == TENSOR_I32) return ERR_OK;
     return err_set(ERR_SHAPE, "input %d (indices) is %s, but must be int32 or int64", i,
                    tensor_dtype_name(in[i].dtype));
 }
 
 /* data[:axis] + indices + data[axis + 1:] */
-err op_rule_gather(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_gather(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape, *at = &in[1].shape;
     struct tensor_shape *o = &out[0].shape;
     int axis;
@@ -27,7 +29,8 @@ err op_rule_gather(const struct op_node *n, const struct op_info *in, struct op_
 }
 
 /* Indices may be smaller than the data along every axis but their own. */
-static err check_elements(const struct op_node *n, const struct op_info *in) {
+static err check_elements(const struct op_node *n, const struct op_info *in)
+{
     const struct tensor_shape *x = &in[0].shape, *at = &in[1].shape;
     int axis;
     err e = want_index(in, 1);
@@ -40,13 +43,15 @@ static err check_elements(const struct op_node *n, const struct op_info *in) {
     return e;
 }
 
-err op_rule_gather_elements(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_gather_elements(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     out[0].dtype = in[0].dtype;
     out[0].shape = in[1].shape;
     return check_elements(n, in);
 }
 
-err op_rule_scatter_elements(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_scatter_elements(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     err e = check_elements(n, in);
     if (!e) e = op_want_same_type(in, 0, 2);
     if (!e && !tensor_shape_equal(&in[1].shape, &in[2].shape))
@@ -57,7 +62,8 @@ err op_rule_scatter_elements(const struct op_node *n, const struct op_info *in, 
 }
 
 /* The last axis of indices holds k numbers, which name the first k axes of data after the batch axes. */
-static err index_depth(const struct op_info *in, int batch, int *ret) {
+static err index_depth(const struct op_info *in, int batch, int *ret)
+{
     const struct tensor_shape *x = &in[0].shape, *at = &in[1].shape;
     err e = want_index(in, 1);
     if (!e) e = op_want_rank_from(in, 1, MAX(batch + 1, 1));
@@ -73,7 +79,8 @@ static err index_depth(const struct op_info *in, int batch, int *ret) {
     return ERR_OK;
 }
 
-err op_rule_gather_nd(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_gather_nd(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape, *at = &in[1].shape;
     struct tensor_shape *o = &out[0].shape;
     int64_t batch = op_attr_int(n, "batch_dims", 0);
@@ -93,7 +100,8 @@ err op_rule_gather_nd(const struct op_node *n, const struct op_info *in, struct 
     return e;
 }
 
-err op_rule_scatter_nd(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_scatter_nd(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape, *at = &in[1].shape;
     struct tensor_shape want = {0};
     int64_t d;
@@ -105,14 +113,14 @@ err op_rule_scatter_nd(const struct op_node *n, const struct op_info *in, struct
     if (!e) e = op_push_range(&want, at, 0, at->rank - 1);
     if (!e) e = op_push_range(&want, x, k, x->rank);
     if (!e) e = op_want_rank(in, 2, want.rank);
-    for (int i = 0; !e && i < want.rank; i++)
-        e = op_agree(&want, i, &in[2].shape, i, &d, &bounded);
+    for (int i = 0; !e && i < want.rank; i++) e = op_agree(&want, i, &in[2].shape, i, &d, &bounded);
     out[0].dtype = in[0].dtype;
     out[0].shape = *x;
     return e ? err_wrap(e, "updates") : ERR_OK;
 }
 
-err op_rule_one_hot(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_one_hot(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     double depth;
     int axis;

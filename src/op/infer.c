@@ -151,7 +151,8 @@ static const struct rule {
     [OP_SCAN] = {op_rule_subgraph, op_flops_none, 0, ANY, ANY, true},
 };
 
-static err check_count(const struct op_node *n, const struct rule *r) {
+static err check_count(const struct op_node *n, const struct rule *r)
+{
     if (n->n_in < 0 || n->n_out < 0 || (r->most_in != ANY && n->n_in > r->most_in))
         return err_set(ERR_SHAPE, "%s with %d inputs; it has at most %d", op_name(n->kind), n->n_in,
                        r->most_in);
@@ -163,7 +164,8 @@ static err check_count(const struct op_node *n, const struct rule *r) {
     return ERR_OK;
 }
 
-static err check_value(const char *which, int i, const struct op_info *v) {
+static err check_value(const char *which, int i, const struct op_info *v)
+{
     int64_t count;
     size_t size = tensor_dtype_size(v->dtype);
     if (!size)
@@ -178,7 +180,8 @@ static err check_value(const char *which, int i, const struct op_info *v) {
     return ERR_OK;
 }
 
-static err check_inputs(const struct op_node *n, const struct rule *r, const struct op_info *in) {
+static err check_inputs(const struct op_node *n, const struct rule *r, const struct op_info *in)
+{
     for (int i = 0; i < MAX(n->n_in, r->least_in); i++) {
         if (!op_present(n, in, i)) {
             if (i < r->least_in) return err_set(ERR_SHAPE, "input %d is absent", i);
@@ -195,7 +198,8 @@ static err check_inputs(const struct op_node *n, const struct rule *r, const str
     return ERR_OK;
 }
 
-err op_infer(const struct op_node *n, const struct op_info *in, struct op_info *ret_out) {
+err op_infer(const struct op_node *n, const struct op_info *in, struct op_info *ret_out)
+{
     struct op_info out[OP_MAX_OUT];
     if ((unsigned)n->kind >= OP_KIND_COUNT || !RULES[n->kind].infer)
         return err_set(ERR_UNSUPPORTED, "an operator without a shape rule");
@@ -205,13 +209,13 @@ err op_infer(const struct op_node *n, const struct op_info *in, struct op_info *
     if (e) return e;
     memset(out, 0, (size_t)n->n_out * sizeof *out);
     e = r->infer(n, in, out);
-    for (int i = 0; !e && i < n->n_out; i++)
-        e = check_value("output", i, &out[i]);
+    for (int i = 0; !e && i < n->n_out; i++) e = check_value("output", i, &out[i]);
     if (!e) memcpy(ret_out, out, (size_t)n->n_out * sizeof *out);
     return e;
 }
 
-int64_t op_flops(const struct op_node *n, const struct op_info *in, const struct op_info *out) {
+int64_t op_flops(const struct op_node *n, const struct op_info *in, const struct op_info *out)
+{
     if ((unsigned)n->kind >= OP_KIND_COUNT || !RULES[n->kind].flops) return 0;
     return RULES[n->kind].flops(n, in, out);
 }

@@ -5,7 +5,8 @@
 #include <math.h>
 
 /* The bytes stay in the attribute, which lives as long as the node. */
-err op_rule_constant(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_constant(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     (void)in;
     const struct op_attr *a;
     if ((a = op_attr(n, "value")) && a->type == OP_ATTR_TENSOR) {
@@ -34,13 +35,13 @@ err op_rule_constant(const struct op_node *n, const struct op_info *in, struct o
     return ERR_OK;
 }
 
-err op_rule_constant_of_shape(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_constant_of_shape(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct op_attr *a = op_attr(n, "value");
     int64_t dims[TENSOR_MAX_RANK];
     int count;
     err e = op_constant_ints(&in[0], 0, "shape", dims, TENSOR_MAX_RANK, &count);
-    for (int i = 0; !e && i < count; i++)
-        e = op_push(&out[0].shape, dims[i], false);
+    for (int i = 0; !e && i < count; i++) e = op_push(&out[0].shape, dims[i], false);
     if (e) return e;
     out[0].dtype = TENSOR_F32;
     if (!a || a->type != OP_ATTR_TENSOR) return ERR_OK;
@@ -53,7 +54,8 @@ err op_rule_constant_of_shape(const struct op_node *n, const struct op_info *in,
                : err_set(ERR_UNSUPPORTED, "value of the type %s", tensor_dtype_name(out[0].dtype));
 }
 
-err op_rule_eye_like(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_eye_like(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     int64_t type = op_attr_int(n, "dtype", in[0].dtype);
     if (type < 0 || type > 64 || !tensor_dtype_size((enum tensor_dtype)type))
         return err_set(ERR_UNSUPPORTED, "dtype = %lld is a type that brim does not compute with",
@@ -64,7 +66,8 @@ err op_rule_eye_like(const struct op_node *n, const struct op_info *in, struct o
 }
 
 /* max(ceil((limit - start) / delta), 0); integers are counted exactly. */
-err op_rule_range(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_range(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     static const char *const NAMES[] = {"start", "limit", "delta"};
     int64_t i[3], count = 0;
     double f[3];
@@ -97,7 +100,8 @@ err op_rule_range(const struct op_node *n, const struct op_info *in, struct op_i
 }
 
 /* start and end came in opset 15. */
-err op_rule_shape(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_shape(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     int rank = in[0].shape.rank;
     int64_t start = op_attr_int(n, "start", 0), end = op_attr_int(n, "end", rank);
     if (start < 0) start += rank;
@@ -108,7 +112,8 @@ err op_rule_shape(const struct op_node *n, const struct op_info *in, struct op_i
     return op_push(&out[0].shape, MAX(end - start, 0), false);
 }
 
-err op_rule_size(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_size(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     (void)n;
     (void)in;
     out[0].dtype = TENSOR_I64;

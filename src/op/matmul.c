@@ -7,12 +7,14 @@
 
 #include <string.h>
 
-static err same_inner(const struct op_info *in, int i, int j, int64_t *ret) {
+static err same_inner(const struct op_info *in, int i, int j, int64_t *ret)
+{
     bool bounded;
     return op_agree(&in[0].shape, i, &in[1].shape, j, ret, &bounded);
 }
 
-err op_rule_matmul(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_matmul(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *a = &in[0].shape, *b = &in[1].shape;
     struct tensor_shape ha = {0}, hb = {0}, *o = &out[0].shape;
     int64_t inner;
@@ -30,7 +32,8 @@ err op_rule_matmul(const struct op_node *n, const struct op_info *in, struct op_
     return e;
 }
 
-err op_rule_gemm(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_gemm(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     int ta = op_attr_int(n, "transA", 0) != 0, tb = op_attr_int(n, "transB", 0) != 0;
     struct tensor_shape *o = &out[0].shape, whole;
     int64_t inner;
@@ -55,14 +58,16 @@ err op_rule_gemm(const struct op_node *n, const struct op_info *in, struct op_in
 
 enum { LETTERS = 52 };
 
-static int letter_number(char c) {
+static int letter_number(char c)
+{
     if (c >= 'A' && c <= 'Z') return c - 'A';
     if (c >= 'a' && c <= 'z') return 26 + c - 'a';
     return -1;
 }
 
 /* Reads one term up to ',' or '-' or the end: letter numbers, -1 once where an ellipsis stands. */
-static err read_term(const char **text, int *ret, int *ret_count) {
+static err read_term(const char **text, int *ret, int *ret_count)
+{
     int count = 0;
     bool ellipsis = false;
     const char *s = *text;
@@ -85,10 +90,10 @@ static err read_term(const char **text, int *ret, int *ret_count) {
 }
 
 /* Puts the term's letters on the axes of an operand of `rank` axes; the ellipsis takes what is left. */
-static err place_term(const int *term, int count, int rank, int *ret) {
+static err place_term(const int *term, int count, int rank, int *ret)
+{
     bool ellipsis = false;
-    for (int i = 0; i < count; i++)
-        ellipsis |= term[i] < 0;
+    for (int i = 0; i < count; i++) ellipsis |= term[i] < 0;
     int hidden = rank - (count - ellipsis), k = 0;
     if (hidden < 0 || (!ellipsis && hidden > 0))
         return err_set(ERR_SHAPE, "an Einsum term has %d letters for %d axes", count - ellipsis, rank);
@@ -96,18 +101,17 @@ static err place_term(const int *term, int count, int rank, int *ret) {
         if (term[i] >= 0)
             ret[k++] = term[i];
         else
-            for (int j = 0; j < hidden; j++)
-                ret[k++] = LETTERS + TENSOR_MAX_RANK - hidden + j;
+            for (int j = 0; j < hidden; j++) ret[k++] = LETTERS + TENSOR_MAX_RANK - hidden + j;
     }
     return ERR_OK;
 }
 
 /* Without "->": the ellipsis, then every letter that occurs once, in alphabetical order. */
-static err default_result(struct op_einsum *q) {
+static err default_result(struct op_einsum *q)
+{
     int uses[OP_EINSUM_MAX_LETTERS] = {0};
     for (int i = 0; i < q->n_in; i++)
-        for (int a = 0; a < q->in_rank[i]; a++)
-            uses[q->in[i][a]]++;
+        for (int a = 0; a < q->in_rank[i]; a++) uses[q->in[i][a]]++;
     for (int pass = 0; pass < 2; pass++)
         for (int l = pass ? 0 : LETTERS; l < (pass ? LETTERS : OP_EINSUM_MAX_LETTERS); l++) {
             if (pass ? uses[l] != 1 : uses[l] == 0) continue;
@@ -118,7 +122,8 @@ static err default_result(struct op_einsum *q) {
     return ERR_OK;
 }
 
-static err given_result(const char *text, struct op_einsum *q) {
+static err given_result(const char *text, struct op_einsum *q)
+{
     int term[TENSOR_MAX_RANK + 1], count;
     bool used[OP_EINSUM_MAX_LETTERS] = {0};
     err e = read_term(&text, term, &count);
@@ -140,7 +145,8 @@ static err given_result(const char *text, struct op_einsum *q) {
 }
 
 /* Axes of one letter have one size; behind an ellipsis 1 stretches. */
-static err take_sizes(const struct tensor_shape *s, const int *letters, struct op_einsum *q) {
+static err take_sizes(const struct tensor_shape *s, const int *letters, struct op_einsum *q)
+{
     for (int a = 0; a < s->rank; a++) {
         int64_t *size = &q->size[letters[a]], d = s->dims[a];
         if (*size < 0 || (letters[a] >= LETTERS && *size == 1))
@@ -152,12 +158,12 @@ static err take_sizes(const struct tensor_shape *s, const int *letters, struct o
     return ERR_OK;
 }
 
-err op_einsum_parse(const struct op_node *n, const struct op_info *in, struct op_einsum *ret) {
+err op_einsum_parse(const struct op_node *n, const struct op_info *in, struct op_einsum *ret)
+{
     struct op_einsum q = {.n_in = n->n_in};
     const char *s = op_attr_string(n, "equation", "");
     if (n->n_in < 1 || n->n_in > OP_EINSUM_MAX_IN) return err_set(ERR_SHAPE, "Einsum of %d inputs", n->n_in);
-    for (int l = 0; l < OP_EINSUM_MAX_LETTERS; l++)
-        q.size[l] = -1;
+    for (int l = 0; l < OP_EINSUM_MAX_LETTERS; l++) q.size[l] = -1;
     err e = ERR_OK;
     for (int i = 0; i < n->n_in; i++) {
         int term[TENSOR_MAX_RANK + 1], count;
@@ -180,12 +186,12 @@ err op_einsum_parse(const struct op_node *n, const struct op_info *in, struct op
     return e;
 }
 
-err op_rule_einsum(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_einsum(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     struct op_einsum q;
     err e = op_einsum_parse(n, in, &q);
     if (e) return e;
     out[0].dtype = in[0].dtype;
-    for (int i = 0; !e && i < q.out_rank; i++)
-        e = op_push(&out[0].shape, q.size[q.out[i]], false);
+    for (int i = 0; !e && i < q.out_rank; i++) e = op_push(&out[0].shape, q.size[q.out[i]], false);
     return e;
 }

@@ -8,7 +8,8 @@
 
 #include <string.h>
 
-err op_rule_transpose(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_transpose(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     const int64_t *perm = NULL;
     size_t len = op_attr_ints(n, "perm", &perm);
@@ -27,7 +28,8 @@ err op_rule_transpose(const struct op_node *n, const struct op_info *in, struct 
     return e;
 }
 
-err op_rule_concat(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_concat(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct op_attr *a = op_attr(n, "axis");
     struct tensor_shape s = in[0].shape;
     int axis;
@@ -56,7 +58,8 @@ err op_rule_concat(const struct op_node *n, const struct op_info *in, struct op_
 }
 
 /* Sizes of the parts: given, or equal ones (opset 18: the last may be smaller). */
-static err split_sizes(const struct op_node *n, const struct op_info *in, int64_t dim, int64_t *ret) {
+static err split_sizes(const struct op_node *n, const struct op_info *in, int64_t dim, int64_t *ret)
+{
     int count;
     int64_t sum = 0, parts = n->n_out;
     err e = op_ints(n, in, 1, "split", ret, OP_MAX_OUT, &count);
@@ -79,12 +82,12 @@ static err split_sizes(const struct op_node *n, const struct op_info *in, int64_
     int64_t part = dim / parts + (dim % parts != 0), last = dim - part * (parts - 1);
     if ((!uneven && last != part) || last < 0)
         return err_set(ERR_SHAPE, "an axis of %lld cannot be split into %d parts", (long long)dim, n->n_out);
-    for (int i = 0; i < n->n_out; i++)
-        ret[i] = i + 1 < n->n_out ? part : last;
+    for (int i = 0; i < n->n_out; i++) ret[i] = i + 1 < n->n_out ? part : last;
     return ERR_OK;
 }
 
-err op_rule_split(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_split(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     int64_t sizes[OP_MAX_OUT];
     int axis;
@@ -101,7 +104,8 @@ err op_rule_split(const struct op_node *n, const struct op_info *in, struct op_i
 }
 
 /* How many elements [start : end : step] takes of `dim`. */
-static int64_t slice_size(int64_t dim, bool bounded, int64_t start, int64_t end, int64_t step) {
+static int64_t slice_size(int64_t dim, bool bounded, int64_t start, int64_t end, int64_t step)
+{
     if (bounded && (step < 0 || (start < 0 && end >= 0))) {
         start = 0;
         end = dim;
@@ -121,7 +125,8 @@ static int64_t slice_size(int64_t dim, bool bounded, int64_t start, int64_t end,
 }
 
 /* Opset 10 made inputs of starts, ends and axes, and added steps. */
-err op_rule_slice(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_slice(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     enum { R = TENSOR_MAX_RANK };
     struct tensor_shape s = in[0].shape;
     int64_t starts[R], ends[R], axes[R], steps[R];
@@ -149,7 +154,8 @@ err op_rule_slice(const struct op_node *n, const struct op_info *in, struct op_i
     return ERR_OK;
 }
 
-static err pad_mode(const struct op_node *n, bool *ret_constant) {
+static err pad_mode(const struct op_node *n, bool *ret_constant)
+{
     const char *mode = op_attr_string(n, "mode", "constant");
     *ret_constant = strcmp(mode, "constant") == 0;
     if (*ret_constant || strcmp(mode, "reflect") == 0 || strcmp(mode, "edge") == 0 ||
@@ -159,7 +165,8 @@ static err pad_mode(const struct op_node *n, bool *ret_constant) {
 }
 
 /* pads became an input in opset 11, axes came in 18; negative pads cut. */
-err op_rule_pad(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_pad(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     struct tensor_shape s = in[0].shape;
     int64_t pads[2 * TENSOR_MAX_RANK], axes[TENSOR_MAX_RANK];
     int np, na = -1;
@@ -191,14 +198,16 @@ err op_rule_pad(const struct op_node *n, const struct op_info *in, struct op_inf
     return ERR_OK;
 }
 
-static err block_size(const struct op_node *n, const struct op_info *in, int64_t *ret) {
+static err block_size(const struct op_node *n, const struct op_info *in, int64_t *ret)
+{
     int64_t b = op_attr_int(n, "blocksize", 0);
     if (b < 1 || b > 1 << 20) return err_set(ERR_SHAPE, "blocksize is %lld", (long long)b);
     *ret = b;
     return op_want_rank(in, 0, 4);
 }
 
-err op_rule_depth_to_space(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_depth_to_space(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const int64_t *d = in[0].shape.dims;
     int64_t b = 1, h, w;
     err e = block_size(n, in, &b);
@@ -215,7 +224,8 @@ err op_rule_depth_to_space(const struct op_node *n, const struct op_info *in, st
     return in[0].shape.bounded > 1 ? err_set(ERR_UNSUPPORTED, "the sizes of input 0 depend on data") : ERR_OK;
 }
 
-err op_rule_space_to_depth(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_space_to_depth(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const int64_t *d = in[0].shape.dims;
     int64_t b = 1, c;
     err e = block_size(n, in, &b);
@@ -231,7 +241,8 @@ err op_rule_space_to_depth(const struct op_node *n, const struct op_info *in, st
     return in[0].shape.bounded > 1 ? err_set(ERR_UNSUPPORTED, "the sizes of input 0 depend on data") : ERR_OK;
 }
 
-err op_rule_trilu(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_trilu(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     out[0].dtype = in[0].dtype;
     out[0].shape = in[0].shape;
     if (op_present(n, in, 1) && tensor_count(&in[1].shape) != 1)

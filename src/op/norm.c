@@ -3,7 +3,8 @@
 #include "op/rule.h"
 
 /* Channels of x [N, C, ...]; a single axis counts as [N] with one channel. */
-static err channels(const struct op_info *in, int64_t *ret) {
+static err channels(const struct op_info *in, int64_t *ret)
+{
     const struct tensor_shape *x = &in[0].shape;
     err e = op_want_rank_from(in, 0, 1);
     if (e) return e;
@@ -15,14 +16,14 @@ static err channels(const struct op_info *in, int64_t *ret) {
 
 /* Opset 7 and 9: Y, mean, var, saved_mean, saved_var; 14 and up: Y, running_mean, running_var. All but Y are
  * [C]. */
-err op_rule_batch_norm(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_batch_norm(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     int64_t c;
     err e = channels(in, &c);
     if (!e && n->opset < 9 && !op_attr_int(n, "spatial", 1))
         e = err_set(ERR_UNSUPPORTED,
                     "spatial=0 (one mean per pixel) is not supported; export with opset 9 or later");
-    for (int i = 1; !e && i < 5; i++)
-        e = op_want_vector(n, in, i, c);
+    for (int i = 1; !e && i < 5; i++) e = op_want_vector(n, in, i, c);
     if (e) return e;
     out[0].dtype = in[0].dtype;
     out[0].shape = in[0].shape;
@@ -33,19 +34,20 @@ err op_rule_batch_norm(const struct op_node *n, const struct op_info *in, struct
     return ERR_OK;
 }
 
-err op_rule_instance_norm(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_instance_norm(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     int64_t c;
     err e = op_want_rank_from(in, 0, 3);
     if (!e) e = channels(in, &c);
-    for (int i = 1; !e && i < 3; i++)
-        e = op_want_vector(n, in, i, c);
+    for (int i = 1; !e && i < 3; i++) e = op_want_vector(n, in, i, c);
     out[0].dtype = in[0].dtype;
     out[0].shape = in[0].shape;
     return e;
 }
 
 /* Y, and the mean and inverse deviation with the normalised axes as 1, in the type stash_type. */
-err op_rule_layer_norm(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_layer_norm(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     struct tensor_shape whole;
     int axis;
@@ -66,14 +68,14 @@ err op_rule_layer_norm(const struct op_node *n, const struct op_info *in, struct
     for (int i = 1; i < n->n_out; i++) {
         out[i].dtype = (enum tensor_dtype)stash;
         out[i].shape = *x;
-        for (int a = axis; a < x->rank; a++)
-            out[i].shape.dims[a] = 1;
+        for (int a = axis; a < x->rank; a++) out[i].shape.dims[a] = 1;
         out[i].shape.bounded &= (uint8_t)((1u << axis) - 1);
     }
     return ERR_OK;
 }
 
-err op_rule_lrn(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_lrn(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct op_attr *size = op_attr(n, "size");
     if (!size || size->type != OP_ATTR_INT || size->i < 1)
         return err_set(ERR_SHAPE, "the attribute 'size' is missing or below 1");

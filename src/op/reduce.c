@@ -4,7 +4,8 @@
  * Squeeze) or 18 (the others). op_axes takes whichever is there. SPDX-License-Identifier: Apache-2.0 */
 #include "op/rule.h"
 
-int op_axes(const struct op_node *n, const struct op_info *axes_input, int rank, int64_t *ret_axes) {
+int op_axes(const struct op_node *n, const struct op_info *axes_input, int rank, int64_t *ret_axes)
+{
     int64_t v[TENSOR_MAX_RANK], sorted[TENSOR_MAX_RANK];
     int count;
     bool seen[TENSOR_MAX_RANK] = {0};
@@ -25,12 +26,12 @@ int op_axes(const struct op_node *n, const struct op_info *axes_input, int rank,
     int k = 0;
     for (int i = 0; i < rank; i++)
         if (seen[i]) sorted[k++] = i;
-    for (int i = 0; i < k; i++)
-        ret_axes[i] = sorted[i];
+    for (int i = 0; i < k; i++) ret_axes[i] = sorted[i];
     return k;
 }
 
-static err push_reduced(const struct tensor_shape *x, const bool *gone, bool keep, struct tensor_shape *out) {
+static err push_reduced(const struct tensor_shape *x, const bool *gone, bool keep, struct tensor_shape *out)
+{
     err e = ERR_OK;
     for (int i = 0; !e && i < x->rank; i++) {
         if (!gone[i])
@@ -41,7 +42,8 @@ static err push_reduced(const struct tensor_shape *x, const bool *gone, bool kee
     return e;
 }
 
-err op_rule_reduce(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_reduce(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     int64_t axes[TENSOR_MAX_RANK];
     bool gone[TENSOR_MAX_RANK] = {0};
@@ -49,15 +51,14 @@ err op_rule_reduce(const struct op_node *n, const struct op_info *in, struct op_
     if (count < 0) return count;
     out[0].dtype = in[0].dtype;
     bool all = count == 0 && !op_attr_int(n, "noop_with_empty_axes", 0);
-    for (int i = 0; i < x->rank; i++)
-        gone[i] = all;
-    for (int i = 0; i < count; i++)
-        gone[axes[i]] = true;
+    for (int i = 0; i < x->rank; i++) gone[i] = all;
+    for (int i = 0; i < count; i++) gone[axes[i]] = true;
     return push_reduced(x, gone, op_attr_int(n, "keepdims", 1) != 0, &out[0].shape);
 }
 
 /* ArgMax, ArgMin */
-err op_rule_arg(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_arg(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     bool gone[TENSOR_MAX_RANK] = {0};
     int axis;
@@ -72,7 +73,8 @@ err op_rule_arg(const struct op_node *n, const struct op_info *in, struct op_inf
 
 /* Softmax, LogSoftmax, LpNormalization: the shape stays, the axis must exist. Softmax's default was 1 before
  * opset 13. */
-err op_rule_along_axis(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_along_axis(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     int axis;
     int64_t otherwise = n->kind != OP_LP_NORM && n->opset < 13 ? 1 : -1;
     err e = op_axis(op_attr_int(n, "axis", otherwise), in[0].shape.rank, &axis);
@@ -83,7 +85,8 @@ err op_rule_along_axis(const struct op_node *n, const struct op_info *in, struct
 }
 
 /* The axis is an input and need not be known: it does not change the shape. */
-err op_rule_cumsum(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_cumsum(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     int64_t v;
     int axis;
     (void)n;

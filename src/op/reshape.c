@@ -14,7 +14,8 @@ struct reshape {
     uint8_t open;       /* bounded axes of the input that no 0 keeps in place */
 };
 
-static err read_wanted(const struct op_node *n, const struct op_info *in, struct reshape *r) {
+static err read_wanted(const struct op_node *n, const struct op_info *in, struct reshape *r)
+{
     const struct tensor_shape *x = &in[0].shape;
     bool zero_is_zero = op_attr_int(n, "allowzero", 0) != 0, zero = false;
     err e = op_ints(n, in, 1, "shape", r->want, TENSOR_MAX_RANK, &r->count);
@@ -47,7 +48,8 @@ static err read_wanted(const struct op_node *n, const struct op_info *in, struct
     return ERR_OK;
 }
 
-err op_rule_reshape(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_reshape(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     struct reshape r = {0};
     err e = read_wanted(n, in, &r);
@@ -72,7 +74,8 @@ err op_rule_reshape(const struct op_node *n, const struct op_info *in, struct op
 }
 
 /* To two axes; axis = rank is allowed. */
-err op_rule_flatten(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_flatten(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     int64_t axis = op_attr_int(n, "axis", 1), size[2] = {1, 1};
     bool bounded[2] = {false, false};
@@ -85,13 +88,13 @@ err op_rule_flatten(const struct op_node *n, const struct op_info *in, struct op
         e = op_times(size[i >= axis], x->dims[i], &size[i >= axis]);
     }
     out[0].dtype = in[0].dtype;
-    for (int i = 0; !e && i < 2; i++)
-        e = op_push(&out[0].shape, size[i], bounded[i]);
+    for (int i = 0; !e && i < 2; i++) e = op_push(&out[0].shape, size[i], bounded[i]);
     return e;
 }
 
 /* Without axes: all of size 1. */
-err op_rule_squeeze(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_squeeze(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     int64_t axes[TENSOR_MAX_RANK];
     bool gone[TENSOR_MAX_RANK] = {0};
@@ -117,7 +120,8 @@ err op_rule_squeeze(const struct op_node *n, const struct op_info *in, struct op
 }
 
 /* Axes count in the result. */
-err op_rule_unsqueeze(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_unsqueeze(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     int64_t axes[TENSOR_MAX_RANK];
     bool added[TENSOR_MAX_RANK] = {0};
@@ -130,8 +134,7 @@ err op_rule_unsqueeze(const struct op_node *n, const struct op_info *in, struct 
         return err_set(ERR_SHAPE, "the result has more than %d axes", TENSOR_MAX_RANK);
     count = op_axes(n, n->n_in > 1 ? &in[1] : NULL, rank, axes);
     if (count < 0) return count;
-    for (int i = 0; i < count; i++)
-        added[axes[i]] = true;
+    for (int i = 0; i < count; i++) added[axes[i]] = true;
     out[0].dtype = in[0].dtype;
     for (int i = 0, k = 0; !e && i < rank; i++, k += !added[i - 1])
         e = added[i] ? op_push(&out[0].shape, 1, false)
@@ -139,7 +142,8 @@ err op_rule_unsqueeze(const struct op_node *n, const struct op_info *in, struct 
     return e;
 }
 
-err op_rule_expand(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_expand(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     int64_t want[TENSOR_MAX_RANK];
     int count;
     (void)n;
@@ -152,7 +156,8 @@ err op_rule_expand(const struct op_node *n, const struct op_info *in, struct op_
     return tensor_broadcast(&in[0].shape, &s, &out[0].shape);
 }
 
-err op_rule_tile(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_tile(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape;
     int64_t repeats[TENSOR_MAX_RANK], d;
     int count;

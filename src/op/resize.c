@@ -8,7 +8,8 @@
 #include <string.h>
 
 /* The axes that scales or sizes speak of: all of them, or those of the attribute (opset 18). */
-static err resize_axes(const struct op_node *n, int rank, int *ret, int *ret_count) {
+static err resize_axes(const struct op_node *n, int rank, int *ret, int *ret_count)
+{
     const int64_t *v = NULL;
     size_t len = op_attr_ints(n, "axes", &v);
     unsigned seen = 0;
@@ -23,7 +24,8 @@ static err resize_axes(const struct op_node *n, int rank, int *ret, int *ret_cou
     return ERR_OK;
 }
 
-static err scaled(int64_t size, float scale, int64_t *ret) {
+static err scaled(int64_t size, float scale, int64_t *ret)
+{
     if (!(scale > 0) || !isfinite(scale)) return err_set(ERR_SHAPE, "a scale of %g", (double)scale);
     float r = floorf((float)size * scale);
     if (!(r < 0x1p47f)) return err_set(ERR_SHAPE, "the size %lld times %g", (long long)size, (double)scale);
@@ -31,7 +33,8 @@ static err scaled(int64_t size, float scale, int64_t *ret) {
     return ERR_OK;
 }
 
-static err by_scales(const float *scales, const int *axes, int count, struct tensor_shape *s) {
+static err by_scales(const float *scales, const int *axes, int count, struct tensor_shape *s)
+{
     for (int i = 0; i < count; i++) {
         err e = scaled(s->dims[axes[i]], scales[i], &s->dims[axes[i]]);
         if (e) return e;
@@ -42,7 +45,8 @@ static err by_scales(const float *scales, const int *axes, int count, struct ten
 /* keep_aspect_ratio_policy (opset 18): one scale for all axes, the smallest or the largest of those asked
  * for. */
 static err by_sizes(const struct op_node *n, const int64_t *sizes, const int *axes, int count,
-                    struct tensor_shape *s) {
+                    struct tensor_shape *s)
+{
     const char *policy = op_attr_string(n, "keep_aspect_ratio_policy", "stretch");
     bool larger = strcmp(policy, "not_smaller") == 0, keep = larger || strcmp(policy, "not_larger") == 0;
     float scale = 0;
@@ -68,7 +72,8 @@ static err by_sizes(const struct op_node *n, const int64_t *sizes, const int *ax
 }
 
 /* Opset 10: X, scales. 11 and up: X, roi, scales, sizes; one of the last two is absent or empty. */
-err op_rule_resize(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_resize(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     struct tensor_shape s = in[0].shape;
     float scales[TENSOR_MAX_RANK];
     int64_t sizes[TENSOR_MAX_RANK];
@@ -89,7 +94,8 @@ err op_rule_resize(const struct op_node *n, const struct op_info *in, struct op_
 }
 
 /* Opset 7: the scales are an attribute; 9: an input. */
-err op_rule_upsample(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_upsample(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     struct tensor_shape s = in[0].shape;
     float scales[TENSOR_MAX_RANK];
     int axes[TENSOR_MAX_RANK], count = 0, rank = s.rank;
@@ -103,8 +109,7 @@ err op_rule_upsample(const struct op_node *n, const struct op_info *in, struct o
         if (count <= TENSOR_MAX_RANK && count > 0) memcpy(scales, a->floats, (size_t)count * sizeof *scales);
     }
     if (!e && count != rank) e = err_set(ERR_SHAPE, "%d scales for %d axes", count, rank);
-    for (int i = 0; i < rank; i++)
-        axes[i] = i;
+    for (int i = 0; i < rank; i++) axes[i] = i;
     if (!e) e = by_scales(scales, axes, count, &s);
     out[0].dtype = in[0].dtype;
     out[0].shape = s;
@@ -112,7 +117,8 @@ err op_rule_upsample(const struct op_node *n, const struct op_info *in, struct o
 }
 
 /* x [N, C, in...], grid [N, out..., axes] */
-err op_rule_grid_sample(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_grid_sample(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape, *grid = &in[1].shape;
     bool bounded;
     int64_t batch;

@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-err op_push(struct tensor_shape *s, int64_t size, bool bounded) {
+err op_push(struct tensor_shape *s, int64_t size, bool bounded)
+{
     if (s->rank >= TENSOR_MAX_RANK)
         return err_set(ERR_SHAPE, "the result has more than %d axes", TENSOR_MAX_RANK);
     if (size < 0)
@@ -17,7 +18,8 @@ err op_push(struct tensor_shape *s, int64_t size, bool bounded) {
     return ERR_OK;
 }
 
-err op_push_range(struct tensor_shape *s, const struct tensor_shape *of, int from, int to) {
+err op_push_range(struct tensor_shape *s, const struct tensor_shape *of, int from, int to)
+{
     for (int i = from; i < to; i++) {
         err e = op_push(s, of->dims[i], op_bounded(of, i));
         if (e) return e;
@@ -25,7 +27,8 @@ err op_push_range(struct tensor_shape *s, const struct tensor_shape *of, int fro
     return ERR_OK;
 }
 
-err op_times(int64_t a, int64_t b, int64_t *ret) {
+err op_times(int64_t a, int64_t b, int64_t *ret)
+{
     int64_t r;
     if (__builtin_mul_overflow(a, b, &r))
         return err_set(ERR_SHAPE, "a size of %lld x %lld", (long long)a, (long long)b);
@@ -33,34 +36,40 @@ err op_times(int64_t a, int64_t b, int64_t *ret) {
     return ERR_OK;
 }
 
-err op_axis(int64_t axis, int rank, int *ret) {
+err op_axis(int64_t axis, int rank, int *ret)
+{
     if (axis < -rank || axis >= rank)
         return err_set(ERR_SHAPE, "axis %lld of a tensor with %d axes", (long long)axis, rank);
     *ret = (int)(axis < 0 ? axis + rank : axis);
     return ERR_OK;
 }
 
-static err wrong_rank(const struct op_info *v, int i, const char *at_least, int rank) {
+static err wrong_rank(const struct op_info *v, int i, const char *at_least, int rank)
+{
     char s[256];
     return err_set(ERR_SHAPE, "input %d is %s, but must have %s%d axes", i,
                    tensor_shape_text(&v->shape, NULL, s, sizeof s), at_least, rank);
 }
 
-err op_want_rank(const struct op_info *in, int i, int rank) {
+err op_want_rank(const struct op_info *in, int i, int rank)
+{
     return in[i].shape.rank == rank ? ERR_OK : wrong_rank(&in[i], i, "", rank);
 }
 
-err op_want_rank_from(const struct op_info *in, int i, int least) {
+err op_want_rank_from(const struct op_info *in, int i, int least)
+{
     return in[i].shape.rank >= least ? ERR_OK : wrong_rank(&in[i], i, "at least ", least);
 }
 
-err op_want_same_type(const struct op_info *in, int a, int b) {
+err op_want_same_type(const struct op_info *in, int a, int b)
+{
     if (in[a].dtype == in[b].dtype) return ERR_OK;
     return err_set(ERR_SHAPE, "input %d is %s but input %d is %s; the types must be equal", a,
                    tensor_dtype_name(in[a].dtype), b, tensor_dtype_name(in[b].dtype));
 }
 
-err op_want_vector(const struct op_node *n, const struct op_info *in, int i, int64_t size) {
+err op_want_vector(const struct op_node *n, const struct op_info *in, int i, int64_t size)
+{
     if (!op_present(n, in, i)) return ERR_OK;
     if (in[i].shape.rank == 1 && in[i].shape.dims[0] == size) return ERR_OK;
     char s[256];
@@ -69,7 +78,8 @@ err op_want_vector(const struct op_node *n, const struct op_info *in, int i, int
 }
 
 err op_agree(const struct tensor_shape *a, int i, const struct tensor_shape *b, int j, int64_t *ret,
-             bool *ret_bounded) {
+             bool *ret_bounded)
+{
     bool ba = op_bounded(a, i), bb = op_bounded(b, j);
     int64_t x = a->dims[i], y = b->dims[j];
     if ((!ba && !bb && x != y) || (ba && !bb && y > x) || (bb && !ba && x > y))
@@ -80,7 +90,8 @@ err op_agree(const struct tensor_shape *a, int i, const struct tensor_shape *b, 
     return ERR_OK;
 }
 
-static err constant_count(const struct op_info *v, int i, const char *what, int most, int *ret_n) {
+static err constant_count(const struct op_info *v, int i, const char *what, int most, int *ret_n)
+{
     if (!v->constant)
         return err_set(ERR_UNSUPPORTED,
                        "input %d (%s) decides the result's shape and must be known before the run, "
@@ -95,11 +106,13 @@ static err constant_count(const struct op_info *v, int i, const char *what, int 
     return ERR_OK;
 }
 
-static err wrong_type(const struct op_info *v, int i, const char *what) {
+static err wrong_type(const struct op_info *v, int i, const char *what)
+{
     return err_set(ERR_SHAPE, "input %d (%s) cannot be %s", i, what, tensor_dtype_name(v->dtype));
 }
 
-err op_constant_ints(const struct op_info *v, int i, const char *what, int64_t *ret, int most, int *ret_n) {
+err op_constant_ints(const struct op_info *v, int i, const char *what, int64_t *ret, int most, int *ret_n)
+{
     int count;
     if (v->dtype != TENSOR_I64 && v->dtype != TENSOR_I32) return wrong_type(v, i, what);
     err e = constant_count(v, i, what, most, &count);
@@ -117,7 +130,8 @@ err op_constant_ints(const struct op_info *v, int i, const char *what, int64_t *
     return ERR_OK;
 }
 
-err op_constant_int(const struct op_info *v, int i, const char *what, int64_t *ret) {
+err op_constant_int(const struct op_info *v, int i, const char *what, int64_t *ret)
+{
     int64_t number;
     int count;
     err e = op_constant_ints(v, i, what, &number, 1, &count);
@@ -127,7 +141,8 @@ err op_constant_int(const struct op_info *v, int i, const char *what, int64_t *r
     return ERR_OK;
 }
 
-err op_constant_floats(const struct op_info *v, int i, const char *what, float *ret, int most, int *ret_n) {
+err op_constant_floats(const struct op_info *v, int i, const char *what, float *ret, int most, int *ret_n)
+{
     int count;
     if (v->dtype != TENSOR_F32 && v->dtype != TENSOR_F64) return wrong_type(v, i, what);
     err e = constant_count(v, i, what, most, &count);
@@ -145,7 +160,8 @@ err op_constant_floats(const struct op_info *v, int i, const char *what, float *
     return ERR_OK;
 }
 
-err op_constant_number(const struct op_info *v, int i, const char *what, double *ret) {
+err op_constant_number(const struct op_info *v, int i, const char *what, double *ret)
+{
     int count;
     int64_t integer;
     float f;
@@ -165,7 +181,8 @@ err op_constant_number(const struct op_info *v, int i, const char *what, double 
 }
 
 err op_ints(const struct op_node *n, const struct op_info *in, int i, const char *name, int64_t *ret,
-            int most, int *ret_n) {
+            int most, int *ret_n)
+{
     if (op_present(n, in, i)) return op_constant_ints(&in[i], i, name, ret, most, ret_n);
     const struct op_attr *a = op_attr(n, name);
     if (!a || a->type != OP_ATTR_INTS) {

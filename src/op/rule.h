@@ -13,11 +13,13 @@ enum { OP_MAX_OUT = 32 };
 typedef err op_infer_fn(const struct op_node *n, const struct op_info *in, struct op_info *out);
 typedef int64_t op_flops_fn(const struct op_node *n, const struct op_info *in, const struct op_info *out);
 
-static inline bool op_present(const struct op_node *n, const struct op_info *in, int i) {
+static inline bool op_present(const struct op_node *n, const struct op_info *in, int i)
+{
     return i < n->n_in && in[i].dtype != TENSOR_NONE;
 }
 
-static inline bool op_bounded(const struct tensor_shape *s, int i) {
+static inline bool op_bounded(const struct tensor_shape *s, int i)
+{
     return s->bounded >> i & 1;
 }
 

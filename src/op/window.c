@@ -1,12 +1,12 @@
 /* Convolutions and poolings: one window arithmetic for the shape rules and all kernels.
  *
- * Along one axis a window covers e = (kernel - 1) * dilation + 1 places. (ONNX operators Conv, MaxPool,
- * ConvTranspose.) forward     out = floor((in + pads - e) / stride) + 1; with ceil_mode, ceil, less a last
- * window that would start beyond in + pad_begin. Windows may then reach over in + pads: kernels cut them.
- *     SAME_*      out = ceil(in / stride), pads follow; UPPER puts the odd one at the end
- *     transpose   out = stride * (in - 1) + output_padding + e - pads. With output_shape the pads follow
- * instead; where more was asked for than there is, output_padding takes the rest, so the equation always
- * holds.
+ * Along one axis a window covers e = (kernel - 1) * dilation + 1 places (ONNX operators Conv, MaxPool, ConvTranspose):
+ *     forward     out = floor((in + pads - e) / stride) + 1; with ceil_mode, ceil, less a last window that would start
+ *                 beyond in + pad_begin. Windows may then reach over in + pads: kernels cut them.
+ *     SAME_*      out = ceil(in / stride), pads follow; UPPER puts the odd one at the end.
+ *     transpose   out = stride * (in - 1) + output_padding + e - pads. With output_shape the pads follow instead; where
+ *                 more was asked for than there is, output_padding takes the rest, so the equation always holds.
+ *                 SAME_* asks for in * stride, but never for more than there is (as ONNX's own inference).
  *
  * All numbers of the attributes are foreign and checked against 2^30, so no product of two overflows.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -19,7 +19,8 @@ static const int64_t MOST = (int64_t)1 << 30;
 
 enum pad_mode { PAD_EXPLICIT, PAD_VALID, PAD_SAME_UPPER, PAD_SAME_LOWER };
 
-static err read_pad_mode(const struct op_node *n, enum pad_mode *ret) {
+static err read_pad_mode(const struct op_node *n, enum pad_mode *ret)
+{
     static const char *const NAMES[] = {"NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"};
     const char *s = op_attr_string(n, "auto_pad", "");
     *ret = PAD_EXPLICIT;
@@ -34,7 +35,8 @@ static err read_pad_mode(const struct op_node *n, enum pad_mode *ret) {
 
 /* Copies a list of `count` numbers in [least, MOST]; where absent, all are `otherwise`. */
 static err read_list(const struct op_node *n, const char *name, int count, int64_t least, int64_t otherwise,
-                     int64_t *ret) {
+                     int64_t *ret)
+{
     const int64_t *v = NULL;
     size_t len = op_attr_ints(n, name, &v);
     if (len && len != (size_t)count)
@@ -48,7 +50,8 @@ static err read_list(const struct op_node *n, const char *name, int count, int64
     return ERR_OK;
 }
 
-static err read_kernel(const struct op_node *n, const struct tensor_shape *weight, struct op_window *w) {
+static err read_kernel(const struct op_node *n, const struct tensor_shape *weight, struct op_window *w)
+{
     const int64_t *v = NULL;
     bool given = op_attr_ints(n, "kernel_shape", &v) > 0;
     if (!given && !weight) return err_set(ERR_SHAPE, "the attribute 'kernel_shape' is missing");
@@ -66,11 +69,12 @@ static err read_kernel(const struct op_node *n, const struct tensor_shape *weigh
 }
 
 static err read_attributes(const struct op_node *n, const struct tensor_shape *x,
-                           const struct tensor_shape *weight, struct op_window *w) {
+                           const struct tensor_shape *weight, struct op_window *w)
+{
     int64_t pads[12];
+    if (x->rank < 3 || x->rank > TENSOR_MAX_RANK)
+        return err_set(ERR_SHAPE, "input 0 has %d axes, but must have 3 to 8", x->rank);
     w->n = x->rank - 2;
-    if (w->n < 1 || x->rank > TENSOR_MAX_RANK)
-        return err_set(ERR_SHAPE, "input 0 has %d axes, but must have at least 3", x->rank);
     if (weight && weight->rank != x->rank)
         return err_set(ERR_SHAPE, "input 0 has %d axes and input 1 (weight) %d", x->rank, weight->rank);
     for (int i = 0; i < w->n; i++) {
@@ -91,7 +95,8 @@ static err read_attributes(const struct op_node *n, const struct tensor_shape *x
     return ERR_OK;
 }
 
-static err forward_axis(struct op_window *w, int i, enum pad_mode mode, bool ceil_mode) {
+static err forward_axis(struct op_window *w, int i, enum pad_mode mode, bool ceil_mode)
+{
     int64_t in = w->in[i], stride = w->stride[i], cover = (w->kernel[i] - 1) * w->dilation[i] + 1;
     if (mode == PAD_SAME_UPPER || mode == PAD_SAME_LOWER) {
         w->out[i] = (in + stride - 1) / stride;
@@ -112,7 +117,8 @@ static err forward_axis(struct op_window *w, int i, enum pad_mode mode, bool cei
     return ERR_OK;
 }
 
-static err transpose_axis(struct op_window *w, int i, enum pad_mode mode, int64_t wanted) {
+static err transpose_axis(struct op_window *w, int i, enum pad_mode mode, int64_t wanted)
+{
     int64_t cover = (w->kernel[i] - 1) * w->dilation[i] + 1;
     if (w->in[i] == 0) return err_set(ERR_SHAPE, "axis %d of input 0 is empty", 2 + i);
     int64_t full = w->stride[i] * (w->in[i] - 1) + w->output_padding[i] + cover;
@@ -133,7 +139,8 @@ static err transpose_axis(struct op_window *w, int i, enum pad_mode mode, int64_
 }
 
 err op_window(const struct op_node *n, const struct tensor_shape *x, const struct tensor_shape *weight,
-              struct op_window *ret) {
+              struct op_window *ret)
+{
     struct op_window w = {0};
     enum pad_mode mode = PAD_EXPLICIT;
     int64_t wanted[6];
@@ -142,8 +149,7 @@ err op_window(const struct op_node *n, const struct tensor_shape *x, const struc
     if (e) return e;
     if (n->kind != OP_CONV_TRANSPOSE) {
         bool ceil_mode = op_attr_int(n, "ceil_mode", 0) != 0;
-        for (int i = 0; !e && i < w.n; i++)
-            e = forward_axis(&w, i, mode, ceil_mode);
+        for (int i = 0; !e && i < w.n; i++) e = forward_axis(&w, i, mode, ceil_mode);
     } else {
         /* some exporters give all axes of output_shape, most only the spatial ones */
         const int64_t *v = NULL;
@@ -155,22 +161,21 @@ err op_window(const struct op_node *n, const struct tensor_shape *x, const struc
             if (len && (wanted[i] < 0 || wanted[i] > MOST))
                 return err_set(ERR_SHAPE, "output_shape holds %lld", (long long)wanted[i]);
         }
-        for (int i = 0; !e && i < w.n; i++)
-            e = transpose_axis(&w, i, mode, wanted[i]);
+        for (int i = 0; !e && i < w.n; i++) e = transpose_axis(&w, i, mode, wanted[i]);
     }
     if (!e) *ret = w;
     return e;
 }
 
-static err push_window(const struct tensor_shape *x, const struct op_window *w, struct tensor_shape *out) {
+static err push_window(const struct tensor_shape *x, const struct op_window *w, struct tensor_shape *out)
+{
     err e = ERR_OK;
-    for (int i = 0; !e && i < w->n; i++)
-        e = op_push(out, w->out[i], op_bounded(x, 2 + i));
+    for (int i = 0; !e && i < w->n; i++) e = op_push(out, w->out[i], op_bounded(x, 2 + i));
     return e;
 }
 
-static err conv_like(const struct op_node *n, const struct op_info *in, int64_t channels,
-                     struct op_info *out) {
+static err conv_like(const struct op_node *n, const struct op_info *in, int64_t channels, struct op_info *out)
+{
     struct op_window w;
     err e = op_want_same_type(in, 0, 1);
     if (!e) e = op_want_vector(n, in, 2, channels);
@@ -184,13 +189,15 @@ static err conv_like(const struct op_node *n, const struct op_info *in, int64_t 
 
 /* Channels behind a bound would have to match the weight's: there the bound must be the size, which nobody
  * knows. */
-static err want_known_channels(const struct op_info *in) {
+static err want_known_channels(const struct op_info *in)
+{
     return op_bounded(&in[0].shape, 1) ? err_set(ERR_UNSUPPORTED, "the channels of input 0 depend on data")
                                        : ERR_OK;
 }
 
 /* W is [M, C / group, kernel...] */
-err op_rule_conv(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_conv(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape, *w = &in[1].shape;
     int64_t group = op_attr_int(n, "group", 1), channels;
     err e = op_want_rank_from(in, 0, 3);
@@ -206,7 +213,8 @@ err op_rule_conv(const struct op_node *n, const struct op_info *in, struct op_in
 }
 
 /* W is [C, M / group, kernel...] */
-err op_rule_conv_transpose(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_conv_transpose(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     const struct tensor_shape *x = &in[0].shape, *w = &in[1].shape;
     int64_t group = op_attr_int(n, "group", 1), channels;
     err e = op_want_rank_from(in, 0, 3);
@@ -223,7 +231,8 @@ err op_rule_conv_transpose(const struct op_node *n, const struct op_info *in, st
 }
 
 /* MaxPool may also give the place of each maximum. */
-err op_rule_pool(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_pool(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     struct op_window w;
     err e = op_window(n, &in[0].shape, NULL, &w);
     if (e) return e;
@@ -237,13 +246,13 @@ err op_rule_pool(const struct op_node *n, const struct op_info *in, struct op_in
     return e;
 }
 
-err op_rule_global_pool(const struct op_node *n, const struct op_info *in, struct op_info *out) {
+err op_rule_global_pool(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
     (void)n;
     err e = op_want_rank_from(in, 0, 2);
     if (e) return e;
     out[0].dtype = in[0].dtype;
     e = op_push_range(&out[0].shape, &in[0].shape, 0, 2);
-    for (int i = 2; !e && i < in[0].shape.rank; i++)
-        e = op_push(&out[0].shape, 1, false);
+    for (int i = 2; !e && i < in[0].shape.rank; i++) e = op_push(&out[0].shape, 1, false);
     return e;
 }
