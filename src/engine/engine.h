@@ -1,12 +1,11 @@
 /* The running box: cameras + site file + lifetimes, wired into one thing.
  *
- *     engine_open     reads nothing but the site; plans every model, checks that the configuration fits, opens cameras
- *     engine_start    threads run; frames flow:  camera -> pump (rate, motion gate) -> sched -> run -> head -> tracker -> zones -> sinks
- *     engine_reload   a new site: what did not change goes on untouched
- *     engine_close
+ *     engine_open     reads nothing but the site; plans every model, checks that the configuration fits, opens
+ * cameras engine_start    threads run; frames flow:  camera -> pump (rate, motion gate) -> sched -> run -> head ->
+ * tracker -> zones -> sinks engine_reload   a new site: what did not change goes on untouched engine_close
  *
- * `serve` looks at it through snapshots (copies, never pointers into it) and listens through a sink. All functions are safe from any thread
- * except open and close. SPDX-License-Identifier: Apache-2.0 */
+ * `serve` looks at it through snapshots (copies, never pointers into it) and listens through a sink. All functions
+ * are safe from any thread except open and close. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "base/base.h"
@@ -23,11 +22,11 @@ struct engine;
 
 struct engine_options {
     struct mem_budget *budget; /* its limit is the site's budget; NULL: the engine makes one from the site */
-    bool offline;              /* pace max: every frame of every file is run, nothing is dropped; ends when all cameras ended */
+    bool offline; /* pace max: every frame of every file is run, nothing is dropped; ends when all cameras ended */
 };
 
-/* The site is taken over on success. ERR_NOMEM says the smallest budget that would do. A model or camera that cannot be opened fails
- * its queries only (engine_problem rows), unless nothing at all is left. */
+/* The site is taken over on success. ERR_NOMEM says the smallest budget that would do. A model or camera that
+ * cannot be opened fails its queries only (engine_problem rows), unless nothing at all is left. */
 err engine_open(struct site *site, const struct engine_options *o, struct engine **ret);
 err engine_start(struct engine *e);
 void engine_close(struct engine **e);
@@ -68,7 +67,8 @@ struct engine_record {
     uint8_t uid[16];      /* of the event: random, the same in every output */
     const struct video_frame *picture; /* borrowed until the callback returns; may be NULL */
 };
-/* Called on the executor's thread, in order: must be quick (enqueue). Strings and arrays are borrowed until it returns. */
+/* Called on the executor's thread, in order: must be quick (enqueue). Strings and arrays are borrowed until it
+ * returns. */
 typedef void engine_sink_fn(void *user, const struct engine_record *r);
 /* At most 16 sinks; before engine_start. */
 void engine_add_sink(struct engine *e, engine_sink_fn *fn, void *user);
@@ -102,18 +102,22 @@ struct engine_model_row {
 };
 size_t engine_models(struct engine *e, struct engine_model_row **ret);
 
-/* What is wrong with the box as a whole, one line each ("outputs: database: disk is full ..."), as JSON strings in an array. */
+/* What is wrong with the box as a whole, one line each ("outputs: database: disk is full ..."), as JSON strings in
+ * an array. */
 json_t *engine_problems(struct engine *e);
-/* Outputs say here what is wrong with them ("" clears it); shown on the page and in /metrics. `what` is a short stable word. */
+/* Outputs say here what is wrong with them ("" clears it); shown on the page and in /metrics. `what` is a short
+ * stable word. */
 void engine_set_problem(struct engine *e, const char *what, const char *sentence);
 
-/* `brim why CAMERA`: {camera, state, decisions: [{time_ago_s, query, seq, outcome, reason, wait_ms, run_ms, loaded}], queries: [...]}. */
+/* `brim why CAMERA`: {camera, state, decisions: [{time_ago_s, query, seq, outcome, reason, wait_ms, run_ms,
+ * loaded}], queries: [...]}. */
 json_t *engine_why(struct engine *e, const char *camera);
-/* `brim mem`: {limit_bytes, used_bytes, peak_bytes, rss: {...}, payers: [{payer, used: {purpose: bytes}, peak: ...}]}. */
+/* `brim mem`: {limit_bytes, used_bytes, peak_bytes, rss: {...}, payers: [{payer, used: {purpose: bytes}, peak:
+ * ...}]}. */
 json_t *engine_memory(struct engine *e);
 
-/* The newest frame of a camera that was seen by anybody, with what was found in it; for live pictures. Asking keeps the camera's frames
- * coming for a few seconds even if no query wants them. ERR_NOT_FOUND, ERR_AGAIN. */
+/* The newest frame of a camera that was seen by anybody, with what was found in it; for live pictures. Asking keeps
+ * the camera's frames coming for a few seconds even if no query wants them. ERR_NOT_FOUND, ERR_AGAIN. */
 struct engine_picture {
     struct video_frame *frame; /* unref it */
     int n_tracks;
@@ -124,6 +128,8 @@ err engine_picture(struct engine *e, const char *camera, struct engine_picture *
 
 /* `brim budget BYTES`. ERR_NOMEM if not even the floor fits: nothing changes then. */
 err engine_set_budget(struct engine *e, uint64_t bytes);
+/* Where weights, the control socket and the default database are; free() it. */
+char *engine_store_path(const struct site *s);
 double engine_uptime_s(struct engine *e);
 const struct site *engine_site(struct engine *e);
 /* The smallest budget with which every query runs at all, and its parts. */

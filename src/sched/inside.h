@@ -51,6 +51,7 @@ struct sched {
     struct sched_decision decisions[SCHED_DECISIONS];
     uint64_t n_decisions;
     int64_t run_ns, load_ns;
+    uint64_t reserve;         /* bytes that weights leave free */
 };
 
 /* What to do next: run or drop the oldest item of a stream. */
@@ -76,3 +77,5 @@ int64_t sched_deadline(const struct sched_stream *st);
 err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded);
 void sched_prefetch(struct sched *s, const struct sched_model *running, int64_t now);
 void sched_forget_prefetch(struct sched *s);
+/* Lock held: evicts until `reserve` bytes are free or nothing is left to evict. */
+void sched_make_room(struct sched *s, int64_t now);

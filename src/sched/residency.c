@@ -1,6 +1,6 @@
 /* Which models' weights are in memory.
  *
- * Only the executor's thread requests and evicts. The victim is the unpinned model that will be needed last; with periodic use that is
+ * Requests are made by the executor's thread only; evictions also by whoever sets a reserve or a budget. The victim is the unpinned model that will be needed last; with periodic use that is
  * the optimal choice (Belady, 1966), where least-recently-used would evict exactly the one that comes next. A prefetch never evicts
  * what is needed before the model that it brings in.
  *
@@ -36,7 +36,7 @@ static bool could_fit(struct sched *s, const struct sched_model *m, int64_t now,
     for (const struct sched_model *v = s->models; v; v = v->next)
         if (v != m && !v->pinned && !v->pins && in_memory(v) && sched_next_need(s, v, now) >= until)
             evictable += model_weight_bytes(v->model);
-    return used - MIN(evictable, used) + model_weight_bytes(m->model) <= limit;
+    return used - MIN(evictable, used) + model_weight_bytes(m->model) + s->reserve <= limit;
 }
 
 static err request(struct sched *s, struct sched_model *m, int64_t now, int64_t until)
@@ -45,13 +45,23 @@ static err request(struct sched *s, struct sched_model *m, int64_t now, int64_t 
         return err_set(ERR_NOMEM, "%s needs %zu bytes for its weights, more than the budget leaves", model_name(m->model),
                        model_weight_bytes(m->model));
     for (;;) {
-        err e = model_request(m->model);
+        bool tight = !in_memory(m) && mem_budget_used(s->budget) + model_weight_bytes(m->model) + s->reserve > mem_budget_limit(s->budget);
+        err e = tight ? err_set(ERR_NOMEM, "%s does not fit now", model_name(m->model)) : model_request(m->model);
         if (e != ERR_NOMEM) {
             if (!e) m->pins++;
             return e;
         }
         struct sched_model *v = victim(s, m, now, until);
         if (!v || model_evict(v->model)) return err_set(ERR_NOMEM, "%s", err_text());
+        v->evictions++;
+    }
+}
+
+void sched_make_room(struct sched *s, int64_t now)
+{
+    while (mem_budget_used(s->budget) + s->reserve > mem_budget_limit(s->budget)) {
+        struct sched_model *v = victim(s, NULL, now, INT64_MIN);
+        if (!v || model_evict(v->model)) return;
         v->evictions++;
     }
 }

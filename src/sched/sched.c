@@ -395,6 +395,14 @@ int sched_decisions(struct sched *s, const char *part, struct sched_decision *re
     return n;
 }
 
+void sched_set_reserve(struct sched *s, uint64_t bytes)
+{
+    pthread_mutex_lock(&s->lock);
+    s->reserve = bytes;
+    sched_make_room(s, sched_clock(s));
+    pthread_mutex_unlock(&s->lock);
+}
+
 double sched_load(struct sched *s)
 {
     double load = 0;

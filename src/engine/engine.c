@@ -1,0 +1,250 @@
+/* The engine's lifetime: open, start, reload, close; and the sinks that results go to.
+ *
+ * Invariant: threads run between engine_start and engine_close only; they are stopped in the opposite order of the data flow (pump, then
+ * executor), and only then are streams, models and cameras freed. SPDX-License-Identifier: Apache-2.0 */
+#include "engine/inside.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct engine_site *engine_site_ref(struct engine_site *s)
+{
+    __atomic_add_fetch(&s->refs, 1, __ATOMIC_RELAXED);
+    return s;
+}
+
+void engine_site_unref(struct engine_site **sp)
+{
+    struct engine_site *s = *sp;
+    *sp = NULL;
+    if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL)) return;
+    site_free(&s->site);
+    free(s);
+}
+
+void engine_emit(struct engine *e, const struct engine_record *r)
+{
+    for (int i = 0; i < e->n_sinks; i++) e->sinks[i].fn(e->sinks[i].user, r);
+}
+
+void engine_add_sink(struct engine *e, engine_sink_fn *fn, void *user)
+{
+    if (e->n_sinks == ENGINE_MAX_SINKS) return;
+    e->sinks[e->n_sinks].fn = fn;
+    e->sinks[e->n_sinks++].user = user;
+}
+
+/* mkdir -p */
+static err make_folders(const char *path)
+{
+    char *copy = xstrdup(path);
+    int failed = 0;
+    for (char *c = copy + 1; *c; c++) {
+        if (*c != '/') continue;
+        *c = 0;
+        if (mkdir(copy, 0755) && errno != EEXIST) failed = errno;
+        *c = '/';
+    }
+    failed = mkdir(copy, 0755) && errno != EEXIST ? errno : 0;
+    free(copy);
+    return failed ? err_set(ERR_IO, "%s: cannot make the store: %s; give another with --store", path, strerror(failed)) : ERR_OK;
+}
+
+char *engine_store_path(const struct site *s)
+{
+    const char *env = getenv("BRIM_STORE"), *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    if (s && s->store) return xstrdup(s->store);
+    if (env && *env) return xstrdup(env);
+    if (state && *state) return xasprintf("%s/brim", state);
+    return xasprintf("%s/.local/state/brim", home && *home ? home : "/var/lib");
+}
+
+static err try_open(struct engine_site *site, const struct engine_options *o, struct engine **ret)
+{
+    struct engine *e = xnew(struct engine);
+    pthread_mutex_init(&e->lock, NULL);
+    e->problems = json_object();
+    e->started_ns = clock_ns();
+    e->own_budget = !o->budget;
+    e->budget = o->budget ? o->budget : mem_budget_new("host", site->site->budget ? site->site->budget : mem_budget_auto());
+    e->payer = mem_payer_new(e->budget, "engine");
+    e->store = engine_store_path(site->site);
+    err x = thread_event_init(&e->wake);
+    if (!x) x = make_folders(e->store);
+    if (!x) x = weights_reader_new(&e->reader);
+    if (!x) x = sched_new(e->budget, NULL, NULL, &e->sched);
+    if (!x) x = engine_build(e, site);
+    if (x) {
+        engine_close(&e);
+        return x;
+    }
+    e->site = engine_site_ref(site);
+    *ret = e;
+    return ERR_OK;
+}
+
+/* What this site would need, found by building it without a limit; then it is closed again. */
+static err too_small(struct engine_site *site, uint64_t limit)
+{
+    struct engine *e = NULL;
+    char reason[512], s[2][16];
+    snprintf(reason, sizeof reason, "%s", err_text());
+    struct mem_budget *all = mem_budget_new("host", UINT64_MAX);
+    uint64_t least = 0;
+    if (try_open(site, &(struct engine_options){.budget = all}, &e) == ERR_OK) {
+        struct engine_floor f = engine_floor(e);
+        least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other + f.largest_model;
+        least += site->site->camera_count * (8u << 20); /* frames and decoders of cameras that have not connected yet */
+    }
+    engine_close(&e);
+    mem_budget_free(&all);
+    if (!least) return err_set(ERR_NOMEM, "%s", reason);
+    return err_set(ERR_NOMEM, "a budget of %s is too small for this site (%s); about %s would do", size_text(limit, s[0]), reason,
+                   size_text(least, s[1]));
+}
+
+err engine_open(struct site *s, const struct engine_options *o, struct engine **ret)
+{
+    struct engine_site *site = xnew(struct engine_site);
+    site->site = s;
+    site->refs = 1;
+    uint64_t limit = o->budget ? mem_budget_limit(o->budget) : s->budget ? s->budget : mem_budget_auto();
+    err x = try_open(site, o, ret);
+    if (x == ERR_NOMEM) x = too_small(site, limit);
+    if (x) site->site = NULL; /* stays the caller's */
+    engine_site_unref(&site);
+    return x;
+}
+
+err engine_start(struct engine *e)
+{
+    err x = sched_start(e->sched);
+    if (!x) x = thread_start("brim-pump", engine_pump, e, &e->pump);
+    if (x) {
+        sched_stop(e->sched);
+        return x;
+    }
+    e->running = true;
+    return ERR_OK;
+}
+
+void engine_close(struct engine **ep)
+{
+    struct engine *e = *ep;
+    if (!e) return;
+    if (e->running) {
+        atomic_store(&e->stop, true);
+        thread_event_set(&e->wake);
+        pthread_join(e->pump, NULL);
+        sched_stop(e->sched);
+    }
+    while (e->streams) { /* nothing runs any more, so the order does not matter */
+        struct engine_stream *s = e->streams;
+        e->streams = s->next;
+        engine_stream_close(&s);
+    }
+    for (size_t i = 0; i < e->n_models; i++) engine_model_close(&e->models[i]);
+    for (size_t i = 0; i < e->n_cameras; i++) engine_camera_close(&e->cameras[i]);
+    sched_free(&e->sched);
+    weights_reader_free(&e->reader);
+    mem_free(e->payer, MEM_ACTIVATIONS, e->arena, e->arena_bytes);
+    mem_free(e->payer, MEM_SCRATCH, e->scratch, e->scratch_bytes);
+    mem_payer_free(&e->payer);
+    if (e->own_budget) mem_budget_free(&e->budget);
+    engine_site_unref(&e->site);
+    thread_event_done(&e->wake);
+    json_decref(e->problems);
+    pthread_mutex_destroy(&e->lock);
+    free(e->models);
+    free(e->cameras);
+    free(e->store);
+    free(e);
+    *ep = NULL;
+}
+
+err engine_reload(struct engine *e, struct site *s)
+{
+    struct engine_site *site = xnew(struct engine_site);
+    site->site = s;
+    site->refs = 1;
+    pthread_mutex_lock(&e->lock);
+    struct engine_site *old = engine_site_ref(e->site);
+    err x = engine_build(e, site);
+    if (x) { /* not even the budget sufficed: back to what was there, which is known to fit */
+        char reason[512];
+        snprintf(reason, sizeof reason, "%s", err_text());
+        engine_site_unref(&e->site);
+        e->site = engine_site_ref(site);
+        err back = engine_build(e, old);
+        engine_site_unref(&e->site);
+        e->site = engine_site_ref(old);
+        x = err_set(x, back ? "%s; and the old site could not be restored: %s" : "%s%s", reason, back ? err_text() : "; the old site runs on");
+    } else {
+        engine_site_unref(&e->site);
+        e->site = engine_site_ref(site);
+    }
+    pthread_mutex_unlock(&e->lock);
+    engine_site_unref(&old);
+    if (x) site->site = NULL; /* stays the caller's; nothing refers to it any more */
+    engine_site_unref(&site);
+    return x;
+}
+
+err engine_set_budget(struct engine *e, uint64_t bytes)
+{
+    struct engine_floor f = engine_floor(e);
+    uint64_t least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other;
+    char s[2][16];
+    if (bytes < least)
+        return err_set(ERR_NOMEM, "%s is less than the %s that are needed before any weights", size_text(bytes, s[0]), size_text(least, s[1]));
+    mem_budget_set_limit(e->budget, bytes);
+    sched_set_reserve(e->sched, 0); /* evicts what stands above the new limit */
+    return ERR_OK;
+}
+
+bool engine_finished(struct engine *e)
+{
+    bool finished = true;
+    pthread_mutex_lock(&e->lock);
+    for (size_t i = 0; i < e->n_cameras && finished; i++) {
+        struct video_stats v;
+        video_camera_stats(e->cameras[i]->cam, &v);
+        finished = (v.state == VIDEO_ENDED || v.state == VIDEO_FAILED) && atomic_load(&e->cameras[i]->pending) == 0 &&
+                   v.published == atomic_load(&e->cameras[i]->taken) + v.dropped;
+    }
+    pthread_mutex_unlock(&e->lock);
+    return finished;
+}
+
+struct mem_budget *engine_budget(struct engine *e)
+{
+    return e->budget;
+}
+
+const struct site *engine_site(struct engine *e)
+{
+    return e->site->site;
+}
+
+double engine_uptime_s(struct engine *e)
+{
+    return (double)(clock_ns() - e->started_ns) / 1e9;
+}
+
+void engine_set_problem(struct engine *e, const char *what, const char *sentence)
+{
+    pthread_mutex_lock(&e->lock);
+    const char *old = json_string_value(json_object_get(e->problems, what));
+    bool news = *sentence && (!old || strcmp(old, sentence) != 0);
+    if (*sentence)
+        json_object_set_new(e->problems, what, json_string(sentence));
+    else
+        json_object_del(e->problems, what);
+    pthread_mutex_unlock(&e->lock);
+    if (news) log_warn("engine", "%s: %s", what, sentence);
+}
