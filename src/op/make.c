@@ -46,8 +46,9 @@ err op_rule_constant_of_shape(const struct op_node *n, const struct op_info *in,
     out[0].dtype = TENSOR_F32;
     if (!a || a->type != OP_ATTR_TENSOR) return ERR_OK;
     int64_t values;
-    e = tensor_shape_count(&a->tensor.shape, &values);
-    if (e || values != 1) return err_set(ERR_SHAPE, "the attribute 'value' must hold one number");
+    int rank = a->tensor.shape.rank;
+    if (rank < 0 || rank > TENSOR_MAX_RANK || tensor_shape_count(&a->tensor.shape, &values) || values != 1)
+        return err_set(ERR_SHAPE, "the attribute 'value' must hold one number");
     out[0].dtype = a->tensor.dtype;
     return tensor_dtype_size(out[0].dtype)
                ? ERR_OK
