@@ -1,0 +1,74 @@
+/* `brim check SITE [--json]`: the site file, then its models' files and cards. Opens no network and no camera.
+ *
+ * People get one line per problem on stderr, in the form that editors jump to (file:line:column: ...); machines get
+ * one JSON object on stdout. SPDX-License-Identifier: Apache-2.0 */
+#include "cli/check.h"
+#include "cli/args.h"
+#include "engine/site_check.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void print_json(const char *path, const struct site *s, const struct site_problems *p)
+{
+    json_t *list = json_array(), *o = json_object();
+    for (size_t i = 0; i < p->count; i++) {
+        json_t *text = json_string(p->items[i]); /* NULL if it is not UTF-8 */
+        json_array_append_new(list, text ? text : json_string("a sentence that is not UTF-8"));
+    }
+    json_t *name = json_string(path);
+    json_object_set_new(o, "site", name ? name : json_null());
+    json_object_set_new(o, "ok", json_boolean(!p->count));
+    if (s) {
+        json_object_set_new(o, "cameras", json_integer((json_int_t)s->camera_count));
+        json_object_set_new(o, "models", json_integer((json_int_t)s->model_count));
+        json_object_set_new(o, "queries", json_integer((json_int_t)s->query_count));
+    }
+    json_object_set_new(o, "problems", list);
+    json_dumpf(o, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(o);
+}
+
+static void print_text(const char *path, const struct site *s, const struct site_problems *p)
+{
+    for (size_t i = 0; i < p->count; i++) fprintf(stderr, "%s\n", p->items[i]);
+    if (p->count)
+        fprintf(stderr, "brim check: %zu problem%s\n", p->count, p->count == 1 ? "" : "s");
+    else
+        printf("%s: right; %zu cameras, %zu models, %zu queries\n", path, s->camera_count, s->model_count,
+               s->query_count);
+}
+
+static int check(const char *path, bool json)
+{
+    struct site *s = NULL;
+    struct site_problems p = {0};
+    if (!site_load_all(path, NULL, 0, &p, &s)) (void)site_check_models(s, &p);
+    if (json)
+        print_json(path, s, &p);
+    else
+        print_text(path, s, &p);
+    int status = p.count ? 2 : 0;
+    site_free(&s);
+    site_problems_done(&p);
+    return status;
+}
+
+int cli_check(int argc, char **argv)
+{
+    bool json = false, help = false;
+    const struct args_option table[] = {{"json", ARGS_FLAG, &json, "one JSON object on stdout"}, {0}};
+    struct args_list rest = {0};
+    err e = args_parse(argc, argv, table, &rest, &help);
+    int status = 0;
+    if (!e && !help && rest.n != 1)
+        e = err_set(ERR_USAGE, "give one site file: brim check SITE; docs/site.md says what is in it");
+    if (help)
+        args_help("check SITE [--json]", table);
+    else
+        status = e ? args_fail("check", e) : check(rest.items[0], json);
+    free(rest.items);
+    return status;
+}
