@@ -24,9 +24,9 @@ enum { AXES = 4 }; /* cx, cy, w, h */
 
 /* Noise, in sizes (mean of w and h): of a measurement; of a first guess of position and speed; of what a
  * second of unknown movement adds to position and to speed. Sides change far more slowly than the centre. */
-static const double MEASURED = 0.05, DUPLICATE_IOU = 0.85, FURTHEST = 1e6;
-static const double FIRST_SPEED[AXES] = {2.0, 2.0, 0.3, 0.3}, DRIFT[AXES] = {0.25, 0.25, 0.12, 0.12},
-                    JERK[AXES] = {1.0, 1.0, 0.2, 0.2};
+static const double MEASURED = 0.08, DUPLICATE_IOU = 0.85, FURTHEST = 1e6;
+static const double FIRST_SPEED[AXES] = {1.5, 1.5, 0.1, 0.1}, DRIFT[AXES] = {0.15, 0.15, 0.05, 0.05},
+                    JERK[AXES] = {0.4, 0.4, 0.05, 0.05};
 
 struct axis {
     double at, speed;     /* the state */
@@ -59,7 +59,7 @@ struct task_tracker_options task_tracker_defaults(void) {
     return (struct task_tracker_options){.high = 0.5f,
                                          .low = 0.1f,
                                          .match_iou = 0.2f,
-                                         .match_iou_low = 0.4f,
+                                         .match_iou_low = 0.3f,
                                          .confirm_hits = 3,
                                          .lost_seconds = 2.0,
                                          .max_tracks = 128,
@@ -364,7 +364,7 @@ void task_tracker_update(struct task_tracker *t, double pts, const struct task_d
     take_detections(t, d, n);
     match_round(t, 1u << TASK_CONFIRMED | 1u << TASK_LOST, t->o.high, INFINITY, t->o.match_iou);
     match_round(t, 1u << TASK_CONFIRMED, t->o.low, t->o.high, t->o.match_iou_low);
-    match_round(t, 1u << TASK_TENTATIVE, t->o.high, INFINITY, t->o.match_iou_low);
+    match_round(t, 1u << TASK_TENTATIVE, t->o.high, INFINITY, t->o.match_iou);
     let_go(t);
     for (int j = 0; j < t->det_count; j++)
         if (t->det_track[j] < 0 && t->dets[j].score >= t->o.high) begin_track(t, j);

@@ -18,8 +18,8 @@
 struct task_tracker_options {
     float high;          /* scores from here on are matched first and may start a track (0.5) */
     float low;           /* scores below are ignored (0.1) */
-    float match_iou;     /* least overlap in the first round (0.2) */
-    float match_iou_low; /* in the second round, and for tentative tracks (0.4) */
+    float match_iou;     /* least overlap with a confident detection (0.2) */
+    float match_iou_low; /* least overlap with a doubtful one (0.3) */
     int confirm_hits;    /* matches before a track counts; 1: at once (3) */
     double lost_seconds; /* how long a track may be invisible (2.0) */
     int max_tracks;      /* 128 */
