@@ -406,78 +406,79 @@ static void a_reload_touches_only_what_changed(void **state)
 }
 
 /* Every value of the full file, changed alone, is seen by the diff in its part and only there. */
+static const struct {
+    const char *from, *to;
+    char part; /* c(amera) m(odel) q(uery) o(utputs) s(ettings) b(udget) */
+} changes[] = {
+    {"300M", "301M", 'b'},
+    {"store: state", "store: s", 's'},
+    {"precision: f32", "precision: auto", 's'},
+    {"threads: 2", "threads: 1", 's'},
+    {"transport: udp", "transport: tcp", 'c'},
+    {"timeout: 5s", "timeout: 6s", 'c'},
+    {"secret", "other", 'c'},
+    {"stall: 2s", "stall: 4s", 'c'},
+    {"loop: true", "loop: false", 'c'},
+    {"pace: max", "pace: live", 'c'},
+    {"decode: process", "decode: thread", 'c'},
+    {"width: 640", "width: 641", 'c'},
+    {"height: 480", "height: 481", 'c'},
+    {"models/yolox", "models/y", 'm'},
+    {"pin: true", "pin: false", 'm'},
+    {"priority: 9", "priority: 8", 'm'},
+    {"precision: auto", "precision: f32", 'm'},
+    {"[yard, door]", "[yard, usb, door]", 'q'},
+    {"model: yolox", "model: faces", 'q'},
+    {"[person, car]", "[person, dog]", 'q'},
+    {"queries: {fps: 2", "queries: {fps: 3", 'q'},
+    {"priority: 3", "priority: 4", 'q'},
+    {"deadline_ms: 250", "deadline_ms: 251", 'q'},
+    {"min_score: 0.4", "min_score: 0.5", 'q'},
+    {"gate: true", "gate: false", 'q'},
+    {"threshold: 30", "threshold: 30, deviations: 5", 'q'},
+    {"threshold: 30", "threshold: 31", 'q'},
+    {"threshold: 30", "min_pixels: 9, threshold: 30", 'q'},
+    {"threshold: 30", "width: 99, threshold: 30", 'q'},
+    {"threshold: 30", "hold_ms: 9, threshold: 30", 'q'},
+    {"threshold: 30", "adapt_ms: 9, threshold: 30", 'q'},
+    {"porch", "porsche", 'q'},
+    {"[0.5, 1]", "[0.6, 1]", 'q'},
+    {"camera: door, ", "", 'q'},
+    {"stay_ms: 0", "stay_ms: 1", 'q'},
+    {"{gate: [[0, 0.5]", "{gate: [[0, 0.6]", 'q'},
+    {"[entered, crossed]", "[entered]", 'q'},
+    {"anchor: centre", "anchor: feet", 'q'},
+    {"stay_ms: 4000", "stay_ms: 4001", 'q'},
+    {"{stay_ms", "{settle_ms: 1, stay_ms", 'q'},
+    {"model: faces, objects", "model: yolox, objects", 'q'},
+    {"objects: person,", "objects: car,", 'q'},
+    {"min_size: 40", "min_size: 41", 'q'},
+    {"max_per_frame: 2", "max_per_frame: 3", 'q'},
+    {"every: 5s", "every: 6s", 'q'},
+    {"margin: 0.1", "margin: 0.2", 'q'},
+    {"margin: 0.1", "margin: 0.1, min_score: 0.1", 'q'},
+    {"track: false", "track: true", 'q'},
+    {"database: off", "database: d", 'o'},
+    {"'-'", "j", 'o'},
+    {"out/mot", "out/m", 'o'},
+    {"out/video", "out/v", 'o'},
+    {"cameras: [door]", "cameras: all", 'o'},
+    {"host: broker", "host: b", 'o'},
+    {"user: u", "user: v", 'o'},
+    {"hunter2", "hunter3", 'o'},
+    {"host: broker", "host: broker, port: 9", 'o'},
+    {"host: broker", "host: broker, prefix: p", 'o'},
+    {"discovery: true", "discovery: false", 'o'},
+    {"outbox_max: 1M", "outbox_max: 2M", 'o'},
+    {"9000", "9001", 'o'},
+    {"::1", "::2", 'o'},
+    {"box.local", "box.lan", 'o'},
+    {"http: {listen: '[::1]:9000', hosts: [box.local]}", "http: off", 'o'},
+};
+
 static void no_value_is_forgotten(void **state)
 {
     (void)state;
-    static const struct {
-        const char *from, *to;
-        char part; /* c(amera) m(odel) q(uery) o(utputs) s(ettings) b(udget) */
-    } changes[] = {
-        {"300M", "301M", 'b'},
-        {"store: state", "store: s", 's'},
-        {"precision: f32", "precision: auto", 's'},
-        {"threads: 2", "threads: 1", 's'},
-        {"transport: udp", "transport: tcp", 'c'},
-        {"timeout: 5s", "timeout: 6s", 'c'},
-        {"secret", "other", 'c'},
-        {"stall: 2s", "stall: 4s", 'c'},
-        {"loop: true", "loop: false", 'c'},
-        {"pace: max", "pace: live", 'c'},
-        {"decode: process", "decode: thread", 'c'},
-        {"width: 640", "width: 641", 'c'},
-        {"height: 480", "height: 481", 'c'},
-        {"models/yolox", "models/y", 'm'},
-        {"pin: true", "pin: false", 'm'},
-        {"priority: 9", "priority: 8", 'm'},
-        {"precision: auto", "precision: f32", 'm'},
-        {"[yard, door]", "[yard, usb, door]", 'q'},
-        {"model: yolox", "model: faces", 'q'},
-        {"[person, car]", "[person, dog]", 'q'},
-        {"queries: {fps: 2", "queries: {fps: 3", 'q'},
-        {"priority: 3", "priority: 4", 'q'},
-        {"deadline_ms: 250", "deadline_ms: 251", 'q'},
-        {"min_score: 0.4", "min_score: 0.5", 'q'},
-        {"gate: true", "gate: false", 'q'},
-        {"threshold: 30", "threshold: 30, deviations: 5", 'q'},
-        {"threshold: 30", "threshold: 31", 'q'},
-        {"threshold: 30", "min_pixels: 9, threshold: 30", 'q'},
-        {"threshold: 30", "width: 99, threshold: 30", 'q'},
-        {"threshold: 30", "hold_ms: 9, threshold: 30", 'q'},
-        {"threshold: 30", "adapt_ms: 9, threshold: 30", 'q'},
-        {"porch", "porsche", 'q'},
-        {"[0.5, 1]", "[0.6, 1]", 'q'},
-        {"camera: door, ", "", 'q'},
-        {"stay_ms: 0", "stay_ms: 1", 'q'},
-        {"{gate: [[0, 0.5]", "{gate: [[0, 0.6]", 'q'},
-        {"[entered, crossed]", "[entered]", 'q'},
-        {"anchor: centre", "anchor: feet", 'q'},
-        {"stay_ms: 4000", "stay_ms: 4001", 'q'},
-        {"{stay_ms", "{settle_ms: 1, stay_ms", 'q'},
-        {"model: faces, objects", "model: yolox, objects", 'q'},
-        {"objects: person,", "objects: car,", 'q'},
-        {"min_size: 40", "min_size: 41", 'q'},
-        {"max_per_frame: 2", "max_per_frame: 3", 'q'},
-        {"every: 5s", "every: 6s", 'q'},
-        {"margin: 0.1", "margin: 0.2", 'q'},
-        {"margin: 0.1", "margin: 0.1, min_score: 0.1", 'q'},
-        {"track: false", "track: true", 'q'},
-        {"database: off", "database: d", 'o'},
-        {"'-'", "j", 'o'},
-        {"out/mot", "out/m", 'o'},
-        {"out/video", "out/v", 'o'},
-        {"cameras: [door]", "cameras: all", 'o'},
-        {"host: broker", "host: b", 'o'},
-        {"user: u", "user: v", 'o'},
-        {"hunter2", "hunter3", 'o'},
-        {"host: broker", "host: broker, port: 9", 'o'},
-        {"host: broker", "host: broker, prefix: p", 'o'},
-        {"discovery: true", "discovery: false", 'o'},
-        {"outbox_max: 1M", "outbox_max: 2M", 'o'},
-        {"9000", "9001", 'o'},
-        {"::1", "::2", 'o'},
-        {"box.local", "box.lan", 'o'},
-        {"http: {listen: '[::1]:9000', hosts: [box.local]}", "http: off", 'o'},
-    };
     for (size_t i = 0; i < ARRAY_LEN(changes); i++) {
         struct site *a, *b;
         struct site_diff *d = change(changes[i].from, changes[i].to, &a, &b);
@@ -497,8 +498,8 @@ static void no_value_is_forgotten(void **state)
     }
 }
 
-/* The schema and the reader know the same keys. */
-static void the_schema_has_the_same_keys(void **state)
+/* The schema and the reader know the same keys, and the reference mentions each. */
+static void schema_and_reference_have_the_same_keys(void **state)
 {
     (void)state;
     static const char *const parts[][2] = {{"site", NULL},       {"defaults", "defaults"}, {"camera", "camera"},
@@ -514,15 +515,25 @@ static void the_schema_has_the_same_keys(void **state)
     json_t *schema = json_load_file(path, 0, NULL);
     free(path);
     assert_non_null(schema);
+    path = xasprintf("%s/docs/site.md", source);
+    char *reference = xcalloc(65536, 1);
+    FILE *f = fopen(path, "r");
+    free(path);
+    assert_non_null(f);
+    assert_true(fread(reference, 1, 65535, f) > 1000);
+    fclose(f);
     for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
         json_t *part = parts[i][1] ? json_object_get(json_object_get(schema, "$defs"), parts[i][1]) : schema;
         json_t *keys = json_object_get(part, "properties");
         const char *const *known = site_keys(parts[i][0]);
         size_t n = 0;
-        for (; known[n]; n++)
+        for (; known[n]; n++) {
             if (!json_object_get(keys, known[n])) fail_msg("the schema's %s lacks '%s'", parts[i][0], known[n]);
+            if (!strstr(reference, known[n])) fail_msg("docs/site.md does not mention '%s'", known[n]);
+        }
         assert_int_equal(json_object_size(keys), n);
     }
+    free(reference);
     json_decref(schema);
     assert_null(site_keys("none"));
 }
@@ -534,6 +545,6 @@ int main(void)
         cmocka_unit_test(environment_is_expanded), cmocka_unit_test(every_error_says_where_and_what),
         cmocka_unit_test(all_problems_are_listed), cmocka_unit_test(labels_are_checked),
         cmocka_unit_test(a_reload_touches_only_what_changed), cmocka_unit_test(no_value_is_forgotten),
-        cmocka_unit_test(the_schema_has_the_same_keys)};
+        cmocka_unit_test(schema_and_reference_have_the_same_keys)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Fuzz target: any bytes as a site file; what was read is compared with itself. SPDX-License-Identifier: Apache-2.0 */
+/* Fuzz target: any bytes as a site file; what was read is compared with itself.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "engine/site_diff.h"
 
 #include <stdlib.h>
