@@ -50,57 +50,20 @@ static struct tensor_shape shape(struct bytes *b, bool small)
 
 static void fill_attr(struct bytes *b, struct op_attr *a, int64_t *ints, float *floats, char *text)
 {
-    static const char *const NAMES[] = {"axis",
-                                        "axes",
-                                        "auto_pad",
-                                        "pads",
-                                        "strides",
-                                        "dilations",
-                                        "kernel_shape",
-                                        "group",
-                                        "ceil_mode",
-                                        "output_padding",
-                                        "output_shape",
-                                        "keepdims",
-                                        "noop_with_empty_axes",
-                                        "perm",
-                                        "shape",
-                                        "allowzero",
-                                        "split",
-                                        "num_outputs",
-                                        "starts",
-                                        "ends",
-                                        "mode",
-                                        "scales",
-                                        "keep_aspect_ratio_policy",
-                                        "equation",
-                                        "transA",
-                                        "transB",
-                                        "to",
-                                        "value",
-                                        "value_int",
-                                        "value_ints",
-                                        "value_float",
-                                        "value_floats",
-                                        "blocksize",
-                                        "block_size",
-                                        "batch_dims",
-                                        "k",
-                                        "start",
-                                        "end",
-                                        "dtype",
-                                        "stash_type",
-                                        "size",
-                                        "direction",
-                                        "spatial",
-                                        "output_dtype"};
-    static const char *const WORDS[] = {"SAME_UPPER",  "SAME_LOWER", "VALID",          "NOTSET", "reflect",
-                                        "edge",        "not_larger", "not_smaller",    "cubic",  "ij,jk->ik",
-                                        "...ij,...jk", "ii->",       "a...,b...->...", "LEFT"};
-    *a = (struct op_attr){.name = (char *)(uintptr_t)NAMES[byte(b) % ARRAY_LEN(NAMES)],
-                          .type = byte(b) % 9,
-                          .i = number(b),
-                          .f = real(b)};
+    static const char *const NAMES[] = {
+        "axis", "axes", "auto_pad", "pads", "strides", "dilations", "kernel_shape", "group",
+        "ceil_mode", "output_padding", "output_shape", "keepdims", "noop_with_empty_axes", "perm",
+        "shape", "allowzero", "split", "num_outputs", "starts", "ends", "mode", "scales",
+        "keep_aspect_ratio_policy", "equation", "transA", "transB", "to", "value", "value_int",
+        "value_ints", "value_float", "value_floats", "blocksize", "block_size", "batch_dims", "k",
+        "start", "end", "dtype", "stash_type", "size", "direction", "spatial", "output_dtype"};
+    static const char *const WORDS[] = {
+        "SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET", "reflect", "edge", "not_larger", "not_smaller",
+        "cubic", "ij,jk->ik", "...ij,...jk", "ii->", "a...,b...->...", "LEFT"};
+    *a = (struct op_attr){.name = (char *)(uintptr_t)NAMES[byte(b) % ARRAY_LEN(NAMES)]};
+    a->type = byte(b) % 9;
+    a->i = number(b);
+    a->f = real(b);
     a->n = byte(b) % MAX_LIST;
     a->ints = ints;
     a->floats = floats;
@@ -167,8 +130,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char text[MAX_ATTRS][32];
     struct op_info in[MAX_IN + 8] = {{0}}, out[MAX_OUT];
     void *owned[MAX_IN];
-    struct op_node n = {
-        .kind = byte(&b) % (OP_KIND_COUNT + 2), .name = (char[]){""}, .opset = byte(&b) % 25, .attrs = attrs};
+    struct op_node n = {.name = (char[]){""}, .attrs = attrs};
+    n.kind = byte(&b) % (OP_KIND_COUNT + 2);
+    n.opset = byte(&b) % 25;
     n.n_in = byte(&b) % (MAX_IN + 1);
     n.n_out = byte(&b);
     n.n_out = n.n_out < 200 ? 1 + n.n_out % 3 : n.n_out % (MAX_OUT + 1);
