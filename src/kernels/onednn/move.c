@@ -1,0 +1,135 @@
+/* Moving numbers: copies between strides (OP_COPY), Transpose, Concat.
+ *
+ * A copy is one reorder between two strided views of the same shape. Axes of size 1 are dropped and axes that chain
+ * in both views are joined first: fewer axes make oneDNN's generated code simpler, and more shapes share it. A view
+ * with zero strides (a broadcast) is left to plain C. SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/onednn/state.h"
+
+/* ---- copies */
+
+struct copy {
+    dnnl_memory_desc_t from, to;
+};
+
+static dnnl_status_t make_copy(const void *desc, const_dnnl_primitive_attr_t attr, dnnl_engine_t engine,
+                               dnnl_primitive_desc_t *ret)
+{
+    const struct copy *c = desc;
+    return dnnl_reorder_primitive_desc_create(ret, &c->from, engine, &c->to, engine, attr);
+}
+
+/* The input's strides in the order of the output's axes. */
+static bool source_strides(const struct kernel_query *q, int64_t *ret)
+{
+    int rank = q->in[0].shape.rank;
+    const int64_t *perm = NULL;
+    size_t n = q->node->kind == OP_TRANSPOSE ? op_attr_ints(q->node, "perm", &perm) : 0;
+    if (n && n != (size_t)rank) return false;
+    for (int i = 0; i < rank; i++) {
+        int64_t from = n ? perm[i] : q->node->kind == OP_TRANSPOSE ? rank - 1 - i : i;
+        if (from < 0 || from >= rank || q->in[0].shape.dims[from] != q->out[0].shape.dims[i]) return false;
+        ret[i] = q->in[0].strides[from];
+    }
+    return true;
+}
+
+static bool accepts_copy(const struct kernel_query *q)
+{
+    int64_t strides[TENSOR_MAX_RANK];
+    if ((q->node->kind != OP_COPY && q->node->kind != OP_TRANSPOSE) || q->n_post || q->n_in != 1 ||
+        !onednn_takes_all(q))
+        return false;
+    int rank = q->in[0].shape.rank;
+    return rank >= 1 && rank == q->out[0].shape.rank && source_strides(q, strides);
+}
+
+static void layouts_copy(const struct kernel_query *q, struct kernel_layouts *ret)
+{
+    ret->in[0] = KERNEL_LAYOUT_ANY;
+    ret->out[0] = q->node->kind == OP_COPY ? KERNEL_LAYOUT_ANY : KERNEL_LAYOUT_ROW_MAJOR;
+}
+
+static err prepare_copy(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    const struct tensor *y = &q->out[0];
+    int64_t from[TENSOR_MAX_RANK], dims[TENSOR_MAX_RANK] = {1}, a[TENSOR_MAX_RANK] = {1}, b[TENSOR_MAX_RANK] = {1};
+    int n = 0;
+    if (!source_strides(q, from)) return err_set(ERR_UNSUPPORTED, "oneDNN: a copy between different shapes");
+    for (int i = 0; i < y->shape.rank; i++) {
+        int64_t d = y->shape.dims[i];
+        if (d == 1) continue;
+        if (!from[i] || !y->strides[i]) return err_set(ERR_UNSUPPORTED, "oneDNN: a copy with zero strides");
+        if (n && a[n - 1] == from[i] * d && b[n - 1] == y->strides[i] * d) { /* chains with the axis before */
+            dims[n - 1] *= d;
+            a[n - 1] = from[i];
+            b[n - 1] = y->strides[i];
+            continue;
+        }
+        dims[n] = d;
+        a[n] = from[i];
+        b[n++] = y->strides[i];
+    }
+    struct copy c;
+    memset(&c, 0, sizeof c);
+    c.from = onednn_strided(MAX(n, 1), dims, a);
+    c.to = onednn_strided(MAX(n, 1), dims, b);
+    if (!c.from.ndims || !c.to.ndims)
+        return err_set(ERR_UNSUPPORTED, "oneDNN: a copy between views that overlap themselves");
+    struct onednn_job j = {
+        .spec = {.what = "copy", .desc = &c, .desc_bytes = sizeof c, .make = make_copy, .flops = ONEDNN_NO_REF}};
+    onednn_job_arg(&j, DNNL_ARG_FROM, 0);
+    onednn_job_arg(&j, DNNL_ARG_TO, ONEDNN_FROM_OUT);
+    return onednn_state_new(&j, q, payer, ret);
+}
+
+/* ---- concat */
+
+struct concat {
+    int n, axis;
+    dnnl_memory_desc_t md[KERNEL_MAX_IN + 1]; /* the output, then the inputs */
+};
+
+static dnnl_status_t make_concat(const void *desc, const_dnnl_primitive_attr_t attr, dnnl_engine_t engine,
+                                 dnnl_primitive_desc_t *ret)
+{
+    const struct concat *c = desc;
+    return dnnl_concat_primitive_desc_create(ret, &c->md[0], c->n, c->axis, &c->md[1], attr, engine);
+}
+
+static bool accepts_concat(const struct kernel_query *q)
+{
+    if (q->node->kind != OP_CONCAT || q->n_post || !onednn_takes_all(q) || q->n_in > KERNEL_MAX_IN) return false;
+    for (int i = 0; i < q->n_in; i++)
+        if (q->in[i].dtype == TENSOR_NONE) return false;
+    return q->out[0].shape.rank >= 1;
+}
+
+static err prepare_concat(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    int rank = q->out[0].shape.rank;
+    int64_t axis = op_attr_int(q->node, "axis", 1);
+    struct onednn_job j = {.spec = {.what = "concat", .make = make_concat, .flops = ONEDNN_NO_REF}};
+    bool lies = onednn_is_last(&q->out[0]);
+    for (int i = 0; i < q->n_in; i++) lies &= onednn_is_last(&q->in[i]);
+    if (!lies) return err_set(ERR_UNSUPPORTED, "oneDNN: concat wants all to lie alike");
+    struct concat *c = xnew(struct concat);
+    c->n = q->n_in;
+    c->axis = (int)(axis < 0 ? axis + rank : axis);
+    c->md[0] = onednn_last(&q->out[0].shape);
+    for (int i = 0; i < q->n_in; i++) {
+        c->md[1 + i] = onednn_last(&q->in[i].shape);
+        onednn_job_arg(&j, DNNL_ARG_MULTIPLE_SRC + i, i);
+    }
+    onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
+    j.spec.desc = c;
+    j.spec.desc_bytes = offsetof(struct concat, md) + (size_t)(c->n + 1) * sizeof c->md[0];
+    err e = onednn_state_new(&j, q, payer, ret);
+    free(c);
+    return e;
+}
+
+ONEDNN_CLASS(onednn_copy, "copy", accepts_copy, layouts_copy, prepare_copy);
+ONEDNN_CLASS(onednn_concat, "concat", accepts_concat, onednn_layouts_last, prepare_concat);

@@ -1,0 +1,22 @@
+/* oneDNN's kernel classes (version 2.6, C interface, OpenMP threads), strongest first: all calls of that library
+ * live in this folder.
+ *
+ * Every class computes in f32. They want and give images in channels-last, read weights in a layout that oneDNN
+ * chose, and refuse (ERR_UNSUPPORTED from prepare) whatever oneDNN could only run on its plain reference code,
+ * which is up to a thousand times slower than ours. KERNEL_AUTO and KERNEL_BF16 allow oneDNN to round to bf16
+ * inside where the processor has matrix tiles (AMX); on others they are the same as KERNEL_F32.
+ *
+ * Threads: a run uses query.threads threads of OpenMP; the number is set for the calling thread (and stays set).
+ * Two calling threads have two teams. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "kernels/kernel.h"
+
+/* NULL-terminated. */
+extern const struct kernel_class *const kernels_onednn_classes[];
+
+/* For tests and `brim mem`: live primitives of the process and the bytes that were charged for them. */
+struct kernels_onednn_usage {
+    size_t primitives, bytes;
+};
+struct kernels_onednn_usage kernels_onednn_usage(void);
