@@ -1,8 +1,8 @@
 /* The decoding half of a connection: packets into counted pictures, and the choice of which of them anybody wants.
  *
  * `decoder_bytes`: measured on this FFmpeg (H.264, MPEG-4, MJPEG, PNG; 96x64 to 3840x2160), what a decoder and its demuxer add to the
- * process beside the pictures is under 3 MiB + 1,536 bytes per macroblock (H.264's motion vectors and tables of each
- * reference picture are the largest part); decode_test.c prints and checks it. SPDX-License-Identifier: Apache-2.0 */
+ * process beside the pictures is under 2 MiB + 512 bytes per macroblock + 160 per macroblock and picture that it holds (H.264's motion
+ * vectors and types of each reference); encode_test.c prints and checks it. SPDX-License-Identifier: Apache-2.0 */
 #include "video/source.h"
 
 #include <libavutil/imgutils.h>
@@ -11,21 +11,23 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BASE_BYTES = 3 << 20, BYTES_PER_BLOCK = 1536, ROW_ALIGN = 64, PLANE_SLACK = 128 };
+enum { BASE_BYTES = 2 << 20, BLOCK_BYTES = 512, REFERENCE_BYTES = 160, FEW = 4, ROW_ALIGN = 64, PLANE_SLACK = 128 };
 
-uint64_t video_decoder_bytes(int w, int h)
+uint64_t video_decoder_bytes(int w, int h, int pictures)
 {
     uint64_t blocks = (uint64_t)((w + 15) / 16) * (uint64_t)((h + 15) / 16);
-    return BASE_BYTES + blocks * BYTES_PER_BLOCK;
+    return BASE_BYTES + blocks * (BLOCK_BYTES + REFERENCE_BYTES * (uint64_t)MAX(pictures, FEW));
 }
 
 err video_source_charge(struct video_source *s, int w, int h)
 {
-    if (w == s->charged_w && h == s->charged_h) return ERR_OK;
+    bool same = w == s->charged_w && h == s->charged_h;
+    int pictures = video_pool_out(s->env->pool) + 1;
+    if (same && pictures <= s->charged_pictures) return ERR_OK;
     if (w > VIDEO_MAX_SIDE || h > VIDEO_MAX_SIDE)
         return err_set(ERR_LIMIT, "pictures of %d x %d pixels; sides up to %d are accepted", w, h, VIDEO_MAX_SIDE);
     struct mem_payer *payer = video_pool_payer(s->env->pool);
-    size_t bytes = video_decoder_bytes(w, h);
+    size_t bytes = video_decoder_bytes(w, h, pictures);
     if (bytes > s->charged) { /* only the difference, so that growing needs no room for both */
         err e = mem_charge(payer, MEM_DECODER, bytes - s->charged);
         if (e) return e;
@@ -35,6 +37,7 @@ err video_source_charge(struct video_source *s, int w, int h)
     s->charged = bytes;
     s->charged_w = w;
     s->charged_h = h;
+    s->charged_pictures = MAX(pictures, FEW);
     return ERR_OK;
 }
 

@@ -1,8 +1,7 @@
 /* JPEG pictures and MP4 files, with FFmpeg's encoders, one thread each.
  *
- * What an encoder allocates is charged by a bound: w * h * JPEG_BYTES (mjpeg: a picture, macroblock tables and a packet) or
- * WRITER_BYTES (x264 with `veryfast`: reference pictures with their half-pixel planes, and lookahead where there are B-frames), plus
- * 2 MiB; encode_test.c prints what was measured. Files are fragmented MP4: an empty index first, then every second
+ * What an encoder allocates is charged by a bound measured at sizes up to 3840x2160 (encode_test.c measures again up to 1920x1080):
+ * MJPEG and MPEG-4 2 MiB + 16 bytes a pixel; x264 `veryfast` 6 MiB + 36, or with B-frames, which look ahead, 120. Files are fragmented MP4: an empty index first, then every second
  * a piece that stands alone, written through at once. SPDX-License-Identifier: Apache-2.0 */
 #include "video/encode.h"
 
@@ -14,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SIDE = 8192, BASE_BYTES = 2 << 20, JPEG_BYTES = 8, WRITER_BYTES = 24, B_FRAME_BYTES = 4 };
+enum { MAX_SIDE = 8192, BASE_BYTES = 2 << 20, JPEG_BYTES = 16, X264_BASE = 6 << 20, X264_BYTES = 36, X264_B_BYTES = 120 };
 
 /* What both have: an encoder of one size and the way from RGB to it. */
 struct encoder {
@@ -50,9 +49,9 @@ static err encoder_init(struct encoder *e, int w, int h, enum AVPixelFormat form
     return av_frame_get_buffer(e->frame, 0) < 0 ? err_set(ERR_NOMEM, "FFmpeg got no memory for a picture") : ERR_OK;
 }
 
-static err encoder_charge(struct encoder *e, int w, int h, int per_pixel)
+static err encoder_charge(struct encoder *e, int w, int h, int base, int per_pixel)
 {
-    size_t bytes = BASE_BYTES + (size_t)w * (size_t)h * (size_t)per_pixel;
+    size_t bytes = (size_t)base + (size_t)w * (size_t)h * (size_t)per_pixel;
     err x = mem_charge(e->payer, MEM_OTHER, bytes);
     if (!x) e->charged = bytes;
     return x;
@@ -95,7 +94,7 @@ static err jpeg_open(struct video_jpeg *j, int w, int h)
     const AVCodec *codec = avcodec_find_encoder(AV_CODEC_ID_MJPEG);
     encoder_done(&j->e);
     if (!codec) return err_set(ERR_UNSUPPORTED, "this FFmpeg has no JPEG encoder");
-    err x = encoder_charge(&j->e, w, h, JPEG_BYTES);
+    err x = encoder_charge(&j->e, w, h, BASE_BYTES, JPEG_BYTES);
     if (x) return x;
     AVCodecContext *c = j->e.codec = avcodec_alloc_context3(codec);
     if (!c) return err_set(ERR_NOMEM, "FFmpeg got no memory");
@@ -164,7 +163,8 @@ static err writer_codec(struct video_writer *w, const struct video_writer_option
     if (!codec) return err_set(ERR_UNSUPPORTED, "this FFmpeg has no video encoder");
     int quality = o->quality ? MAX(1, MIN(o->quality, 100)) : 70;
     bool x264 = codec->id == AV_CODEC_ID_H264, jpeg = codec->id == AV_CODEC_ID_MJPEG;
-    err e = encoder_charge(&w->e, o->w, o->h, jpeg ? JPEG_BYTES : WRITER_BYTES + B_FRAME_BYTES * o->b_frames * 4);
+    err e = x264 ? encoder_charge(&w->e, o->w, o->h, X264_BASE, o->b_frames ? X264_B_BYTES : X264_BYTES)
+                 : encoder_charge(&w->e, o->w, o->h, BASE_BYTES, JPEG_BYTES);
     if (e) return e;
     AVCodecContext *c = w->e.codec = avcodec_alloc_context3(codec);
     if (!c) return err_set(ERR_NOMEM, "FFmpeg got no memory");

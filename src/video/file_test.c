@@ -435,10 +435,10 @@ static void shared_videos(void **state)
                     (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec) / 1e3 +
                     (double)(after.ru_stime.tv_sec - before.ru_stime.tv_sec) * 1e3 +
                     (double)(after.ru_stime.tv_usec - before.ru_stime.tv_usec) / 1e3;
-        print_message("# %s: %s %dx%d, %llu frames, %llu corrupt, %.2f ms CPU a frame, peak %.1f MiB (decoder %.1f)\n",
+        print_message("# %s: %s %dx%d, %llu frames, %llu corrupt, %.2f ms CPU a frame, peak %.1f MiB (decoder from %.1f)\n",
                       videos[i].path, s.codec, s.width, s.height, (unsigned long long)n, (unsigned long long)s.corrupt,
                       ms / (double)n, (double)mem_budget_peak(b) / 1048576,
-                      (double)video_decoder_bytes(s.width, s.height) / 1048576);
+                      (double)video_decoder_bytes(s.width, s.height, 4) / 1048576);
         assert_int_equal(n, videos[i].frames);
         if (videos[i].w) assert_true(s.width == videos[i].w && s.height == videos[i].h);
         assert_int_equal(s.corrupt, 0);

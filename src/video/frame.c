@@ -114,6 +114,14 @@ void video_pool_close(struct video_pool *p)
     free_chain(p, chain);
 }
 
+int video_pool_out(struct video_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    int n = p->out;
+    pthread_mutex_unlock(&p->lock);
+    return n;
+}
+
 struct mem_payer *video_pool_payer(const struct video_pool *p)
 {
     return p->payer;

@@ -20,6 +20,8 @@ struct video_pool *video_pool_ref(struct video_pool *p);
 void video_pool_unref(struct video_pool **p);
 /* Gives free buffers back, and from now on every buffer as it returns. */
 void video_pool_close(struct video_pool *p);
+/* Buffers that are out now. */
+int video_pool_out(struct video_pool *p);
 struct mem_payer *video_pool_payer(const struct video_pool *p);
 
 struct video_buffer {

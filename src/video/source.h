@@ -29,7 +29,7 @@ struct video_source {
     AVFrame *frame;
     struct SwsContext *sws; /* only for exotic formats */
     size_t charged;         /* MEM_DECODER */
-    int charged_w, charged_h;
+    int charged_w, charged_h, charged_pictures;
     bool intra_only, drained;
     bool lost_memory, refused; /* the budget refused a picture: ever; since the last look */
     uint64_t pictures_this_pass;
@@ -41,9 +41,10 @@ struct video_source {
     double next_wanted;
 };
 
-/* A bound on what FFmpeg allocates for a decoder and demuxer of this picture size, pictures themselves not included. */
-uint64_t video_decoder_bytes(int w, int h);
-/* Charges (again) for this size; ERR_NOMEM leaves the old charge. */
+/* A bound on what FFmpeg allocates for a decoder and demuxer of this picture size that holds so many pictures, which are not
+ * included. */
+uint64_t video_decoder_bytes(int w, int h, int pictures);
+/* Charges (again) for this size and the pictures that are out now; ERR_NOMEM leaves the old charge. */
 err video_source_charge(struct video_source *s, int w, int h);
 /* Opens the decoder (closing an older one). `par` may be NULL. */
 err video_source_codec(struct video_source *s, enum AVCodecID id, const AVCodecParameters *par, AVRational time_base);
