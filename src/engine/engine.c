@@ -133,16 +133,21 @@ err engine_start(struct engine *e)
     return ERR_OK;
 }
 
+void engine_stop(struct engine *e)
+{
+    if (!e->running) return;
+    atomic_store(&e->stop, true);
+    thread_event_set(&e->wake);
+    pthread_join(e->pump, NULL);
+    sched_stop(e->sched);
+    e->running = false;
+}
+
 void engine_close(struct engine **ep)
 {
     struct engine *e = *ep;
     if (!e) return;
-    if (e->running) {
-        atomic_store(&e->stop, true);
-        thread_event_set(&e->wake);
-        pthread_join(e->pump, NULL);
-        sched_stop(e->sched);
-    }
+    engine_stop(e);
     while (e->streams) { /* nothing runs any more, so the order does not matter */
         struct engine_stream *s = e->streams;
         e->streams = s->next;
@@ -226,9 +231,17 @@ struct mem_budget *engine_budget(struct engine *e)
     return e->budget;
 }
 
-const struct site *engine_site(struct engine *e)
+struct engine_site *engine_site_hold(struct engine *e)
 {
-    return e->site->site;
+    pthread_mutex_lock(&e->lock);
+    struct engine_site *s = engine_site_ref(e->site);
+    pthread_mutex_unlock(&e->lock);
+    return s;
+}
+
+const struct site *engine_site_get(const struct engine_site *s)
+{
+    return s->site;
 }
 
 double engine_uptime_s(struct engine *e)

@@ -29,6 +29,8 @@ struct engine_options {
  * cannot be opened fails its queries only (engine_problem rows), unless nothing at all is left. */
 err engine_open(struct site *site, const struct engine_options *o, struct engine **ret);
 err engine_start(struct engine *e);
+/* Frames stop flowing; what was found stays to be looked at. */
+void engine_stop(struct engine *e);
 void engine_close(struct engine **e);
 /* On failure the old site runs on, and err_text says why. The new site is taken over on success only. */
 err engine_reload(struct engine *e, struct site *site);
@@ -131,7 +133,11 @@ err engine_set_budget(struct engine *e, uint64_t bytes);
 /* Where weights, the control socket and the default database are; free() it. */
 char *engine_store_path(const struct site *s);
 double engine_uptime_s(struct engine *e);
-const struct site *engine_site(struct engine *e);
+/* The site that runs now; it lives at least until the unref, whatever is reloaded meanwhile. */
+struct engine_site;
+struct engine_site *engine_site_hold(struct engine *e);
+const struct site *engine_site_get(const struct engine_site *s);
+void engine_site_unref(struct engine_site **s);
 /* The smallest budget with which every query runs at all, and its parts. */
 struct engine_floor {
     uint64_t arena, scratch, code, frames, decoders, heads, other, largest_model, all_models;

@@ -162,7 +162,6 @@ err engine_camera_open(struct engine *e, struct engine_site *site, const struct 
 void engine_camera_close(struct engine_camera **c);
 /* engine.c */
 struct engine_site *engine_site_ref(struct engine_site *s);
-void engine_site_unref(struct engine_site **s);
 void engine_emit(struct engine *e, const struct engine_record *r);
 /* build.c: makes what the new site has and the old did not; keeps what is the same. old may be NULL. */
 err engine_build(struct engine *e, struct engine_site *site);

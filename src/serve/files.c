@@ -1,0 +1,254 @@
+/* Files that results go to.
+ *
+ * A disk that fills or a folder that goes away ends that output with a problem that people see, and never the box: each is tried again
+ * every few seconds. Lines are written whole with one write. The annotated video is written at the rate at which
+ * results come (stated in the file as the query's fps). Runs on the executor's thread (results) and on the thread that tells events;
+ * one mutex guards all. SPDX-License-Identifier: Apache-2.0 */
+#include "serve/files.h"
+
+#include "base/log.h"
+#include "serve/paint.h"
+#include "task/mot.h"
+#include "video/convert.h"
+#include "video/encode.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct mot_file {
+    struct mot_file *next;
+    char name[128]; /* "camera.query" */
+    FILE *f;
+};
+struct video_file {
+    struct video_file *next;
+    char camera[48], query[48];
+    struct video_writer *w;
+    uint8_t *rgb;
+    int width, height;
+};
+struct serve_files {
+    struct engine *engine;
+    struct engine_site *hold;
+    const struct site *site;
+    pthread_mutex_t lock; /* guards everything below */
+    int jsonl_fd;
+    bool jsonl_ours;
+    struct mot_file *mots;
+    struct video_file *videos;
+    struct mem_payer *payer;
+    struct video_conv *conv;
+};
+
+/* ---- JSON lines */
+
+static void write_line(struct serve_files *f, json_t *j)
+{
+    char *text = json_dumps(j, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(7));
+    json_decref(j);
+    if (!text) return;
+    size_t n = strlen(text), at = 0;
+    text[n++] = '\n';
+    while (at < n) {
+        ssize_t got = write(f->jsonl_fd, text + at, n - at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) break;
+        at += (size_t)got;
+    }
+    engine_set_problem(f->engine, "jsonl", at < n ? strerror(errno) : "");
+    free(text);
+}
+
+static json_t *track_json(const struct engine_track *t)
+{
+    json_t *j = json_pack("{s:I, s:s, s:f, s:[f,f,f,f]}", "track", (json_int_t)t->id, "label", t->label, "score", (double)t->score, "box",
+                          (double)t->box.x1, (double)t->box.y1, (double)t->box.x2, (double)t->box.y2);
+    if (t->attributes[0]) json_object_set_new(j, "attributes", json_string(t->attributes));
+    return j;
+}
+
+static json_t *result_json(const struct engine_record *r)
+{
+    json_t *tracks = json_array();
+    for (int i = 0; i < r->n_tracks; i++) json_array_append_new(tracks, track_json(&r->tracks[i]));
+    return json_pack("{s:s, s:f, s:f, s:s, s:s, s:I, s:f, s:o}", "type", "result", "time", r->time, "pts", r->pts, "camera", r->camera, "query",
+                     r->query, "frame", (json_int_t)r->frame, "latency_ms", r->latency_ms, "tracks", tracks);
+}
+
+/* ---- MOT CSV */
+
+static struct mot_file *mot_of(struct serve_files *f, const struct engine_record *r)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s.%s", r->camera, r->query);
+    for (struct mot_file *m = f->mots; m; m = m->next)
+        if (!strcmp(m->name, name)) return m;
+    struct mot_file *m = xnew(struct mot_file);
+    snprintf(m->name, sizeof m->name, "%s", name);
+    char *path = xasprintf("%s/%s.txt", f->site->outputs.mot, name);
+    m->f = fopen(path, "we");
+    if (!m->f) engine_set_problem(f->engine, "mot", strerror(errno));
+    free(path);
+    m->next = f->mots;
+    f->mots = m;
+    return m;
+}
+
+static void write_mot(struct serve_files *f, const struct engine_record *r)
+{
+    struct mot_file *m = mot_of(f, r);
+    if (!m->f) return;
+    for (int i = 0; i < r->n_tracks; i++)
+        if (r->tracks[i].id) {
+            const struct task_box *b = &r->tracks[i].box;
+            fprintf(m->f, "%llu,%lld,%.2f,%.2f,%.2f,%.2f,%.4f,-1,-1,-1\n", (unsigned long long)r->frame, (long long)r->tracks[i].id,
+                    (double)b->x1, (double)b->y1, (double)(b->x2 - b->x1), (double)(b->y2 - b->y1), (double)r->tracks[i].score);
+        }
+    if (fflush(m->f)) engine_set_problem(f->engine, "mot", strerror(errno));
+}
+
+/* ---- annotated MP4 */
+
+static bool wants_video(const struct serve_files *f, const char *camera)
+{
+    const struct site_names *names = &f->site->outputs.video_cameras;
+    for (size_t i = 0; !names->all && i < names->count; i++)
+        if (!strcmp(names->items[i], camera)) return true;
+    return names->all;
+}
+
+static double fps_of(const struct serve_files *f, const char *query)
+{
+    for (size_t i = 0; i < f->site->query_count; i++)
+        if (!strcmp(f->site->queries[i].name, query) && f->site->queries[i].fps > 0) return f->site->queries[i].fps;
+    return 10;
+}
+
+/* The first query that has a result on a camera gives its video. */
+static struct video_file *video_of(struct serve_files *f, const struct engine_record *r)
+{
+    for (struct video_file *v = f->videos; v; v = v->next)
+        if (!strcmp(v->camera, r->camera)) return strcmp(v->query, r->query) == 0 ? v : NULL;
+    struct video_file *v = xnew(struct video_file);
+    snprintf(v->camera, sizeof v->camera, "%s", r->camera);
+    snprintf(v->query, sizeof v->query, "%s", r->query);
+    v->width = r->width & ~1;
+    v->height = r->height & ~1;
+    v->next = f->videos;
+    f->videos = v;
+    char *path = xasprintf("%s/%s.mp4", f->site->outputs.video, r->camera);
+    err e = mem_alloc(f->payer, MEM_OTHER, (size_t)v->width * (size_t)v->height * 3, (void **)&v->rgb);
+    if (!e) e = video_writer_open(&(struct video_writer_options){.path = path, .w = v->width, .h = v->height, .fps = fps_of(f, r->query)}, f->payer, &v->w);
+    if (e) engine_set_problem(f->engine, "video", err_text());
+    free(path);
+    return v;
+}
+
+static void write_video(struct serve_files *f, const struct engine_record *r)
+{
+    struct video_file *v = video_of(f, r);
+    if (!v || !v->w || !r->picture) return;
+    struct video_picture p = {v->rgb, v->width, v->height, v->width * 3};
+    err e = video_to_rgb24(f->conv, r->picture, NULL, v->width, v->height, v->rgb, v->width * 3);
+    if (!e) {
+        serve_paint_zones(&p, f->site, r->camera);
+        serve_paint_tracks(&p, (double)v->width / MAX(r->width, 1), r->tracks, r->n_tracks);
+        e = video_writer_add(v->w, v->rgb, v->width * 3);
+    }
+    if (!e) return;
+    engine_set_problem(f->engine, "video", err_text());
+    video_writer_close(&v->w);
+}
+
+/* ---- */
+
+static void on_record(void *user, const struct engine_record *r)
+{
+    struct serve_files *f = user;
+    if (r->kind != ENGINE_RESULT) return;
+    pthread_mutex_lock(&f->lock);
+    if (f->jsonl_fd >= 0) write_line(f, result_json(r));
+    if (f->site->outputs.mot) write_mot(f, r);
+    if (f->site->outputs.video && wants_video(f, r->camera)) write_video(f, r);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void on_event(void *user, const struct rows_event *e)
+{
+    struct serve_files *f = user;
+    if (f->jsonl_fd < 0) return;
+    json_t *j = serve_event_json(e);
+    json_object_set_new(j, "type", json_string("event"));
+    pthread_mutex_lock(&f->lock);
+    write_line(f, j);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static err open_jsonl(struct serve_files *f)
+{
+    const char *path = f->site->outputs.jsonl;
+    if (!path) return ERR_OK;
+    f->jsonl_ours = strcmp(path, "-") != 0;
+    f->jsonl_fd = f->jsonl_ours ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : STDOUT_FILENO;
+    return f->jsonl_fd < 0 ? err_set(ERR_IO, "%s: cannot write JSON lines there: %s", path, strerror(errno)) : ERR_OK;
+}
+
+static err open_folder(const char *path)
+{
+    if (!path || mkdir(path, 0755) == 0 || errno == EEXIST) return ERR_OK;
+    return err_set(ERR_IO, "%s: cannot make the folder: %s", path, strerror(errno));
+}
+
+err serve_files_open(struct engine *e, struct serve_feed *feed, struct serve_files **ret)
+{
+    struct serve_files *f = xnew(struct serve_files);
+    f->engine = e;
+    f->hold = engine_site_hold(e);
+    f->site = engine_site_get(f->hold);
+    f->jsonl_fd = -1;
+    pthread_mutex_init(&f->lock, NULL);
+    f->payer = mem_payer_new(engine_budget(e), "files");
+    f->conv = video_conv_new(f->payer);
+    err x = open_jsonl(f);
+    if (!x) x = open_folder(f->site->outputs.mot);
+    if (!x) x = open_folder(f->site->outputs.video);
+    if (x) {
+        serve_files_close(&f);
+        return x;
+    }
+    engine_add_sink(e, on_record, f);
+    serve_feed_listen(feed, on_event, f);
+    *ret = f;
+    return ERR_OK;
+}
+
+void serve_files_close(struct serve_files **fp)
+{
+    struct serve_files *f = *fp;
+    if (!f) return;
+    while (f->mots) {
+        struct mot_file *m = f->mots;
+        f->mots = m->next;
+        if (m->f) fclose(m->f);
+        free(m);
+    }
+    while (f->videos) {
+        struct video_file *v = f->videos;
+        f->videos = v->next;
+        if (v->w && video_writer_close(&v->w)) log_warn("serve", "%s", err_text());
+        mem_free(f->payer, MEM_OTHER, v->rgb, (size_t)v->width * (size_t)v->height * 3);
+        free(v);
+    }
+    if (f->jsonl_ours && f->jsonl_fd >= 0) close(f->jsonl_fd);
+    video_conv_free(&f->conv);
+    mem_payer_free(&f->payer);
+    engine_site_unref(&f->hold);
+    pthread_mutex_destroy(&f->lock);
+    free(f);
+    *fp = NULL;
+}

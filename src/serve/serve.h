@@ -1,0 +1,23 @@
+/* Everything that leaves the box: database, files, HTTP, MQTT, the control socket; opened before the engine starts.
+ * SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/engine.h"
+
+struct serve;
+
+struct serve_options {
+    const char *site_path; /* for reload */
+    bool no_http;
+};
+
+/* ERR_BUSY: port, database or store in use. What can fail later (a disk, a broker) is a problem that is shown and tried again. */
+err serve_open(struct engine *e, const struct serve_options *o, struct serve **ret);
+/* Tells what waits, then closes everything. The engine must have been stopped from producing (it may still exist). */
+void serve_close(struct serve **s);
+/* 0 if there is no HTTP. */
+int serve_port(const struct serve *s);
+/* About once a second: problems of the outputs are looked at and shown. */
+void serve_tick(struct serve *s);
+/* Reads the site file again; on a broken file the old one runs on, the sentence is logged and shown as a problem. */
+err serve_reload(struct serve *s);
