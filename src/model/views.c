@@ -101,7 +101,7 @@ bool model_view(struct model_plan *p, const struct graph_node *node)
     if (in.slot < 0 || in.t.shape.bounded) return false;
     t.shape = p->values[n->out[0]].t.shape;
     switch (n->kind) {
-    case OP_IDENTITY: case OP_DROPOUT: break;
+    case OP_IDENTITY: break; /* a Dropout without a mask is gone since graph_specialise */
     case OP_TRANSPOSE:
         if (!view_transpose(p, n, &in, &t)) return false;
         break;

@@ -2,6 +2,8 @@
  * the inputs. (https://onnx.ai/onnx/repo-docs/Broadcasting.html) SPDX-License-Identifier: Apache-2.0 */
 #include "op/rule.h"
 
+#include <string.h>
+
 /* One input, one output: type, sizes and bounds stay. */
 err op_rule_same(const struct op_node *n, const struct op_info *in, struct op_info *out)
 {
@@ -126,6 +128,24 @@ err op_rule_cast(const struct op_node *n, const struct op_info *in, struct op_in
     return type_of_number("to", to->i, &out[0].dtype);
 }
 
+/* brim's Dropout hands its input on. While training (opset 12: an input) it would be random, unless the ratio is 0. */
+static err want_no_training(const struct op_node *n, const struct op_info *in)
+{
+    uint8_t training;
+    double ratio;
+    if (!op_present(n, in, 2)) return ERR_OK;
+    if (!in[2].constant || in[2].dtype != TENSOR_BOOL || tensor_count(&in[2].shape) != 1)
+        return err_set(ERR_UNSUPPORTED, "input 2 (training_mode) must be a constant");
+    memcpy(&training, in[2].constant, 1);
+    if (!training) return ERR_OK;
+    if (op_present(n, in, 1) && in[1].constant && op_constant_number(&in[1], 1, "ratio", &ratio) == ERR_OK &&
+        ratio == 0)
+        return ERR_OK;
+    return err_set(
+        ERR_UNSUPPORTED,
+        "input 2 (training_mode) is on, which makes the result random; export the model for inference");
+}
+
 /* The mask became bool in opset 10; ratio and training_mode became inputs in 12. */
 err op_rule_dropout(const struct op_node *n, const struct op_info *in, struct op_info *out)
 {
@@ -135,7 +155,7 @@ err op_rule_dropout(const struct op_node *n, const struct op_info *in, struct op
         out[1].dtype = n->opset < 10 ? in[0].dtype : TENSOR_BOOL;
         out[1].shape = in[0].shape;
     }
-    return ERR_OK;
+    return want_no_training(n, in);
 }
 
 /* Scale and zero point: one number; one per slice along `axis` (opset 13); or one per block of an axis (21).

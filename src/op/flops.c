@@ -84,8 +84,7 @@ int64_t op_flops_einsum(const struct op_node *n, const struct op_info *in, const
     int64_t all = n->n_in;
     (void)out;
     if (op_einsum_parse(n, in, &q)) return 0;
-    for (int l = 0; l < OP_EINSUM_MAX_LETTERS; l++)
-        if (q.size[l] >= 0) all = times(all, q.size[l]);
+    for (int l = 0; l < q.n_letters; l++) all = times(all, q.size[l]);
     return all;
 }
 

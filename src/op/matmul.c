@@ -160,7 +160,7 @@ static err take_sizes(const struct tensor_shape *s, const int *letters, struct o
 
 err op_einsum_parse(const struct op_node *n, const struct op_info *in, struct op_einsum *ret)
 {
-    struct op_einsum q = {.n_in = n->n_in};
+    struct op_einsum q = {.n_in = n->n_in, .n_letters = OP_EINSUM_MAX_LETTERS};
     const char *s = op_attr_string(n, "equation", "");
     if (n->n_in < 1 || n->n_in > OP_EINSUM_MAX_IN) return err_set(ERR_SHAPE, "Einsum of %d inputs", n->n_in);
     for (int l = 0; l < OP_EINSUM_MAX_LETTERS; l++) q.size[l] = -1;
@@ -182,8 +182,10 @@ err op_einsum_parse(const struct op_node *n, const struct op_info *in, struct op
     }
     if (*s && strncmp(s, "->", 2) != 0) return err_set(ERR_SHAPE, "'%c' in the Einsum equation", *s);
     e = *s ? given_result(s + 2, &q) : default_result(&q);
-    if (!e) *ret = q;
-    return e;
+    if (e) return e;
+    for (int l = 0; l < OP_EINSUM_MAX_LETTERS; l++) q.size[l] = q.size[l] < 0 ? 1 : q.size[l];
+    *ret = q;
+    return ERR_OK;
 }
 
 err op_rule_einsum(const struct op_node *n, const struct op_info *in, struct op_info *out)

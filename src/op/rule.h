@@ -80,10 +80,10 @@ op_flops_fn op_flops_none, op_flops_out, op_flops_in, op_flops_conv, op_flops_co
     op_flops_lrn, op_flops_resize;
 
 /* What an Einsum equation means: for each operand and the result, one letter number per axis (an axis behind
- * an ellipsis has a number too), and the size of each letter (-1: not used). */
+ * an ellipsis has a number too), and the size of each letter (1 where it is not used). */
 enum { OP_EINSUM_MAX_IN = 8, OP_EINSUM_MAX_LETTERS = 52 + TENSOR_MAX_RANK };
 struct op_einsum {
-    int n_in;
+    int n_in, n_letters;
     int in_rank[OP_EINSUM_MAX_IN];
     int in[OP_EINSUM_MAX_IN][TENSOR_MAX_RANK];
     int out_rank, out[TENSOR_MAX_RANK];

@@ -168,7 +168,7 @@ def elementwise():
     case("Dropout", 7, [x(2, 3)], ratio=0.3)
     case("Dropout", 10, [x(2, 3)], outputs=2)
     case("Dropout", 12, [x(2, 3), np.array(0.5, np.float32)], outputs=2)
-    case("Dropout", 13, [x(2, 3), np.array(0.5, np.float32), np.array(False)], outputs=2)
+    case("Dropout", 13, [x(2, 3), np.array(0.5, np.float32), Const(False, bool)], outputs=2)
 
 
 def quantize():
