@@ -41,7 +41,6 @@ struct ref_op {
     ref_scratch_fn *scratch; /* NULL: none */
     enum kernel_layout layout;
     uint8_t types; /* of input 0 and of output 0: REF_TYPE_* */
-    uint8_t attr;  /* for functions that serve several operators */
 };
 enum { REF_TYPE_FLOAT = 1, REF_TYPE_INT = 2, REF_TYPE_BOOL = 4, REF_TYPE_NUMBER = 3, REF_TYPE_ALL = 7 };
 const struct ref_op *ref_op_find(enum op_kind kind);

@@ -195,7 +195,8 @@ static void fill_taps(const struct resize *r, int axis, int64_t in, int64_t out,
         double sum = 0;
         for (int64_t k = 0; k < t->n; k++) {
             int64_t i = first + k;
-            double v = i < 0 || i >= in ? 0 : kernel_of(r, (s - (double)i) * shrink);
+            bool dropped = r->exclude_outside && (i < 0 || i >= in); /* else the edge counts once more, as in ONNX Runtime */
+            double v = dropped ? 0 : kernel_of(r, (s - (double)i) * shrink);
             index[k] = i < 0 ? 0 : i >= in ? in - 1 : i;
             weight[k] = (float)v;
             sum += v;
