@@ -130,6 +130,16 @@ static int gather(const struct side *s, size_t *at, int frame, int rows[], int i
     return n;
 }
 
+/* One identity at two places at once would make every score meaningless. */
+static err check_twins(const struct side *s, const int ids[], int n, int frame) {
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < i; j++)
+            if (ids[i] == ids[j])
+                return err_set(ERR_FORMAT, "%s: identity %lld is there twice in frame %d", s->what,
+                               (long long)s->ids[ids[i]], frame);
+    return ERR_OK;
+}
+
 /* Fills match[]: old pairs first, the rest exactly. */
 static void match_frame(struct work *w, int a, int b, float least) {
     memset(w->taken, 0, (size_t)b * sizeof *w->taken);
@@ -238,16 +248,18 @@ err task_mota_compute(struct mem_payer *payer, const struct task_mot *truth, con
     for (size_t i = 0; i < w.truth.id_count; i++)
         w.states[i].last_match = -1;
     double iou_sum = 0;
-    for (size_t t = 0, f = 0; t < truth->count || f < found->count;) {
+    for (size_t t = 0, f = 0; !e && (t < truth->count || f < found->count);) {
         int frame = t < truth->count ? truth->rows[t].frame : found->rows[f].frame;
         if (f < found->count) frame = MIN(frame, found->rows[f].frame);
         int a = gather(&w.truth, &t, frame, w.t_rows, w.t_ids),
             b = gather(&w.found, &f, frame, w.f_rows, w.f_ids);
         if (a || b) r.frames++;
-        score_frame(&w, a, b, iou, &iou_sum, &r);
+        e = check_twins(&w.truth, w.t_ids, a, frame);
+        if (!e) e = check_twins(&w.found, w.f_ids, b, frame);
+        if (!e) score_frame(&w, a, b, iou, &iou_sum, &r);
     }
     sum_up(&w, iou_sum, &r);
     work_done(&w);
-    *ret = r;
-    return ERR_OK;
+    if (!e) *ret = r;
+    return e;
 }

@@ -94,6 +94,17 @@ static void a_swap(void **state) {
     assert_float_equal(r.idf1, 0.5, 1e-9);
 }
 
+static void twins_are_refused(void **state) {
+    (void)state;
+    struct task_mot a = parse("1,1,0,0,9,9\n3,8,0,0,9,9\n3,8,5,0,9,9\n"), b = parse("1,1,0,0,9,9\n");
+    struct task_mota r;
+    assert_int_equal(task_mota_compute(payer, &b, &a, 0.5f, &r), ERR_FORMAT);
+    assert_non_null(strstr(err_text(), "tracks: identity 8 is there twice in frame 3"));
+    assert_int_equal(task_mota_compute(payer, &a, &b, 0.5f, &r), ERR_FORMAT);
+    task_mot_done(&a);
+    task_mot_done(&b);
+}
+
 static void empty_sides(void **state) {
     (void)state;
     struct task_mota r = score("", "");
@@ -284,6 +295,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(by_hand, setup, teardown),
         cmocka_unit_test_setup_teardown(old_pairs_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(a_swap, setup, teardown),
+        cmocka_unit_test_setup_teardown(twins_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(empty_sides, setup, teardown),
         cmocka_unit_test_setup_teardown(idf1_is_optimal, setup, teardown),
         cmocka_unit_test_setup_teardown(files, setup, teardown),
