@@ -161,7 +161,7 @@ err ref_split(struct ref_call *c)
 /* Start of a slice that the shape rule has measured already. */
 static int64_t clamp_start(int64_t start, int64_t step, int64_t size)
 {
-    if (start < 0) start = start < -size ? (step < 0 ? -1 : 0) : start + size;
+    if (start < 0) start = start < -size ? 0 : start + size; /* backwards, too: ONNX differs from NumPy here */
     return step < 0 ? MIN(start, size - 1) : MIN(start, size);
 }
 

@@ -78,6 +78,21 @@ static void put_top(const struct ref_call *c, const struct ranked *best, int64_t
     }
 }
 
+/* k was not known when the plan was made: the output has room for the whole axis, and its true size is told now. */
+static err read_k(struct ref_call *c, int axis, int64_t n, int64_t *ret)
+{
+    const struct tensor *in = &c->in[1];
+    if (c->n_in < 2 || in->dtype != TENSOR_I64 || !in->data || tensor_count(&in->shape) != 1) return err_set(ERR_SHAPE, "TopK: k is no number");
+    int64_t k = *(const int64_t *)in->data;
+    if (k < 0 || k > n) return err_set(ERR_SHAPE, "TopK: %lld of %lld", (long long)k, (long long)n);
+    for (int i = 0; i < c->n_out; i++) {
+        c->out[i].shape.dims[axis] = k;
+        c->out[i].shape.bounded = 0;
+    }
+    *ret = k;
+    return ERR_OK;
+}
+
 err ref_topk(struct ref_call *c)
 {
     const struct tensor *in = &c->in[0];
@@ -87,6 +102,9 @@ err ref_topk(struct ref_call *c)
     int64_t n = in->shape.dims[axis], k = c->out[0].shape.dims[axis];
     uint64_t flip = op_attr_int(c->node, "largest", 1) ? 0 : UINT64_MAX;
     if (k > n || c->n_out < 2 || (ref_wants(c, 1) && c->out[1].dtype != TENSOR_I64)) return err_set(ERR_SHAPE, "TopK: %lld of %lld", (long long)k, (long long)n);
+    if (c->out[0].shape.bounded >> axis & 1) {
+        if ((e = read_k(c, axis, n, &k))) return e;
+    }
     if (tensor_count(&c->out[0].shape) == 0) return ERR_OK;
     struct ranked *a = ref_scratch(c, (size_t)n * sizeof *a), *b = ref_scratch(c, (size_t)n * sizeof *b);
     struct tensor_shape lanes = in->shape;
