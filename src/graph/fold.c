@@ -76,23 +76,35 @@ static bool worth(struct graph_special *s, const struct graph_node *n, const str
     return true;
 }
 
+/* Rows of `t` to `dst`, densely: what was written for the largest shape has that shape's strides. */
+static void pack_rows(const struct tensor *t, char *dst)
+{
+    size_t size = tensor_dtype_size(t->dtype);
+    int64_t index[TENSOR_MAX_RANK] = {0}, count = tensor_count(&t->shape);
+    for (int64_t i = 0; i < count; i++, dst += size) {
+        int64_t at = 0;
+        for (int d = 0; d < t->shape.rank; d++) at += index[d] * t->strides[d];
+        memcpy(dst, (const char *)t->data + (size_t)at * size, size);
+        for (int d = t->shape.rank - 1; d >= 0 && ++index[d] == t->shape.dims[d]; d--) index[d] = 0;
+    }
+}
+
 /* A result whose size was only bounded gets a block of its true size. */
 static err trim(struct graph *g, int value, const struct tensor *t)
 {
     struct graph_value *v = &g->values[value];
     size_t bytes = bytes_of(t->dtype, &t->shape), old = v->constant_bytes;
-    struct tensor_shape shape = t->shape;
-    shape.bounded = 0;
     if (bytes < old) {
         void *p = NULL;
         err e = mem_alloc(g->payer, MEM_OTHER, bytes, &p);
         if (e) return e;
-        if (bytes) memcpy(p, v->owned, bytes);
+        pack_rows(t, p);
         mem_free(g->payer, MEM_OTHER, v->owned, old);
         v->constant = v->owned = p;
         v->constant_bytes = bytes;
     }
-    v->shape = shape;
+    v->shape = t->shape;
+    v->shape.bounded = 0;
     return ERR_OK;
 }
 

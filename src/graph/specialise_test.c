@@ -103,6 +103,32 @@ static void folding_is_bounded(void **state)
     testing_done(&t);
 }
 
+/* NonZero of a constant: room for the most there could be, then exactly what there is, with its rows together. */
+static void bounded_results_become_exact(void **state)
+{
+    (void)state;
+    struct testing t;
+    testing_init(&t, UINT64_MAX);
+    struct graph *g = graph_new("m", 13, t.payer);
+    testing_input(g, "x", DIMS(1));
+    int c = testing_floats(g, 1, DIMS(2, 3));
+    memcpy(g->values[c].owned, (float[]){0, 5, 0, 7, 0, 9}, 6 * sizeof(float));
+    int y = testing_node(g, OP_CAST, testing_node(g, OP_NON_ZERO, c, -1, -1), -1, -1);
+    graph_set_int(testing_last(g), "to", TENSOR_F32);
+    graph_add_output(g, y);
+    struct graph *s = testing_specialised(g, t.payer);
+    assert_non_null(s);
+    assert_int_equal(s->n_nodes, 0);
+    const struct graph_value *v = &s->values[s->outputs[0]];
+    assert_int_equal(v->constant_bytes, 6 * sizeof(float));
+    assert_int_equal(v->shape.dims[1], 3);
+    assert_int_equal(v->shape.bounded, 0);
+    assert_memory_equal(v->constant, ((float[]){0, 1, 1, 1, 0, 2}), 6 * sizeof(float));
+    graph_free(&s);
+    graph_free(&g);
+    testing_done(&t);
+}
+
 static void outputs_keep_their_names(void **state)
 {
     (void)state;
@@ -182,7 +208,7 @@ static void batch_follows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(symbols_are_bound), cmocka_unit_test(shape_arithmetic_disappears), cmocka_unit_test(folding_is_bounded),
+        cmocka_unit_test(symbols_are_bound), cmocka_unit_test(shape_arithmetic_disappears), cmocka_unit_test(folding_is_bounded), cmocka_unit_test(bounded_results_become_exact),
         cmocka_unit_test(outputs_keep_their_names), cmocka_unit_test(batch_follows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
