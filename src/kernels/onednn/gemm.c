@@ -49,7 +49,8 @@ static err prepare_linear(const struct kernel_query *q, struct mem_payer *payer,
                          ERR_UNSUPPORTED, "inner product");
     if (e) return e;
     struct onednn_job j = {
-        .spec = {.what = "inner product", .desc = &d, .desc_bytes = sizeof d, .dst = &dst, .flops = 2 * m * n * k}};
+        .spec = {.what = "inner product", .desc = &d, .desc_bytes = sizeof d, .dst = &dst, .flops = 2 * m * n * k},
+        .ns = (double)(m * n * k) / 30 + (double)(n * k) / 5};
     onednn_job_arg(&j, DNNL_ARG_SRC, 0);
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     if (has_bias) onednn_job_arg(&j, DNNL_ARG_BIAS, 2);

@@ -79,7 +79,8 @@ static err prepare_copy(const struct kernel_query *q, struct mem_payer *payer, s
     if (!c.from.ndims || !c.to.ndims)
         return err_set(ERR_UNSUPPORTED, "oneDNN: a copy between views that overlap themselves");
     struct onednn_job j = {
-        .spec = {.what = "copy", .desc = &c, .desc_bytes = sizeof c, .make = make_copy, .flops = ONEDNN_NO_REF}};
+        .spec = {.what = "copy", .desc = &c, .desc_bytes = sizeof c, .make = make_copy, .flops = ONEDNN_NO_REF},
+        .ns = 0.8 * (double)tensor_count(&y->shape)};
     onednn_job_arg(&j, DNNL_ARG_FROM, 0);
     onednn_job_arg(&j, DNNL_ARG_TO, ONEDNN_FROM_OUT);
     return onednn_state_new(&j, q, payer, ret);
@@ -111,7 +112,8 @@ static err prepare_concat(const struct kernel_query *q, struct mem_payer *payer,
 {
     int rank = q->out[0].shape.rank;
     int64_t axis = op_attr_int(q->node, "axis", 1);
-    struct onednn_job j = {.spec = {.what = "concat", .make = make_concat, .flops = ONEDNN_NO_REF}};
+    struct onednn_job j = {.spec = {.what = "concat", .make = make_concat, .flops = ONEDNN_NO_REF},
+                           .ns = 0.2 * (double)tensor_count(&q->out[0].shape)};
     bool lies = onednn_is_last(&q->out[0]);
     for (int i = 0; i < q->n_in; i++) lies &= onednn_is_last(&q->in[i]);
     if (!lies) return err_set(ERR_UNSUPPORTED, "oneDNN: concat wants all to lie alike");

@@ -60,7 +60,8 @@ static err prepare_softmax(const struct kernel_query *q, struct mem_payer *payer
                            : dnnl_logsoftmax_forward_desc_init(&d, dnnl_forward_inference, &md, along);
     err e = onednn_check(st, ERR_UNSUPPORTED, "softmax");
     if (e) return e;
-    struct onednn_job j = {.spec = {.what = "softmax", .desc = &d, .desc_bytes = sizeof d, .flops = 8 * count}};
+    struct onednn_job j = {.spec = {.what = "softmax", .desc = &d, .desc_bytes = sizeof d, .flops = 8 * count},
+                           .ns = (double)count};
     onednn_job_arg(&j, DNNL_ARG_SRC, 0);
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     return onednn_state_new(&j, q, payer, ret);
@@ -93,9 +94,11 @@ static err prepare_norm(const struct kernel_query *q, struct mem_payer *payer, s
                              &d, dnnl_forward_inference, &md, op_attr_float(q->node, "epsilon", 1e-5f), flags),
                          ERR_UNSUPPORTED, "batch norm");
     if (e) return e;
-    struct onednn_job j = {
-        .spec = {
-            .what = "batch norm", .desc = &d, .desc_bytes = sizeof d, .flops = 4 * tensor_count(&q->in[0].shape)}};
+    struct onednn_job j = {.spec = {.what = "batch norm",
+                                    .desc = &d,
+                                    .desc_bytes = sizeof d,
+                                    .flops = 4 * tensor_count(&q->in[0].shape)},
+                           .ns = 0.3 * (double)tensor_count(&q->in[0].shape)};
     onednn_job_arg(&j, DNNL_ARG_SRC, 0);
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     onednn_job_arg(&j, DNNL_ARG_SCALE, 1);
@@ -135,7 +138,8 @@ static err prepare_layer_norm(const struct kernel_query *q, struct mem_payer *pa
                                                                     dnnl_use_scale | (shift ? dnnl_use_shift : 0)),
                          ERR_UNSUPPORTED, "layer norm");
     if (e) return e;
-    struct onednn_job j = {.spec = {.what = "layer norm", .desc = &d, .desc_bytes = sizeof d, .flops = 8 * count}};
+    struct onednn_job j = {.spec = {.what = "layer norm", .desc = &d, .desc_bytes = sizeof d, .flops = 8 * count},
+                           .ns = (double)count};
     onednn_job_arg(&j, DNNL_ARG_SRC, 0);
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     onednn_job_arg(&j, DNNL_ARG_SCALE, 1);

@@ -1,13 +1,14 @@
 /* oneDNN's kernel classes (version 2.6, C interface, OpenMP threads), strongest first: all calls of that library
  * live in this folder.
  *
- * Every class computes in f32. They want and give images in channels-last, read weights in a layout that oneDNN
- * chose, and refuse (ERR_UNSUPPORTED from prepare) whatever oneDNN could only run on its plain reference code,
- * which is up to a thousand times slower than ours. KERNEL_AUTO and KERNEL_BF16 allow oneDNN to round to bf16
- * inside where the processor has matrix tiles (AMX); on others they are the same as KERNEL_F32.
+ * Every class computes in f32, whatever precision the query allows: bf16 is not done yet. They want and give images
+ * in channels-last (dense: a view into a wider tensor is refused), read weights in a layout that oneDNN chose, and
+ * refuse (ERR_UNSUPPORTED from prepare) whatever oneDNN could only run on its plain reference code, which is up to
+ * a thousand times slower than ours.
  *
- * Threads: a run uses query.threads threads of OpenMP; the number is set for the calling thread (and stays set).
- * Two calling threads have two teams. SPDX-License-Identifier: Apache-2.0 */
+ * Threads: at most query.threads of OpenMP; one where waking the others would take longer than they save. The
+ * number is set for the calling thread in prepare, pack and run, and stays set. Two calling threads have two teams.
+ * SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "kernels/kernel.h"

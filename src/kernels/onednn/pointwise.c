@@ -91,7 +91,8 @@ static err prepare_eltwise(const struct kernel_query *q, struct mem_payer *payer
     err e = onednn_check(dnnl_eltwise_forward_desc_init(&d, dnnl_forward_inference, f.alg, &md, f.alpha, f.beta),
                          ERR_UNSUPPORTED, "elementwise function");
     if (e) return e;
-    struct onednn_job j = {.spec = {.what = "eltwise", .desc = &d, .desc_bytes = sizeof d, .flops = ONEDNN_NO_REF}};
+    struct onednn_job j = {.spec = {.what = "eltwise", .desc = &d, .desc_bytes = sizeof d, .flops = ONEDNN_NO_REF},
+                           .ns = 0.4 * (double)count};
     onednn_job_arg(&j, DNNL_ARG_SRC, 0);
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     return onednn_state_new(&j, q, payer, ret);
@@ -166,7 +167,8 @@ static err prepare_binary(const struct kernel_query *q, struct mem_payer *payer,
                          "binary");
     if (e) return e;
     struct onednn_job j = {
-        .spec = {.what = "binary", .desc = &d, .desc_bytes = sizeof d, .dst = &a, .flops = ONEDNN_NO_REF}};
+        .spec = {.what = "binary", .desc = &d, .desc_bytes = sizeof d, .dst = &a, .flops = ONEDNN_NO_REF},
+        .ns = 0.15 * (double)tensor_count(&q->out[0].shape)};
     onednn_job_arg(&j, DNNL_ARG_SRC_0, first);
     onednn_job_arg(&j, DNNL_ARG_SRC_1, 1 - first);
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);

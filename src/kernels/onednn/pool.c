@@ -103,7 +103,8 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct
     struct onednn_job j = {.spec = {.what = "pooling",
                                     .desc = dilated ? (void *)&d2 : (void *)&d1,
                                     .desc_bytes = dilated ? sizeof d2 : sizeof d1,
-                                    .flops = area * tensor_count(&y)}};
+                                    .flops = area * tensor_count(&y)},
+                           .ns = (double)(area * tensor_count(&y)) / 15};
     onednn_job_arg(&j, DNNL_ARG_SRC, 0);
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     return onednn_state_new(&j, q, payer, ret);

@@ -5,7 +5,7 @@
  * share it. The table of them is process-wide and hidden here, because class tables are constants without a
  * context; entries live exactly as long as somebody holds them.
  *
- * Key: all bytes that the implementation may depend on (operation descriptor, post-operations, threads, precision).
+ * Key: all bytes that the implementation may depend on (operation descriptor, post-operations, threads).
  * Padding inside oneDNN's structs may differ between equal descriptors: then they are merely not shared.
  *
  * Who pays: the first holder pays for all of it; when it goes, the charge moves to the next holder (a move inside
@@ -120,9 +120,7 @@ static err attr_new(const struct onednn_spec *s, dnnl_primitive_attr_t *ret)
     dnnl_post_ops_t ops = NULL;
     dnnl_status_t st = dnnl_primitive_attr_create(&attr);
     if (!st) st = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
-    if (!st)
-        st = dnnl_primitive_attr_set_fpmath_mode(attr, s->precision == KERNEL_F32 ? dnnl_fpmath_mode_strict
-                                                                                  : dnnl_fpmath_mode_bf16);
+    if (!st) st = dnnl_primitive_attr_set_fpmath_mode(attr, dnnl_fpmath_mode_strict);
     if (!st && s->n_post) {
         st = dnnl_post_ops_create(&ops);
         for (int i = 0; i < s->n_post && !st; i++) st = post_append(ops, &s->post[i], s->dst);
@@ -224,7 +222,7 @@ static err prim_new(const struct onednn_spec *s, struct onednn_prim **ret)
 static void *key_of(const struct onednn_spec *s, size_t *ret_bytes)
 {
     struct strbuf b = {0};
-    strbuf_addf(&b, "%s %d %d %d;", s->what, s->threads, s->precision == KERNEL_F32, s->flops > ONEDNN_REF_FLOPS);
+    strbuf_addf(&b, "%s %d %d;", s->what, s->threads, s->flops > ONEDNN_REF_FLOPS);
     strbuf_addn(&b, s->desc, s->desc_bytes);
     for (int i = 0; i < s->n_post; i++)
         strbuf_addf(&b, ";%d %a %a", s->post[i].kind, (double)s->post[i].alpha, (double)s->post[i].beta);

@@ -27,7 +27,6 @@ struct onednn_spec {
     const dnnl_memory_desc_t *dst; /* needed if there is a KERNEL_POST_ADD */
     bool grouped;                  /* a convolution in groups: some implementations have to be avoided */
     int threads;
-    enum kernel_precision precision;
     int64_t flops; /* above ONEDNN_REF_FLOPS a reference implementation is refused; ONEDNN_NO_REF: always */
 };
 #define ONEDNN_REF_FLOPS 1000000

@@ -87,7 +87,8 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct
     err e = onednn_check(dnnl_resampling_forward_desc_init(&d, dnnl_forward_inference, alg, NULL, &src, &dst),
                          ERR_UNSUPPORTED, "resizing");
     if (e) return e;
-    struct onednn_job j = {.spec = {.what = "resize", .desc = &d, .desc_bytes = sizeof d, .flops = ONEDNN_NO_REF}};
+    struct onednn_job j = {.spec = {.what = "resize", .desc = &d, .desc_bytes = sizeof d, .flops = ONEDNN_NO_REF},
+                           .ns = 0.15 * (double)tensor_count(&q->out[0].shape)};
     onednn_job_arg(&j, DNNL_ARG_SRC, 0);
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     return onednn_state_new(&j, q, payer, ret);

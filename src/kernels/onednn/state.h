@@ -11,7 +11,8 @@
 enum { ONEDNN_MAX_ARGS = KERNEL_MAX_IN + 4, ONEDNN_FROM_OUT = -1, ONEDNN_MAX_PACKED = 3 };
 
 struct onednn_job {
-    struct onednn_spec spec; /* post-operations, threads and precision are filled in from the query */
+    struct onednn_spec spec; /* post-operations and threads are filled in from the query */
+    double ns; /* a guess at the time on one thread, for choosing the number of threads; 0: by spec.flops */
     int n_args;
     struct {
         int arg, from; /* DNNL_ARG_..., and the number of the input, or ONEDNN_FROM_OUT */
