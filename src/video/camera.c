@@ -1,11 +1,11 @@
 /* A camera: the thread that connects, plays, and tries again; the slot; the figures.
  *
- * The thread alone moves the state (drawn in video.h: set_state is the only writer) and alone talks to the session; everybody else
- * sees the slot, the state and the counters. The slot holds one frame: publishing replaces it, taking empties it. With pace max the
- * thread waits on `changed` until it is empty.
+ * The thread alone moves the state (drawn in video.h: set_state is the only writer) and alone talks to the session;
+ * everybody else sees the slot, the state and the counters. The slot holds one frame: publishing replaces it, taking
+ * empties it. With pace max the thread waits on `changed` until it is empty.
  *
- * Waiting grows from 0.5 s to 30 s, doubled by every connection that did not stay up for ten seconds, with a fifth of jitter drawn
- * from the name, so that forty cameras behind one dead switch do not come back in step.
+ * Waiting grows from 0.5 s to 30 s, doubled by every connection that did not stay up for ten seconds, with a fifth of
+ * jitter drawn from the name, so that forty cameras behind one dead switch do not come back in step.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "video/session.h"
 
@@ -107,7 +107,8 @@ static bool tick(void *user)
     return false;
 }
 
-/* Gives the frame its place on the camera's own clock, which goes on over reconnects, and waits for its moment. True: stop. */
+/* Gives the frame its place on the camera's own clock, which goes on over reconnects, and waits for its moment. True:
+ * stop. */
 static bool pace(struct video_camera *c, struct video_frame *f)
 {
     if (c->first_of_session) {
@@ -256,7 +257,8 @@ err video_camera_open(const struct video_options *o, struct mem_budget *b, video
     const char *path;
     if (!o->name || !*o->name) return err_set(ERR_USAGE, "a camera needs a name");
     if (!o->url || !*o->url) return err_set(ERR_USAGE, "camera '%s' needs a url", o->name);
-    if (strlen(o->url) > MAX_URL) return err_set(ERR_USAGE, "camera '%s': its url has over %d bytes", o->name, MAX_URL);
+    if (strlen(o->url) > MAX_URL)
+        return err_set(ERR_USAGE, "camera '%s': its url has over %d bytes", o->name, MAX_URL);
     if (o->timeout_ms < 0 || o->stall_ms < 0 || !(o->max_fps >= 0) || isinf(o->max_fps))
         return err_set(ERR_USAGE, "camera '%s': times and rates must not be negative", o->name);
     err e = video_url_kind(o->url, &kind, &path);

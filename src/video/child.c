@@ -1,8 +1,8 @@
 /* The decoding child: opens one camera, writes its pictures into shared slots, and goes when anything is wrong.
  *
- * It makes one connection; trying again is the parent's business. A live camera's picture that finds no free slot is skipped; a
- * file waits. It dies with its parent (PR_SET_PDEATHSIG, and the end of the socket), and its address space is limited.
- * SPDX-License-Identifier: Apache-2.0 */
+ * It makes one connection; trying again is the parent's business. A live camera's picture that finds no free slot is
+ * skipped; a file waits. It dies with its parent (PR_SET_PDEATHSIG, and the end of the socket), and its address space
+ * is limited. SPDX-License-Identifier: Apache-2.0 */
 #include "video/wire.h"
 
 #include <errno.h>
@@ -200,9 +200,16 @@ int video_decode_main(int argc, char **argv)
         fprintf(stderr, "brim: %s is for brim's own use\n", VIDEO_DECODE_ARG);
         return 2;
     }
-    struct video_options o = {.name = "decoder", .url = m.text, .pace = m.open.pace, .loop = m.open.loop,
-                              .transport = m.open.transport, .timeout_ms = m.open.timeout_ms, .stall_ms = m.open.stall_ms,
-                              .max_fps = m.open.max_fps, .hint_w = m.open.hint_w, .hint_h = m.open.hint_h};
+    struct video_options o = {.name = "decoder",
+                              .url = m.text,
+                              .pace = m.open.pace,
+                              .loop = m.open.loop,
+                              .transport = m.open.transport,
+                              .timeout_ms = m.open.timeout_ms,
+                              .stall_ms = m.open.stall_ms,
+                              .max_fps = m.open.max_fps,
+                              .hint_w = m.open.hint_w,
+                              .hint_h = m.open.hint_h};
     struct child *c = xnew(struct child);
     atomic_init(&c->counters.need, m.need);
     struct mem_budget *b = mem_budget_new("decoder", BUDGET_BYTES);

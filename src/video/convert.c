@@ -1,17 +1,18 @@
 /* Planes as decoded into network inputs and pictures: one separable resampler of our own.
  *
- * libswscale was tried first. It cannot start at an odd column of a 4:2:0 picture or at a fraction of one, plans anew (a millisecond, and
- * uncounted memory) for every size of crop, and would still leave the normalising into floats to us. Here, for each output row:
+ * libswscale would not do: it cannot start at an odd column of a 4:2:0 picture or at a fraction of one, needs a new
+ * context, in memory that nobody counts, for every size of crop, and would leave the normalising into floats to us.
+ * Here, for each output row:
  *
- *   vertical:   a weighted sum of the source rows it covers, 14-bit weights, result with 6 fractional bits in 16 (all columns)
+ *   vertical:   a weighted sum of the source rows it covers, 14-bit weights, 6 fractional bits in a 16-bit result
  *   horizontal: the same along the row, eight taps at a time, result in float (never rounded to 8 bits)
  *   colour:     YCbCr to RGB in float, clamped to 0-255
  *   store:      (pixel - mean) * scale in the tensor's order
  *
- * Luma and chroma are resampled each on its own grid to the output's grid, so chroma is interpolated once, at its true place
- * (left-sited for H.264, centred for JPEG). Filter: a triangle of radius max(1, shrink), cut at the rectangle's edge and normalised:
- * bilinear when enlarging, Pillow's BILINEAR when shrinking. Weights of a row sum to exactly 2^14, so a flat picture
- * stays flat to the bit. SPDX-License-Identifier: Apache-2.0 */
+ * Luma and chroma are resampled each on its own grid to the output's grid, so chroma is interpolated once, at its
+ * true place (left-sited for H.264, centred for JPEG). Filter: a triangle of radius max(1, shrink), cut at the
+ * rectangle's edge and normalised: bilinear when enlarging, Pillow's BILINEAR when shrinking. Weights of a row sum to
+ * exactly 2^14, so a flat picture stays flat to the bit. SPDX-License-Identifier: Apache-2.0 */
 #include "video/convert.h"
 
 #include <math.h>
@@ -19,7 +20,7 @@
 #include <string.h>
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3") /* at -O2 this compiler vectorises only loops of known length: 1.6 times slower */
+#pragma GCC optimize("O3") /* at -O2 this compiler vectorises only loops of known length: twice as slow */
 #endif
 
 enum { ONE = 1 << 14, LANE = 8, LINE_PAD = 64 };
@@ -165,7 +166,8 @@ static err plan_make(struct video_conv *c, struct plan *p)
     }
     axis_range(&p->cx, p->dw, q.x, q.w, cw);
     axis_range(&p->cy, p->dh, q.y, q.h, ch);
-    if (half_wide(f->format)) p->cx.lo = MIN(p->cx.lo, (int)(r.x / 2)); /* the shift loses no sample of the rectangle */
+    if (half_wide(f->format))
+        p->cx.lo = MIN(p->cx.lo, (int)(r.x / 2)); /* the shift loses no sample of the rectangle */
     size_t need = 0;
     plan_carve(p, NULL, &need);
     if (need > c->size) {
@@ -194,9 +196,10 @@ static err plan_make(struct video_conv *c, struct plan *p)
     return ERR_OK;
 }
 
-/* acc[x] = sum over the axis's taps of output row y; `channels` interleaved samples a column. The widening 16-bit product is
- * what SSE2 has an instruction for. */
-static void vertical(const struct plan *p, int plane, int channels, const struct axis *ax, const struct axis *ay, int y)
+/* acc[x] = sum over the axis's taps of output row y; `channels` interleaved samples a column. The widening 16-bit
+ * product is what SSE2 has an instruction for. */
+static void vertical(const struct plan *p, int plane, int channels, const struct axis *ax, const struct axis *ay,
+                     int y)
 {
     int n = (ax->hi - ax->lo) * channels, first = ay->first[y];
     int32_t *restrict acc = p->acc;
@@ -302,7 +305,8 @@ static bool bad_size(int w, int h)
     return w < 1 || h < 1 || w > VIDEO_MAX_SIDE || h > VIDEO_MAX_SIDE;
 }
 
-/* Where the rectangle goes in the input: size p->dw x p->dh at *dx, *dy; CROP_CENTRE narrows the rectangle instead. */
+/* Where the rectangle goes in the input: size p->dw x p->dh at *dx, *dy; CROP_CENTRE narrows the rectangle instead.
+ */
 static void place(struct plan *p, const struct video_tensor_spec *s, int *dx, int *dy)
 {
     struct video_rect *r = &p->roi;
@@ -423,8 +427,10 @@ err video_grey_small(const struct video_frame *f, int w, int h, uint8_t *dst)
 
 struct video_rect video_map_rect(const struct video_mapping *m, struct video_rect n)
 {
-    double x0 = fmin(fmax(n.x * m->sx + m->ox, 0), m->frame_w), x1 = fmin(fmax((n.x + n.w) * m->sx + m->ox, 0), m->frame_w);
-    double y0 = fmin(fmax(n.y * m->sy + m->oy, 0), m->frame_h), y1 = fmin(fmax((n.y + n.h) * m->sy + m->oy, 0), m->frame_h);
+    double x0 = fmin(fmax(n.x * m->sx + m->ox, 0), m->frame_w),
+           x1 = fmin(fmax((n.x + n.w) * m->sx + m->ox, 0), m->frame_w);
+    double y0 = fmin(fmax(n.y * m->sy + m->oy, 0), m->frame_h),
+           y1 = fmin(fmax((n.y + n.h) * m->sy + m->oy, 0), m->frame_h);
     return (struct video_rect){x0, y0, x1 - x0, y1 - y0};
 }
 

@@ -1,5 +1,5 @@
-/* Tests of converting: against a reference in double (RGB first, then an antialiased triangle), flat pictures, odd rectangles,
- * mappings, every format, the failing allocation. SPDX-License-Identifier: Apache-2.0 */
+/* Tests of converting: against a reference in double (RGB first, then an antialiased triangle), flat pictures, odd
+ * rectangles, mappings, every format, the failing allocation. SPDX-License-Identifier: Apache-2.0 */
 #include "video/convert.h"
 
 #include <math.h>
@@ -47,7 +47,8 @@ static void paint(struct video_frame *f)
         bool small = i && f->format != VIDEO_I444;
         int w = small ? half_w : f->width, h = small && f->format != VIDEO_I422 ? half_h : f->height;
         int channels = f->format == VIDEO_RGB24 ? 3 : f->format == VIDEO_NV12 && i ? 2 : 1;
-        double sx = small ? 2 : 1, sy = small && f->format != VIDEO_I422 ? 2 : 1, dx = small && f->chroma_left ? -0.5 : 0;
+        double sx = small ? 2 : 1, sy = small && f->format != VIDEO_I422 ? 2 : 1,
+               dx = small && f->chroma_left ? -0.5 : 0;
         for (int y = 0; y < h; y++)
             for (int x = 0; x < w; x++)
                 for (int c = 0; c < channels; c++) {
@@ -87,7 +88,9 @@ static void reference_rgb(const struct video_frame *f, double px, double py, dou
     }
     s[0] = sample(f, 0, 0, px, py);
     s[1] = f->format == VIDEO_GREY ? 128 : sample(f, 1, 0, px, py);
-    s[2] = f->format == VIDEO_GREY ? 128 : f->format == VIDEO_NV12 ? sample(f, 1, 1, px, py) : sample(f, 2, 0, px, py);
+    s[2] = f->format == VIDEO_GREY   ? 128
+           : f->format == VIDEO_NV12 ? sample(f, 1, 1, px, py)
+                                     : sample(f, 2, 0, px, py);
     double kr = f->matrix == VIDEO_BT709 ? 0.2126 : f->matrix == VIDEO_BT2020 ? 0.2627 : 0.299;
     double kb = f->matrix == VIDEO_BT709 ? 0.0722 : f->matrix == VIDEO_BT2020 ? 0.0593 : 0.114;
     double y = f->full_range ? s[0] : (s[0] - 16) * 255 / 219, k = f->full_range ? 1 : 255.0 / 224;
@@ -98,8 +101,8 @@ static void reference_rgb(const struct video_frame *f, double px, double py, dou
     for (int c = 0; c < 3; c++) rgb[c] = fmin(fmax(rgb[c], 0), 255);
 }
 
-/* Largest and mean distance from the reference over the picture's inside (the edges differ by definition: ours are cut to the
- * rectangle). When it shrinks, the reference averages over the triangle by brute force. */
+/* Largest and mean distance from the reference over the picture's inside (the edges differ by definition: ours are
+ * cut to the rectangle). When it shrinks, the reference averages over the triangle by brute force. */
 static double compare(const struct video_frame *f, struct video_rect r, int w, int h, double *mean)
 {
     struct video_conv *c = video_conv_new(payer);
@@ -116,7 +119,8 @@ static double compare(const struct video_frame *f, struct video_rect r, int w, i
                 for (int i = 0; i < sub; i++) {
                     double tx = sub == 1 ? 0 : (i + 0.5) / sub * 2 - 1, ty = sub == 1 ? 0 : (j + 0.5) / sub * 2 - 1;
                     double k = (1 - fabs(tx)) * (1 - fabs(ty));
-                    reference_rgb(f, cx + tx * (radius_x > 1 ? radius_x : 0), cy + ty * (radius_y > 1 ? radius_y : 0), rgb);
+                    reference_rgb(f, cx + tx * (radius_x > 1 ? radius_x : 0), cy + ty * (radius_y > 1 ? radius_y : 0),
+                                  rgb);
                     for (int q = 0; q < 3; q++) want[q] += k * rgb[q];
                     total += k;
                 }
@@ -136,7 +140,8 @@ static double compare(const struct video_frame *f, struct video_rect r, int w, i
 static void agrees_with_the_reference(void **state)
 {
     (void)state;
-    static const struct video_rect rects[] = {{0, 0, 161, 121}, {1, 1, 100, 81}, {33, 17, 65, 63}, {10.5, 20.25, 71.3, 50.7}};
+    static const struct video_rect rects[] = {
+        {0, 0, 161, 121}, {1, 1, 100, 81}, {33, 17, 65, 63}, {10.5, 20.25, 71.3, 50.7}};
     static const int sizes[][2] = {{161, 121}, {200, 150}, {64, 64}, {31, 40}};
     double all = 0;
     for (int format = VIDEO_I420; format <= VIDEO_RGB24; format++)
@@ -147,11 +152,12 @@ static void agrees_with_the_reference(void **state)
             for (size_t r = 0; r < ARRAY_LEN(rects); r++)
                 for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
                     double mean, worst = compare(f, rects[r], sizes[s][0], sizes[s][1], &mean);
-                    /* a sampled triangle of a fractional radius leans by up to a tenth of a sample, here as in Pillow */
+                    /* a sampled triangle of a fractional radius leans by up to a tenth of a sample, here as in Pillow
+                     */
                     double limit = rects[r].w > sizes[s][0] || rects[r].h > sizes[s][1] ? 4 : 2;
                     if (worst > limit || mean > 0.4)
-                        print_message("# format %d variant %d rect %zu size %zu: worst %.3f mean %.3f of 255\n", format, variant,
-                                      r, s, worst, mean);
+                        print_message("# format %d variant %d rect %zu size %zu: worst %.3f mean %.3f of 255\n",
+                                      format, variant, r, s, worst, mean);
                     assert_true(worst <= limit && mean <= 0.4);
                     all = fmax(all, worst);
                 }
@@ -169,7 +175,9 @@ static void flat_grey_is_exact(void **state)
             for (int v = 16; v <= 235; v += 73) {
                 struct video_frame *f = frame_of((enum video_format)format, 99, 55, full, true);
                 for (int i = 0; i < 3 && f->plane[i]; i++)
-                    memset((uint8_t *)f->plane[i], i ? 128 : v, (size_t)f->stride[i] * (size_t)(i && format != VIDEO_I444 && format != VIDEO_I422 ? 28 : 55));
+                    memset((uint8_t *)f->plane[i], i ? 128 : v,
+                           (size_t)f->stride[i] *
+                               (size_t)(i && format != VIDEO_I444 && format != VIDEO_I422 ? 28 : 55));
                 float dst[3 * 40 * 30];
                 struct video_tensor_spec s = {.w = 40, .h = 30, .rgb = true, .scale = {1, 1, 1}};
                 struct video_rect roi = {3, 5, 71, 41};
@@ -189,7 +197,8 @@ static void layouts_orders_and_padding(void **state)
     (void)state;
     struct video_conv *c = video_conv_new(payer);
     struct video_frame *f = frame_of(VIDEO_RGB24, 20, 10, true, false);
-    for (int i = 0; i < 20 * 10; i++) memcpy((uint8_t *)f->plane[0] + i / 20 * f->stride[0] + i % 20 * 3, "\x0a\x14\x1e", 3);
+    for (int i = 0; i < 20 * 10; i++)
+        memcpy((uint8_t *)f->plane[0] + i / 20 * f->stride[0] + i % 20 * 3, "\x0a\x14\x1e", 3);
     for (int mode = 0; mode < 16; mode++) {
         bool rgb = mode & 1, nhwc = mode & 2;
         enum video_resize resize = (enum video_resize)(mode >> 2);
@@ -198,7 +207,8 @@ static void layouts_orders_and_padding(void **state)
         float dst[3 * 16 * 16];
         struct video_mapping m;
         assert_int_equal(video_to_tensor(c, f, NULL, &s, dst, &m), ERR_OK);
-        int top = resize == VIDEO_LETTERBOX_CENTRE ? 4 : 0, rows = resize == VIDEO_STRETCH || resize == VIDEO_CROP_CENTRE ? 16 : 8;
+        int top = resize == VIDEO_LETTERBOX_CENTRE ? 4 : 0,
+            rows = resize == VIDEO_STRETCH || resize == VIDEO_CROP_CENTRE ? 16 : 8;
         for (int y = 0; y < 16; y++)
             for (int x = 0; x < 16; x++)
                 for (int q = 0; q < 3; q++) {
@@ -213,7 +223,8 @@ static void layouts_orders_and_padding(void **state)
         double seen = resize == VIDEO_CROP_CENTRE ? 10 : 20;
         assert_true(fabs(all.w - seen) < 1e-9 && fabs(all.h - 10) < 1e-9 && fabs(all.x - (20 - seen) / 2) < 1e-9);
         struct video_rect box = {7, 2, 5, 4}, back = video_map_rect(&m, video_unmap_rect(&m, box));
-        assert_true(fabs(back.x - 7) < 1e-9 && fabs(back.y - 2) < 1e-9 && fabs(back.w - 5) < 1e-9 && fabs(back.h - 4) < 1e-9);
+        assert_true(fabs(back.x - 7) < 1e-9 && fabs(back.y - 2) < 1e-9 && fabs(back.w - 5) < 1e-9 &&
+                    fabs(back.h - 4) < 1e-9);
     }
     video_frame_unref(&f);
     video_conv_free(&c);
@@ -247,14 +258,18 @@ static void odd_input_is_refused(void **state)
     struct video_frame *f = frame_of(VIDEO_I420, 33, 17, false, true);
     struct video_tensor_spec s = {.w = 8, .h = 8, .scale = {1, 1, 1}};
     float dst[3 * 8 * 8];
-    static const struct video_rect bad[] = {{40, 0, 5, 5}, {0, 0, 0, 5}, {0, 0, -3, 5}, {NAN, 0, 5, 5}, {0, -10, 5, 5}, {0, 0, 5, NAN}};
+    static const struct video_rect bad[] = {{40, 0, 5, 5},  {0, 0, 0, 5},   {0, 0, -3, 5},
+                                            {NAN, 0, 5, 5}, {0, -10, 5, 5}, {0, 0, 5, NAN}};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         err e = video_to_tensor(c, f, &bad[i], &s, dst, NULL);
-        if (isnan(bad[i].x) || isnan(bad[i].h)) continue; /* fmin takes the number: cut to the frame; only must not crash */
+        if (isnan(bad[i].x) || isnan(bad[i].h))
+            continue; /* fmin takes the number: cut to the frame; only must not crash */
         assert_int_equal(e, ERR_SHAPE);
     }
-    static const struct video_rect tiny[] = {{0, 0, 0.01, 0.01}, {32.9, 16.9, 5, 5}, {-1e9, -1e9, 3e9, 3e9}, {32.5, 0, 0.5, 17}, {0.4, 16, 0.2, 1}};
-    for (size_t i = 0; i < ARRAY_LEN(tiny); i++) assert_int_equal(video_to_tensor(c, f, &tiny[i], &s, dst, NULL), ERR_OK);
+    static const struct video_rect tiny[] = {
+        {0, 0, 0.01, 0.01}, {32.9, 16.9, 5, 5}, {-1e9, -1e9, 3e9, 3e9}, {32.5, 0, 0.5, 17}, {0.4, 16, 0.2, 1}};
+    for (size_t i = 0; i < ARRAY_LEN(tiny); i++)
+        assert_int_equal(video_to_tensor(c, f, &tiny[i], &s, dst, NULL), ERR_OK);
     s.w = 0;
     assert_int_equal(video_to_tensor(c, f, NULL, &s, dst, NULL), ERR_SHAPE);
     s.w = 8;
@@ -299,15 +314,16 @@ static void time_it(void **state)
         paint(f);
         struct video_conv *c = video_conv_new(payer);
         float *dst = calloc(3 * 416 * 416, sizeof *dst);
-        struct video_tensor_spec s = {.w = 416, .h = 416, .resize = VIDEO_LETTERBOX_TOPLEFT, .pad_value = 114, .scale = {1, 1, 1}};
+        struct video_tensor_spec s = {
+            .w = 416, .h = 416, .resize = VIDEO_LETTERBOX_TOPLEFT, .pad_value = 114, .scale = {1, 1, 1}};
         double best = 1e9;
         for (int i = 0; i < 10; i++) {
             int64_t t = clock_ns();
             video_to_tensor(c, f, NULL, &s, dst, NULL);
             best = fmin(best, (double)(clock_ns() - t) / 1e6);
         }
-        print_message("# %dx%d -> 416x416 letterbox: %.2f ms, %llu bytes of scratch\n", sizes[k][0], sizes[k][1], best,
-                      (unsigned long long)mem_payer_used(payer, MEM_SCRATCH));
+        print_message("# %dx%d -> 416x416 letterbox: %.2f ms, %llu bytes of scratch\n", sizes[k][0], sizes[k][1],
+                      best, (unsigned long long)mem_payer_used(payer, MEM_SCRATCH));
         free(dst);
         video_frame_unref(&f);
         video_conv_free(&c);

@@ -1,8 +1,9 @@
 /* The decoding half of a connection: packets into counted pictures, and the choice of which of them anybody wants.
  *
- * `decoder_bytes`: measured on this FFmpeg (H.264, MPEG-4, MJPEG, PNG; 96x64 to 3840x2160), what a decoder and its demuxer add to the
- * process beside the pictures is under 2 MiB + 512 bytes per macroblock + 160 per macroblock and picture that it holds (H.264's motion
- * vectors and types of each reference); encode_test.c prints and checks it. SPDX-License-Identifier: Apache-2.0 */
+ * `decoder_bytes`: measured on this FFmpeg (H.264, MPEG-4, MJPEG; 96x64 to 3840x2160), what a decoder and its
+ * demuxer add to the process beside the pictures is under 2 MiB + 512 bytes per macroblock + 160 per macroblock and
+ * picture that it holds (H.264's motion vectors and types of each reference); encode_test.c prints and checks it.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "video/source.h"
 
 #include <libavutil/imgutils.h>
@@ -47,7 +48,8 @@ static void buffer_done(void *opaque, uint8_t *data)
     video_pool_put(opaque);
 }
 
-/* The picture's planes, as the codec wants them aligned, in one block of the pool. After avcodec_default_get_buffer2. */
+/* The picture's planes, as the codec wants them aligned, in one block of the pool. After avcodec_default_get_buffer2.
+ */
 static int get_buffer(AVCodecContext *c, AVFrame *f, int flags)
 {
     struct video_source *s = c->opaque;
@@ -105,7 +107,8 @@ err video_source_codec(struct video_source *s, enum AVCodecID id, const AVCodecP
     c->get_buffer2 = get_buffer;
     c->max_pixels = (int64_t)VIDEO_MAX_SIDE * VIDEO_MAX_SIDE;
     c->flags |= AV_CODEC_FLAG_UNALIGNED; /* crop exactly */
-    if (s->live) c->flags |= AV_CODEC_FLAG_LOW_DELAY; /* not for files: it would lose reordered pictures at the start */
+    if (s->live)
+        c->flags |= AV_CODEC_FLAG_LOW_DELAY; /* not for files: it would lose reordered pictures at the start */
     c->pkt_timebase = time_base;
     s->time_base = time_base;
     const AVCodecDescriptor *d = avcodec_descriptor_get(id);
@@ -117,7 +120,9 @@ err video_source_codec(struct video_source *s, enum AVCodecID id, const AVCodecP
 /* Moves the clock to a picture whose stamp is `stamp`: stamps may be missing, stand still, jump or start again. */
 static void clock_to(struct video_source *s, int64_t stamp)
 {
-    double raw = stamp == AV_NOPTS_VALUE ? NAN : (double)stamp * av_q2d(s->time_base);
+    double raw = s->wallclock                ? (double)clock_ns() / 1e9
+                 : stamp == AV_NOPTS_VALUE ? NAN
+                                             : (double)stamp * av_q2d(s->time_base);
     double usual = s->fps > 0 ? 1 / s->fps : 0.04, step = raw - s->last_raw;
     if (!s->have_raw || !(step > 0 && step < (s->live ? 10 : 3600))) step = usual; /* also when NaN */
     s->now = s->have_now ? s->now + step : 0;
@@ -173,7 +178,8 @@ void video_source_send(struct video_source *s)
             return;
         }
     }
-    /* Only when so few are wanted that those left over surely suffice (one in four is a reference in the usual patterns). */
+    /* Only when so few are wanted that those left over surely suffice (one in four is a reference in the usual
+     * patterns). */
     double rate = wanted_rate(s);
     s->codec->skip_frame = s->fps > 0 && rate * 4 <= s->fps ? AVDISCARD_NONREF : AVDISCARD_DEFAULT;
     s->codec->reordered_opaque = clock_ns();

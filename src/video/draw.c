@@ -95,7 +95,8 @@ static bool cut_line(double *v0, double *o0, double *v1, double *o1, double limi
     return true;
 }
 
-void video_draw_line(const struct video_picture *p, double x0, double y0, double x1, double y1, int thick, video_colour c)
+void video_draw_line(const struct video_picture *p, double x0, double y0, double x1, double y1, int thick,
+                     video_colour c)
 {
     double m = thick + 1; /* cut first, so that a line from far away costs no more than one across the picture */
     if (!isfinite(x0) || !isfinite(y0) || !isfinite(x1) || !isfinite(y1)) return;

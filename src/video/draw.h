@@ -17,8 +17,8 @@ void video_draw_line(const struct video_picture *p, double x0, double y0, double
                      video_colour c);
 /* n points x, y, x, y...; closed. */
 void video_draw_polygon(const struct video_picture *p, const double *xy, int n, int thick, video_colour c);
-/* ASCII 32-126 (others as a box) in a 5 x 7 font, each dot `scale` x `scale`; x, y is the top left. No line breaks. Returns
- * the width. */
+/* ASCII 32-126 (others as a box) in a 5 x 7 font, each dot `scale` x `scale`; x, y is the top left. No line breaks.
+ * Returns the width. */
 int video_draw_text(const struct video_picture *p, int x, int y, int scale, video_colour c, const char *s);
 int video_text_width(const char *s, int scale); /* 6 * scale per character; height is 7 * scale */
 /* Text on a filled label, moved so that it lies in the picture: what a box's name needs. y is its bottom. */

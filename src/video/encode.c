@@ -1,8 +1,9 @@
 /* JPEG pictures and MP4 files, with FFmpeg's encoders, one thread each.
  *
- * What an encoder allocates is charged by a bound measured at sizes up to 3840x2160 (encode_test.c measures again up to 1920x1080):
- * MJPEG and MPEG-4 2 MiB + 16 bytes a pixel; x264 `veryfast` 6 MiB + 36, or with B-frames, which look ahead, 120. Files are fragmented MP4: an empty index first, then every second
- * a piece that stands alone, written through at once. SPDX-License-Identifier: Apache-2.0 */
+ * What an encoder allocates is charged by a bound measured at sizes up to 3840x2160 (encode_test.c measures again up
+ * to 1920x1080): MJPEG and MPEG-4 2 MiB + 16 bytes a pixel; x264 `veryfast` 6 MiB + 36, or with B-frames, which look
+ * ahead, 120. Files are fragmented MP4: an empty index first, then every second a piece that stands alone, written
+ * through at once. SPDX-License-Identifier: Apache-2.0 */
 #include "video/encode.h"
 
 #include <libavcodec/avcodec.h>
@@ -13,7 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SIDE = 8192, BASE_BYTES = 2 << 20, JPEG_BYTES = 16, X264_BASE = 6 << 20, X264_BYTES = 36, X264_B_BYTES = 120 };
+enum {
+    MAX_SIDE = 8192,
+    BASE_BYTES = 2 << 20,
+    JPEG_BYTES = 16,
+    X264_BASE = 6 << 20,
+    X264_BYTES = 36,
+    X264_B_BYTES = 120
+};
 
 /* What both have: an encoder of one size and the way from RGB to it. */
 struct encoder {
@@ -42,7 +50,8 @@ static err encoder_init(struct encoder *e, int w, int h, enum AVPixelFormat form
     e->frame = av_frame_alloc();
     e->packet = av_packet_alloc();
     e->sws = sws_getContext(w, h, AV_PIX_FMT_RGB24, w, h, format, SWS_BILINEAR, NULL, NULL, NULL);
-    if (!e->frame || !e->packet || !e->sws) return err_set(ERR_NOMEM, "FFmpeg got no memory for a %d x %d encoder", w, h);
+    if (!e->frame || !e->packet || !e->sws)
+        return err_set(ERR_NOMEM, "FFmpeg got no memory for a %d x %d encoder", w, h);
     e->frame->format = format;
     e->frame->width = w;
     e->frame->height = h;

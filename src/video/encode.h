@@ -29,7 +29,8 @@ struct video_writer_options {
 };
 struct video_writer;
 err video_writer_open(const struct video_writer_options *o, struct mem_payer *payer, struct video_writer **ret);
-/* The next frame. After an error (a full disk) the writer refuses further frames with it; what is on disk stays playable. */
+/* The next frame. After an error (a full disk) the writer refuses further frames with it; what is on disk stays
+ * playable. */
 err video_writer_add(struct video_writer *w, const uint8_t *rgb, int stride);
 /* Writes what is left and closes; always frees. */
 err video_writer_close(struct video_writer **w);

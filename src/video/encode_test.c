@@ -1,5 +1,5 @@
-/* Tests of pictures out: JPEG and MP4 come back as they went in, a killed writer's file plays, a full disk is an error, bytes are
- * within what was charged; and drawing stays in the picture. SPDX-License-Identifier: Apache-2.0 */
+/* Tests of pictures out: JPEG and MP4 come back as they went in, a killed writer's file plays, a full disk is an
+ * error, bytes are within what was charged; and drawing stays in the picture. SPDX-License-Identifier: Apache-2.0 */
 #include "video/draw.h"
 #include "video/testing.h"
 
@@ -68,7 +68,8 @@ static void jpeg_comes_back(void **state)
         size_t n, n_poor;
         assert_int_equal(video_jpeg_encode(poor, rgb, 3 * w, w, h, &bytes, &n_poor), ERR_OK);
         assert_int_equal(video_jpeg_encode(j, rgb, 3 * w, w, h, &bytes, &n), ERR_OK);
-        assert_true(n_poor <= n && bytes[0] == 0xff && bytes[1] == 0xd8 && bytes[n - 2] == 0xff && bytes[n - 1] == 0xd9);
+        assert_true(n_poor <= n && bytes[0] == 0xff && bytes[1] == 0xd8 && bytes[n - 2] == 0xff &&
+                    bytes[n - 1] == 0xd9);
         char *path = xasprintf("%s/one.jpg", dir);
         file_write(path, bytes, n);
         struct waker wk = WAKER_INIT;
@@ -215,13 +216,15 @@ static void charges_cover_what_is_allocated(void **state)
             char *path = xasprintf("%s/%s", dir, names[k]);
             struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
             struct mem_payer *p = mem_payer_new(b, "writer");
-            struct video_writer_options o = {.path = path, .w = w, .h = h, .fps = 25, .b_frames = k == 0 ? 3 : 0, .mpeg4 = k == 1};
+            struct video_writer_options o = {
+                .path = path, .w = w, .h = h, .fps = 25, .b_frames = k == 0 ? 3 : 0, .mpeg4 = k == 1};
             struct video_writer *wr;
             uint8_t *rgb = malloc((size_t)w * (size_t)h * 3);
             struct mallinfo2 before = mallinfo2();
             assert_int_equal(video_writer_open(&o, p, &wr), ERR_OK);
             for (int i = 0; i < 20; i++) {
-                for (size_t x = 0; x < (size_t)w * (size_t)h * 3; x++) rgb[x] = (uint8_t)(x * 7 / 5 + x / (size_t)w * (size_t)i);
+                for (size_t x = 0; x < (size_t)w * (size_t)h * 3; x++)
+                    rgb[x] = (uint8_t)(x * 7 / 5 + x / (size_t)w * (size_t)i);
                 assert_int_equal(video_writer_add(wr, rgb, 3 * w), ERR_OK);
             }
             struct mallinfo2 after = mallinfo2();
@@ -231,8 +234,8 @@ static void charges_cover_what_is_allocated(void **state)
             free(rgb);
             mem_payer_free(&p);
             double read = decoder_growth(path, 15, &bound);
-            print_message("# %s %dx%d: decoder %.2f MiB, charged %.2f; encoder %.2f MiB, charged %.2f\n", names[k], w, h,
-                          read / 1048576, bound / 1048576, wrote / 1048576, charged / 1048576);
+            print_message("# %s %dx%d: decoder %.2f MiB, charged %.2f; encoder %.2f MiB, charged %.2f\n", names[k], w,
+                          h, read / 1048576, bound / 1048576, wrote / 1048576, charged / 1048576);
             within = within && read <= bound && wrote <= charged;
             mem_budget_free(&b);
             free(path);

@@ -1,5 +1,5 @@
-/* Tests of cameras that are files and images, decoded in a thread: every frame, in order, of the right time and look; loops;
- * thinning; broken files; no memory. SPDX-License-Identifier: Apache-2.0 */
+/* Tests of cameras that are files and images, decoded in a thread: every frame, in order, of the right time and look;
+ * loops; thinning; broken files; no memory. SPDX-License-Identifier: Apache-2.0 */
 #include "video/testing.h"
 
 #include "video/source.h"
@@ -50,7 +50,8 @@ static void every_frame_in_order(void **state)
         const char *name;
         int b_frames;
         bool mpeg4;
-    } kinds[] = {{"a.mp4", 0, false}, {"b.mp4", 3, false}, {"c.mp4", 0, true}, {"d.avi", 0, false}, {"e.mkv", 2, false}};
+    } kinds[] = {
+        {"a.mp4", 0, false}, {"b.mp4", 3, false}, {"c.mp4", 0, true}, {"d.avi", 0, false}, {"e.mkv", 2, false}};
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         char *path = in_dir(kinds[k].name);
         assert_int_equal(clip_make(path, 162, 122, 60, 12.5, kinds[k].b_frames, kinds[k].mpeg4), ERR_OK);
@@ -435,10 +436,11 @@ static void shared_videos(void **state)
                     (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec) / 1e3 +
                     (double)(after.ru_stime.tv_sec - before.ru_stime.tv_sec) * 1e3 +
                     (double)(after.ru_stime.tv_usec - before.ru_stime.tv_usec) / 1e3;
-        print_message("# %s: %s %dx%d, %llu frames, %llu corrupt, %.2f ms CPU a frame, peak %.1f MiB (decoder from %.1f)\n",
-                      videos[i].path, s.codec, s.width, s.height, (unsigned long long)n, (unsigned long long)s.corrupt,
-                      ms / (double)n, (double)mem_budget_peak(b) / 1048576,
-                      (double)video_decoder_bytes(s.width, s.height, 4) / 1048576);
+        print_message(
+            "# %s: %s %dx%d, %llu frames, %llu corrupt, %.2f ms CPU a frame, peak %.1f MiB (decoder from %.1f)\n",
+            videos[i].path, s.codec, s.width, s.height, (unsigned long long)n, (unsigned long long)s.corrupt,
+            ms / (double)n, (double)mem_budget_peak(b) / 1048576,
+            (double)video_decoder_bytes(s.width, s.height, 4) / 1048576);
         assert_int_equal(n, videos[i].frames);
         if (videos[i].w) assert_true(s.width == videos[i].w && s.height == videos[i].h);
         assert_int_equal(s.corrupt, 0);

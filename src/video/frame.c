@@ -1,8 +1,8 @@
 /* Frames and the pool they come from.
  *
- * A frame is a small counted header over memory that somebody else owns: a decoder's buffer, a slot shared with a child, or a
- * buffer of one's own. The pool keeps a few free buffers of the size in use, because a decoder gives one back and takes one for
- * every picture, and a fresh mapping costs a page fault for every 4 KiB.
+ * A frame is a small counted header over memory that somebody else owns: a decoder's buffer, a slot shared with a
+ * child, or a buffer of one's own. The pool keeps a few free buffers of the size in use, because a decoder gives one
+ * back and takes one for every picture, and a fresh mapping costs a page fault for every 4 KiB.
  *
  * Invariant: out <= most, and every byte of every buffer, out or free, is charged to the pool's payer.
  * SPDX-License-Identifier: Apache-2.0 */

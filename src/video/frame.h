@@ -1,12 +1,12 @@
-/* Inside the room: where frames come from. A pool belongs to one camera (or child) and outlives it while frames of it are
- * held; it owns the payer. Sizes follow the stream: buffers of another size are given back at once.
+/* Inside the room: where frames come from. A pool belongs to one camera (or child) and outlives it while frames of it
+ * are held; it owns the payer. Sizes follow the stream: buffers of another size are given back at once.
  * SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "video/video.h"
 
-/* How a frame of `format` lies in one block: strides and offsets of its planes, all multiples of 64; `bytes` in all. False for
- * a format or size that is not allowed. Parent and child compute it each for themselves. */
+/* How a frame of `format` lies in one block: strides and offsets of its planes, all multiples of 64; `bytes` in all.
+ * False for a format or size that is not allowed. Parent and child compute it each for themselves. */
 struct video_layout {
     int planes, stride[3], rows[3];
     size_t offset[3], bytes;

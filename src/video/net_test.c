@@ -1,5 +1,5 @@
-/* Tests of cameras on a network, against servers in this process: MJPEG over HTTP that behaves, changes its size, flaps, stalls, lies,
- * floods, trickles or says nothing; and RTSP from gst-rtsp-server where it is installed.
+/* Tests of cameras on a network, against servers in this process: MJPEG over HTTP that behaves, changes its size,
+ * flaps, stalls, lies, floods, trickles or says nothing; and RTSP from gst-rtsp-server where it is installed.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "video/testing.h"
 
@@ -153,7 +153,8 @@ static void begin(struct fixture *x, enum mode mode, enum video_decode decode, i
     server_start(&x->server, mode);
     char url[96];
     snprintf(url, sizeof url, "http://me:secret@127.0.0.1:%d/video", x->server.port);
-    struct video_options o = {.name = "http", .url = url, .stall_ms = stall_ms, .timeout_ms = timeout_ms, .decode = decode};
+    struct video_options o = {
+        .name = "http", .url = url, .stall_ms = stall_ms, .timeout_ms = timeout_ms, .decode = decode};
     assert_int_equal(video_camera_open(&o, x->budget, waker_wake, &x->waker, &x->cam), ERR_OK);
 }
 
@@ -245,7 +246,8 @@ static void hopeless(enum mode mode, int timeout_ms, const char *says)
     assert_true(await_state(x.cam, VIDEO_WAITING, 120));
     struct video_stats s;
     video_camera_stats(x.cam, &s);
-    print_message("# anonymous memory grew by %.1f MiB\n", ((double)mem_process_rss().anon - (double)before) / 1048576);
+    print_message("# anonymous memory grew by %.1f MiB\n",
+                  ((double)mem_process_rss().anon - (double)before) / 1048576);
     if (!strstr(s.error, says)) print_message("# error is: %s\n", s.error);
     assert_non_null(strstr(s.error, says));
     assert_int_equal(s.published, 0);
@@ -266,7 +268,8 @@ static void liars_are_left(void **state)
 static void closes_while_connecting(void **state)
 {
     (void)state;
-    static const char *const urls[] = {"rtsp://10.255.255.1/x", "http://192.0.2.1:81/x", "rtsp://no.such.host.invalid/x"};
+    static const char *const urls[] = {"rtsp://10.255.255.1/x", "http://192.0.2.1:81/x",
+                                       "rtsp://no.such.host.invalid/x"};
     struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
     for (size_t i = 0; i < ARRAY_LEN(urls); i++)
         for (int wait = 0; wait < 2; wait++)
@@ -337,7 +340,8 @@ static void rtsp_flaps(void **state)
     pid_t pid;
     int port = rtsp_start(0, &pid);
     if (!port) {
-        print_message("# skipped: gst-rtsp-server is not installed (gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer plugins)\n");
+        print_message("# skipped: gst-rtsp-server is not installed (gir1.2-gst-rtsp-server-1.0, python3-gi, "
+                      "gstreamer plugins)\n");
         skip();
     }
     for (int way = 0; way < 3; way++) { /* TCP, UDP, TCP in a child */
@@ -357,7 +361,9 @@ static void rtsp_flaps(void **state)
             for (int i = 0; i < 25; i++) {
                 err e = next_frame(cam, &w, 60, &f);
                 video_camera_stats(cam, &s);
-                if (e) print_message("# way %d round %d frame %d: %s, %s\n", way, round, i, video_state_name(s.state), s.error);
+                if (e)
+                    print_message("# way %d round %d frame %d: %s, %s\n", way, round, i, video_state_name(s.state),
+                                  s.error);
                 assert_int_equal(e, ERR_OK);
                 assert_true(f->width == 320 && f->height == 240);
                 video_frame_unref(&f);
@@ -370,9 +376,11 @@ static void rtsp_flaps(void **state)
             assert_int_equal(rtsp_start(port, &pid), port);
         }
         video_camera_stats(cam, &s);
-        print_message("# way %d: %s, %.1f fps, %llu decoded, %llu corrupt, %llu reconnects, memory grew by %.1f MiB, error: %s\n", way,
-                      s.codec, s.fps_in, (unsigned long long)s.decoded, (unsigned long long)s.corrupt,
-                      (unsigned long long)s.reconnects, ((double)mem_process_rss().anon - (double)rss) / 1048576, s.error);
+        print_message("# way %d: %s, %.1f fps, %llu decoded, %llu corrupt, %llu reconnects, memory grew by %.1f MiB, "
+                      "error: %s\n",
+                      way, s.codec, s.fps_in, (unsigned long long)s.decoded, (unsigned long long)s.corrupt,
+                      (unsigned long long)s.reconnects, ((double)mem_process_rss().anon - (double)rss) / 1048576,
+                      s.error);
         if (!way) assert_true(s.reconnects >= 2);
         int64_t t = clock_ns();
         video_camera_close(&cam);

@@ -54,7 +54,8 @@ static void same_frames_as_in_a_thread(void **state)
     while (next_frame(ref, &v, 60, &g) == ERR_OK) {
         assert_int_equal(next_frame(cam, &w, 60, &f), ERR_OK);
         assert_true(f->format == g->format && f->width == g->width && f->height == g->height);
-        assert_true(fabs(f->pts - g->pts) < 1e-9 && f->full_range == g->full_range && f->chroma_left == g->chroma_left);
+        assert_true(fabs(f->pts - g->pts) < 1e-9 && f->full_range == g->full_range &&
+                    f->chroma_left == g->chroma_left);
         for (int i = 0; i < 3; i++)
             for (int y = 0; y < (i ? 61 : 122); y++)
                 assert_memory_equal(f->plane[i] + y * f->stride[i], g->plane[i] + y * g->stride[i], i ? 81 : 162);

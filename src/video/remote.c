@@ -1,14 +1,14 @@
 /* A connection in a child process: the program itself, started again as a decoder behind shared-memory slots.
  *
- * FFmpeg reads what strangers send; a crash or a leak in it then costs one camera a second instead of the box its life. The
- * child gets the URL over a socket pair (argv is public), writes pictures into one of three slots of a memory file, and says so in a
- * packet. Nothing of it is believed: each packet is checked (wire.c), the layout is computed here, the file is sealed so that
- * it cannot shrink under us, and we map it read-only. A child that is silent, lies, grows beyond the budget or dies is
- * killed, and the camera's ordinary back-off starts another one.
+ * FFmpeg reads what strangers send; a crash or a leak in it then costs one camera a second instead of the box its
+ * life. The child gets the URL over a socket pair (argv is public), writes pictures into one of three slots of a
+ * memory file, and says so in a packet. Nothing of it is believed: each packet is checked (wire.c), the layout is
+ * computed here, the file is sealed so that it cannot shrink under us, and we map it read-only. A child that is
+ * silent, lies, grows beyond the budget or dies is killed, and the camera's ordinary back-off starts another one.
  *
- * Slots live as long as frames of them are held: `struct slots` is counted, and its way back to the child is cut (fd -1) when the
- * connection ends. Bytes: the slots as MEM_FRAMES; the child's anonymous memory, read from /proc every second, as MEM_DECODER.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Slots live as long as frames of them are held: `struct slots` is counted, and its way back to the child is cut (fd
+ * -1) when the connection ends. Bytes: the slots as MEM_FRAMES; the child's anonymous memory, read from /proc every
+ * second, as MEM_DECODER. SPDX-License-Identifier: Apache-2.0 */
 #include "video/wire.h"
 
 #include <errno.h>
@@ -282,12 +282,18 @@ static err remote_open(const struct video_env *env, void **ret)
     struct video_wire m = {.magic = VIDEO_WIRE_MAGIC,
                            .type = WIRE_OPEN,
                            .need = atomic_load(&env->c->need),
-                           .open = {.pace = o->pace, .loop = o->loop, .transport = o->transport, .timeout_ms = o->timeout_ms,
-                                    .stall_ms = o->stall_ms, .hint_w = o->hint_w, .hint_h = o->hint_h,
+                           .open = {.pace = o->pace,
+                                    .loop = o->loop,
+                                    .transport = o->transport,
+                                    .timeout_ms = o->timeout_ms,
+                                    .stall_ms = o->stall_ms,
+                                    .hint_w = o->hint_w,
+                                    .hint_h = o->hint_h,
                                     .max_fps = o->max_fps}};
     r->need = m.need;
     snprintf(m.text, sizeof m.text, "%s", o->url);
-    if (!e && send(r->fd, &m, sizeof m, MSG_NOSIGNAL) != sizeof m) e = err_set(ERR_IO, "the decoder process died at once");
+    if (!e && send(r->fd, &m, sizeof m, MSG_NOSIGNAL) != sizeof m)
+        e = err_set(ERR_IO, "the decoder process died at once");
     while (!e && !r->info.child_pid) {
         e = receive(r, &m);
         if (e == ERR_AGAIN) {

@@ -1,6 +1,6 @@
-/* Inside the room: one connection, from opening to its first error. `source.c` is the thing itself; `remote.c` is the same thing
- * in a child process. `camera.c` drives either through this table and owns everything that outlives a connection.
- * SPDX-License-Identifier: Apache-2.0 */
+/* Inside the room: one connection, from opening to its first error. `source.c` is the thing itself; `remote.c` is the
+ * same thing in a child process. `camera.c` drives either through this table and owns everything that outlives a
+ * connection. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include <stdatomic.h>
@@ -33,8 +33,8 @@ struct video_info {
 
 struct video_session_ops {
     err (*open)(const struct video_env *env, void **ret);
-    /* The next wanted frame, seq not set. ERR_CLOSED: end of file. ERR_CANCELLED: tick said stop. ERR_UNSUPPORTED: no waiting
-     * can mend it. Anything else: this connection is over. */
+    /* The next wanted frame, seq not set. ERR_CLOSED: end of file. ERR_CANCELLED: tick said stop. ERR_UNSUPPORTED: no
+     * waiting can mend it. Anything else: this connection is over. */
     err (*next)(void *session, struct video_frame **ret);
     void (*info)(const void *session, struct video_info *ret);
     void (*close)(void **session);
@@ -45,7 +45,8 @@ extern const struct video_session_ops video_source_ops, video_remote_ops;
 void video_url_redact(const char *url, char *buf, size_t size);
 
 enum video_kind { VIDEO_FILE, VIDEO_IMAGES, VIDEO_RTSP, VIDEO_HTTP, VIDEO_V4L2 };
-/* What a URL is, and the path or URL to hand on (a pointer into `url`). ERR_UNSUPPORTED for other schemes. Looks at the disk. */
+/* What a URL is, and the path or URL to hand on (a pointer into `url`). ERR_UNSUPPORTED for other schemes. Looks at
+ * the disk. */
 err video_url_kind(const char *url, enum video_kind *ret, const char **ret_path);
 /* Waits until the host of `url` has an address; interruptible, which getaddrinfo is not. */
 err video_url_resolve(const char *url, int timeout_ms, bool (*tick)(void *), void *user);

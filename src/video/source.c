@@ -1,16 +1,17 @@
 /* One connection: a URL into decoded frames, with FFmpeg, in the calling thread.
  *
- * Everything that could take for ever has a deadline (FFmpeg's interrupt callback asks us many times a second), and everything
- * that could grow has a bound: the bytes read before the next packet (a lying Content-Length), the streams, the probe,
- * the picture's sides. Pictures are decoded straight into the camera's pool (get_buffer2), so they are counted and may be refused:
- * then the picture is lost and counted, and decoding goes on.
+ * Everything that could take for ever has a deadline (FFmpeg's interrupt callback asks us many times a second), and
+ * everything that could grow has a bound: the bytes read before the next packet (a lying Content-Length), the
+ * streams, the probe, the picture's sides. Pictures are decoded straight into the camera's pool (get_buffer2), so
+ * they are counted and may be refused: then the picture is lost and counted, and decoding goes on.
  *
- * What FFmpeg allocates for itself cannot be counted where it happens; it is charged as MEM_DECODER by `decoder_bytes`, a bound over
- * what was measured (see source_test.c, which measures again). It is charged before the codec is opened, so that a camera that cannot fit
- * is refused rather than killed.
+ * What FFmpeg allocates for itself cannot be counted where it happens; it is charged as MEM_DECODER by
+ * `video_decoder_bytes`, a bound over what was measured (see encode_test.c, which measures again). It is charged before the
+ * codec is opened, so that a camera that cannot fit is refused rather than killed.
  *
- * Pictures are decoded in order even when few are wanted, because the wanted ones refer to the others; but where every picture stands alone
- * (MJPEG, PNG) the unwanted are not decoded, and where few are wanted those that no other refers to are not.
+ * Pictures are decoded in order even when few are wanted, because the wanted ones refer to the others; but where
+ * every picture stands alone (MJPEG, PNG) the unwanted are not decoded, and where few are wanted those that no other
+ * refers to are not.
  *
  * Unspecified colour is BT.601, as FFmpeg and OpenCV take it. SPDX-License-Identifier: Apache-2.0 */
 #include "video/source.h"
@@ -68,12 +69,14 @@ static err av_fail(struct video_source *s, int r, const char *doing)
     return err_set(code, "%s: %s: %s", url, doing, av_text(r, t));
 }
 
-/* libavdevice costs 15 MB of memory once loaded, so it is not linked: only the first V4L2 camera brings it in, for good. */
+/* libavdevice costs 15 MB of memory once loaded, so it is not linked: only the first V4L2 camera brings it in, for
+ * good. */
 static err load_v4l2(const AVInputFormat **ret)
 {
     void *lib = dlopen("libavdevice.so." AV_STRINGIFY(59), RTLD_NOW | RTLD_LOCAL);
     void (*reg)(void) = lib ? (void (*)(void))(uintptr_t)dlsym(lib, "avdevice_register_all") : NULL;
-    if (!reg) return err_set(ERR_UNSUPPORTED, "a V4L2 camera needs libavdevice (package libavdevice59): %s", dlerror());
+    if (!reg)
+        return err_set(ERR_UNSUPPORTED, "a V4L2 camera needs libavdevice (package libavdevice59): %s", dlerror());
     reg();
     *ret = av_find_input_format("video4linux2");
     return *ret ? ERR_OK : err_set(ERR_UNSUPPORTED, "this libavdevice has no V4L2");
@@ -131,13 +134,15 @@ static err find_streams(struct video_source *s)
     video_url_redact(s->env->o->url, url, sizeof url);
     if (s->stream < 0 || !codec)
         return err_set(ERR_FORMAT, "%s: %s", url,
-                       s->stream == AVERROR_DECODER_NOT_FOUND ? "FFmpeg has no decoder for its video" : "no video in it");
+                       s->stream == AVERROR_DECODER_NOT_FOUND ? "FFmpeg has no decoder for its video"
+                                                              : "no video in it");
     for (unsigned i = 0; i < s->fmt->nb_streams; i++)
         if ((int)i != s->stream) s->fmt->streams[i]->discard = AVDISCARD_ALL;
     AVStream *st = s->fmt->streams[s->stream];
     AVRational fps = st->avg_frame_rate.num > 0 ? st->avg_frame_rate : st->r_frame_rate;
     s->fps = fps.num > 0 && fps.den > 0 ? av_q2d(fps) : 0;
-    if (s->fps > 1000) s->fps = 0; /* a clock, not a rate */
+    s->wallclock = s->live && strstr(s->fmt->iformat->name, "jpeg");
+    if (s->fps > 1000 || s->wallclock) s->fps = 0; /* a clock, or FFmpeg's guess, not a rate */
     return video_source_codec(s, st->codecpar->codec_id, st->codecpar, st->time_base);
 }
 
@@ -273,8 +278,8 @@ static int read_image(struct video_source *s, err *ret)
     return 0;
 }
 
-/* Reads the next packet of our stream into s->packet: ERR_OK, ERR_AGAIN (none this time), ERR_CLOSED (end), or the end of the
- * connection. */
+/* Reads the next packet of our stream into s->packet: ERR_OK, ERR_AGAIN (none this time), ERR_CLOSED (end), or the
+ * end of the connection. */
 static err read_packet(struct video_source *s)
 {
     err e = ERR_OK;

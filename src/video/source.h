@@ -11,7 +11,8 @@
 struct video_source {
     const struct video_env *env;
     enum video_kind kind;
-    bool live; /* a network or device: its own pace, no end */
+    bool live;      /* a network or device: its own pace, no end */
+    bool wallclock; /* the stream has no times of its own (JPEGs one after another): the time of arrival counts */
     double fps;
     char doing[32];
 
@@ -41,8 +42,8 @@ struct video_source {
     double next_wanted;
 };
 
-/* A bound on what FFmpeg allocates for a decoder and demuxer of this picture size that holds so many pictures, which are not
- * included. */
+/* A bound on what FFmpeg allocates for a decoder and demuxer of this picture size that holds so many pictures, which
+ * are not included. */
 uint64_t video_decoder_bytes(int w, int h, int pictures);
 /* Charges (again) for this size and the pictures that are out now; ERR_NOMEM leaves the old charge. */
 err video_source_charge(struct video_source *s, int w, int h);

@@ -21,7 +21,8 @@ static inline int clip_grey(int i)
 static inline void clip_paint(uint8_t *rgb, int w, int h, int i)
 {
     memset(rgb, clip_grey(i), (size_t)w * (size_t)h * 3);
-    for (int y = h / 4; y < h / 2; y++) memset(rgb + ((size_t)y * (size_t)w + (size_t)(i * 3 % (w / 2))) * 3, 250, 3 * (size_t)(w / 4));
+    for (int y = h / 4; y < h / 2; y++)
+        memset(rgb + ((size_t)y * (size_t)w + (size_t)(i * 3 % (w / 2))) * 3, 250, 3 * (size_t)(w / 4));
 }
 
 static inline err clip_make(const char *path, int w, int h, int frames, double fps, int b_frames, bool mpeg4)

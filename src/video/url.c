@@ -1,8 +1,9 @@
 /* What a camera's URL means; hiding its password; finding its host without hanging; listing images.
  *
- * getaddrinfo cannot be interrupted and may take half a minute when the name server is dead, but a camera must close within a
- * second. So a detached thread that owns nothing but its own little struct resolves first, and is left behind when we
- * are told to stop; FFmpeg asks again when the answer is known to come at once. SPDX-License-Identifier: Apache-2.0 */
+ * getaddrinfo cannot be interrupted and may take half a minute when the name server is dead, but a camera must close
+ * within a second. So a detached thread that owns nothing but its own little struct resolves first, and is left
+ * behind when we are told to stop; FFmpeg asks again when the answer is known to come at once.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "video/session.h"
 
 #include <dirent.h>
@@ -18,8 +19,8 @@
 
 enum { MAX_IMAGES = 1000000, RESOLVER_STACK = 256 << 10 };
 
-/* Where the authority ("user:pw@host:port") of a URL begins and ends; false if there is none. The last '@' before the path
- * ends the password, because passwords with an unescaped '@' exist. */
+/* Where the authority ("user:pw@host:port") of a URL begins and ends; false if there is none. The last '@' before the
+ * path ends the password, because passwords with an unescaped '@' exist. */
 static bool authority(const char *url, const char **start, const char **host, const char **end)
 {
     const char *p = strstr(url, "://");
@@ -58,8 +59,9 @@ err video_url_kind(const char *url, enum video_kind *ret, const char **ret_path)
     else if (str_starts(url, "file:"))
         *ret_path = url + 5;
     else if (strstr(url, "://"))
-        return err_set(ERR_UNSUPPORTED,
-                       "a camera's url begins with rtsp://, rtsps://, http://, https://, v4l2: or is a file or folder");
+        return err_set(
+            ERR_UNSUPPORTED,
+            "a camera's url begins with rtsp://, rtsps://, http://, https://, v4l2: or is a file or folder");
     struct stat st;
     if (str_starts(*ret_path, "/dev/video")) return *ret = VIDEO_V4L2, ERR_OK;
     bool dir = stat(*ret_path, &st) == 0 && S_ISDIR(st.st_mode);
@@ -114,7 +116,8 @@ static bool lookup_wait(struct lookup *l, int timeout_ms, bool (*tick)(void *), 
         if (!l->done && (stop || late)) {
             l->left = true;
             *ret = stop ? err_set(ERR_CANCELLED, "stopped")
-                        : err_set(ERR_TIMEOUT, "no answer from the name server for '%s' within %d ms", l->host, timeout_ms);
+                        : err_set(ERR_TIMEOUT, "no answer from the name server for '%s' within %d ms", l->host,
+                                  timeout_ms);
         }
     }
     bool left = l->left;

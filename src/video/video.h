@@ -25,8 +25,8 @@
 #include "base/err.h"
 #include "mem/mem.h"
 
-/* Live: a file plays at its own speed, as a camera would; frames that nobody takes are dropped. Max: the decoder waits
- * until the frame was taken, so none is dropped (files, for evaluation; a network stream is always live). */
+/* Live: a file plays at its own speed, as a camera would; frames that nobody takes are dropped. Max: the decoder
+ * waits until the frame was taken, so none is dropped (files, for evaluation; a network stream is always live). */
 enum video_pace { VIDEO_PACE_LIVE, VIDEO_PACE_MAX };
 enum video_decode { VIDEO_DECODE_THREAD, VIDEO_DECODE_PROCESS };
 enum video_transport { VIDEO_TCP, VIDEO_UDP };
@@ -40,14 +40,15 @@ struct video_options {
     enum video_transport transport; /* RTSP only */
     int timeout_ms;                 /* connecting, or without a byte: give up and reconnect */
     int stall_ms;                   /* without a frame: STALLED */
-    double max_fps;                 /* frames above this rate are not published; 0: all. Images: their rate (else 5) */
+    double max_fps; /* frames above this rate are not published; 0: all. Images: their rate (else 5) */
     int hint_w, hint_h;             /* V4L2: the size to ask for; 0: the device's own */
 };
 #define VIDEO_OPTIONS_DEFAULT {.timeout_ms = 10000, .stall_ms = 3000}
 
 enum { VIDEO_MAX_SIDE = 8192 }; /* larger pictures are refused */
 
-/* How planes hold pixels. Anything else that a decoder gives (10 bits, palettes, alpha) is converted to I420 or RGB24. */
+/* How planes hold pixels. Anything else that a decoder gives (10 bits, palettes, alpha) is converted to I420 or
+ * RGB24. */
 enum video_format {
     VIDEO_I420, /* planes Y, U, V; U and V half as wide and high (rounded up) */
     VIDEO_I422, /* U and V half as wide */
@@ -58,8 +59,8 @@ enum video_format {
 };
 enum video_matrix { VIDEO_BT601, VIDEO_BT709, VIDEO_BT2020 };
 
-/* Read-only and shared; alive until the last unref, which may come after the camera was closed (but must come before the
- * budget is freed). A camera in its own process has 3 frames in all: hold them briefly. */
+/* Read-only and shared; alive until the last unref, which may come after the camera was closed (but must come before
+ * the budget is freed). A camera in its own process has 3 frames in all: hold them briefly. */
 struct video_frame {
     enum video_format format;
     int width, height; /* pixels */
@@ -81,7 +82,8 @@ err video_frame_new(struct mem_budget *b, const char *name, enum video_format fo
 
 struct video_camera;
 
-/* Called from the camera's thread when there is a new frame or a new state; must only unblock somebody. May be NULL. */
+/* Called from the camera's thread when there is a new frame or a new state; must only unblock somebody. May be NULL.
+ */
 typedef void video_wakeup_fn(void *user);
 
 /* Starts the camera's thread and returns; ERR_USAGE for options that cannot be meant. Strings are copied. */
@@ -90,12 +92,13 @@ err video_camera_open(const struct video_options *o, struct mem_budget *b, video
 /* Stops, joins, frees. No wakeup comes afterwards. Accepts a pointer to NULL. */
 void video_camera_close(struct video_camera **cam);
 
-/* The newest frame that nobody has taken yet: ERR_OK and a reference; ERR_AGAIN: none since last time; ERR_CLOSED: ENDED
- * or FAILED, and the last frame was taken. The slot is emptied: one taker per camera, who fans out with ref. */
+/* The newest frame that nobody has taken yet: ERR_OK and a reference; ERR_AGAIN: none since last time; ERR_CLOSED:
+ * ENDED or FAILED, and the last frame was taken. The slot is emptied: one taker per camera, who fans out with ref. */
 err video_camera_latest(struct video_camera *cam, struct video_frame **ret);
 
 /* How many frames a second are wanted by all queries together; < 0 (at first): all; 0: none for now. Frames that are
- * not wanted are not published, and where the codec allows it not even decoded. */
+ * not wanted are not published, and where the codec allows it not even decoded. A file at pace max goes on
+ * regardless. */
 void video_camera_set_need(struct video_camera *cam, double fps);
 
 enum video_state {
@@ -118,7 +121,7 @@ struct video_stats {
     double stream_fps;           /* what the stream says of itself; 0: nothing */
     uint64_t decoded, published; /* frames */
     uint64_t dropped;            /* published, but replaced before anybody took them */
-    uint64_t skipped;            /* not published because nobody needs that many */
+    uint64_t skipped;            /* not published: nobody needs that many, or a child's 3 slots were all held */
     uint64_t corrupt;            /* packets or frames with errors: not published */
     uint64_t no_memory;          /* frames lost because the budget refused a buffer */
     uint64_t reconnects, bytes;  /* since open */
@@ -128,7 +131,7 @@ struct video_stats {
 };
 void video_camera_stats(struct video_camera *cam, struct video_stats *ret);
 
-/* The program's hidden first argument of a decoding child, and its main function: argv[1] equal to this must be handed
- * over before anything else is done. Returns the exit status. */
+/* The program's hidden first argument of a decoding child, and its main function: argv[1] equal to this must be
+ * handed over before anything else is done. Returns the exit status. */
 #define VIDEO_DECODE_ARG "__decode"
 int video_decode_main(int argc, char **argv);

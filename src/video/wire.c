@@ -33,8 +33,9 @@ err video_wire_check(const void *packet, size_t n, const struct video_wire_state
     switch (m.type) {
     case WIRE_BEAT: return ERR_OK;
     case WIRE_INFO:
-        return isfinite(m.fps) && m.fps >= 0 && m.fps <= 1000 ? ERR_OK
-                                                              : err_set(ERR_CORRUPT, "the decoder sent an impossible rate");
+        return isfinite(m.fps) && m.fps >= 0 && m.fps <= 1000
+                   ? ERR_OK
+                   : err_set(ERR_CORRUPT, "the decoder sent an impossible rate");
     case WIRE_WANT:
         video_layout(VIDEO_I444, VIDEO_MAX_SIDE, VIDEO_MAX_SIDE, &biggest);
         return m.bytes > 0 && m.bytes <= biggest.bytes

@@ -1,5 +1,5 @@
-/* Inside the room: what a camera and its decoding child say to each other, in packets of one size over a socket pair. What comes from
- * the child is foreign: it decodes what strangers send. SPDX-License-Identifier: Apache-2.0 */
+/* Inside the room: what a camera and its decoding child say to each other, in packets of one size over a socket pair.
+ * What comes from the child is foreign: it decodes what strangers send. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "video/session.h"
@@ -20,7 +20,8 @@ enum video_wire_type {
 
 struct video_wire {
     uint32_t magic, type;
-    uint64_t pictures, decoded, skipped, corrupt, no_memory, bytes_read; /* from the child, in every packet: since its start */
+    uint64_t pictures, decoded, skipped, corrupt, no_memory,
+        bytes_read; /* from the child, in every packet: since its start */
     uint32_t generation, slot;
     uint64_t bytes;
     int32_t code, file;
