@@ -21,7 +21,7 @@ struct sched_model {
     int max_batch;
     sched_batch_fn *run_batch;
     struct sched_estimate run, load;
-    uint64_t loads, evictions, runs, batched;
+    uint64_t evictions, runs, batched;
 };
 
 struct sched_stream {
@@ -52,6 +52,7 @@ struct sched {
     uint64_t n_decisions;
     int64_t run_ns, load_ns;
     uint64_t reserve;         /* bytes that weights leave free */
+    bool no_prefetch;
 };
 
 /* What to do next: run or drop the oldest item of a stream. */

@@ -12,6 +12,12 @@ static bool in_memory(const struct sched_model *m)
     return weights_state(model_weights(m->model)) == WEIGHTS_RESIDENT;
 }
 
+/* On its way or there: its bytes are in the budget already. */
+static bool has_bytes(const struct sched_model *m)
+{
+    return weights_state(model_weights(m->model)) != WEIGHTS_ON_DISK;
+}
+
 /* The resident model that is needed last and not before `until`; lower priority loses ties. Lock held. */
 static struct sched_model *victim(struct sched *s, const struct sched_model *keep, int64_t now, int64_t until)
 {
@@ -41,11 +47,11 @@ static bool could_fit(struct sched *s, const struct sched_model *m, int64_t now,
 
 static err request(struct sched *s, struct sched_model *m, int64_t now, int64_t until)
 {
-    if (!in_memory(m) && !could_fit(s, m, now, until))
+    if (!has_bytes(m) && !could_fit(s, m, now, until))
         return err_set(ERR_NOMEM, "%s needs %zu bytes for its weights, more than the budget leaves", model_name(m->model),
                        model_weight_bytes(m->model));
     for (;;) {
-        bool tight = !in_memory(m) && mem_budget_used(s->budget) + model_weight_bytes(m->model) + s->reserve > mem_budget_limit(s->budget);
+        bool tight = !has_bytes(m) && mem_budget_used(s->budget) + model_weight_bytes(m->model) + s->reserve > mem_budget_limit(s->budget);
         err e = tight ? err_set(ERR_NOMEM, "%s does not fit now", model_name(m->model)) : model_request(m->model);
         if (e != ERR_NOMEM) {
             if (!e) m->pins++;
@@ -94,7 +100,6 @@ err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded)
     if (!there) {
         int64_t took = sched_clock(s) - begin;
         s->load_ns += took;
-        m->loads++;
         sched_estimate_add(&m->load, took);
     }
     if (e) {
@@ -117,6 +122,6 @@ void sched_prefetch(struct sched *s, const struct sched_model *running, int64_t 
         int64_t at = st->waiting ? sched_deadline(st) - st->o.deadline_ns : sched_next_need(s, m, now);
         if (at < soonest) soonest = at, next = m;
     }
-    if (!next || s->prefetched) return;
+    if (!next || s->prefetched || s->no_prefetch) return;
     if (request(s, next, now, MAX(soonest, now) + 1) == ERR_OK) s->prefetched = next;
 }

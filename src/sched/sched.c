@@ -289,9 +289,13 @@ void sched_model_get_stats(struct sched *s, struct sched_model *m, struct sched_
     *ret = (struct sched_model_stats){
         .resident = weights_state(model_weights(m->model)) == WEIGHTS_RESIDENT,
         .pinned = m->pinned, .impossible = m->impossible, .run_ns = sched_estimate_ns(&m->run),
-        .load_ns = sched_estimate_ns(&m->load), .loads = m->loads, .evictions = m->evictions, .runs = m->runs,
+        .load_ns = sched_estimate_ns(&m->load), .evictions = m->evictions, .runs = m->runs,
         .batched = m->batched, .weight_bytes = model_weight_bytes(m->model)};
     pthread_mutex_unlock(&s->lock);
+    uint64_t bytes;
+    int64_t ns;
+    weights_counts(model_weights(m->model), &ret->loads, &bytes, &ns);
+    if (!ret->load_ns && ret->loads) ret->load_ns = ns / (int64_t)ret->loads;
 }
 
 /* ---- streams */
@@ -393,6 +397,17 @@ int sched_decisions(struct sched *s, const char *part, struct sched_decision *re
     }
     pthread_mutex_unlock(&s->lock);
     return n;
+}
+
+void sched_set_prefetch(struct sched *s, bool on)
+{
+    pthread_mutex_lock(&s->lock);
+    s->no_prefetch = !on;
+    if (!on && s->prefetched) {
+        model_wait(s->prefetched->model);
+        sched_forget_prefetch(s);
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 void sched_set_reserve(struct sched *s, uint64_t bytes)

@@ -119,6 +119,8 @@ void sched_stream_get_stats(struct sched *s, struct sched_stream *st, struct sch
 
 /* The last decisions about streams whose name contains `part`, newest first; returns how many were written. */
 int sched_decisions(struct sched *s, const char *part, struct sched_decision *ret, int max);
+/* On by default: read the next model's weights while one runs. It hides the read, and may read more often. */
+void sched_set_prefetch(struct sched *s, bool on);
 /* Bytes of the budget that weights leave free from now on, for frames that could not be had; evicts at once what stands in the way. */
 void sched_set_reserve(struct sched *s, uint64_t bytes);
 /* Work asked for in the near future as a share of the executor's time (sum of run_ns / period_ns): over 1 means that frames must be dropped. */
