@@ -507,6 +507,10 @@ def makers():
         if dt in (np.float32, np.float64):
             a, b, d = a / 10, b / 3, d * R.choice([0.1, 0.3, 1.0])
         case("Range", 11, [Const(a, dt), Const(b, dt), Const(d, dt)])
+    for _ in range(30):  # where the limit is a whole number of steps away, the last bit decides
+        d = np.float32(R.choice([0.1, 0.2, 0.3, 0.7]))
+        a = np.float32(R.randint(-30, 30) * 0.1)
+        case("Range", 11, [Const(a, np.float32), Const(a + np.float32(R.randint(0, 40)) * d, np.float32), Const(d, np.float32)])
     for _ in range(16):
         case("Shape", 15, [x(*dims(rank(0, 5)))], start=maybe(R.randint(-6, 6)), end=maybe(R.randint(-6, 6)))
     case("Shape", 7, [x(2, 3)])
