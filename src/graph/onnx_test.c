@@ -520,6 +520,59 @@ static void external_data(void **state)
     free(model);
 }
 
+/* A constant of 2.5 GB, as a hole in a file: read in place, nothing is touched or copied. */
+static void larger_than_two_gigabytes(void **state)
+{
+    (void)state;
+    static const uint64_t size = 2500000000u;
+    struct strbuf front = {0}, rest = {0}, head = {0}, inner = {0}, opset = {0};
+    pb_number(&inner, 1, size);
+    pb_number(&inner, 2, TENSOR_U8);
+    pb_string(&inner, 8, "w");
+    pb_varint(&inner, 9 << 3 | 2);
+    pb_varint(&inner, size);
+    pb_varint(&head, 5 << 3 | 2);
+    pb_varint(&head, inner.len + size);
+    pb_info(&rest, 11, "x");
+    pb_node(&rest, "Relu", "x", "y", NULL);
+    pb_info(&rest, 12, "y");
+    pb_info(&rest, 12, "w");
+    pb_number(&front, 1, 8);
+    pb_number(&opset, 2, 13);
+    pb_message(&front, 8, &opset);
+    pb_varint(&front, 7 << 3 | 2);
+    pb_varint(&front, head.len + inner.len + size + rest.len);
+    strbuf_addn(&front, head.s, head.len);
+    strbuf_addn(&front, inner.s, inner.len);
+    char path[] = "/tmp/brim-onnx-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    bool written = pwrite(fd, front.s, front.len, 0) == (ssize_t)front.len &&
+                   pwrite(fd, rest.s, rest.len, (off_t)(front.len + size)) == (ssize_t)rest.len;
+    struct testing t;
+    testing_init(&t, 1 << 20);
+    struct graph *g = NULL;
+    err e = written ? graph_load(path, t.payer, &g) : ERR_OK;
+    unlink(path);
+    close(fd);
+    if (written) {
+        if (e) fail_msg("%s", err_text());
+        assert_int_equal(g->values[g->outputs[1]].constant_bytes, size);
+        assert_int_equal(((const char *)g->values[g->outputs[1]].constant)[size - 1], 0);
+        assert_int_equal(graph_decoded_bytes(g), 0);
+    }
+    graph_free(&g);
+    testing_done(&t);
+    strbuf_done(&front);
+    strbuf_done(&head);
+    strbuf_done(&inner);
+    strbuf_done(&rest);
+    if (!written) {
+        print_message("# skipped: no sparse files of 2.5 GB here\n");
+        skip();
+    }
+}
+
 /* ---- subgraphs */
 
 /* If(c) { then: Exp(x) of the graph around; else: Tanh(x) }, `depth` deep. */
@@ -600,7 +653,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back), cmocka_unit_test(cut_anywhere), cmocka_unit_test(changed_anywhere),
         cmocka_unit_test(every_allocation_may_fail), cmocka_unit_test(bad_graphs), cmocka_unit_test(wrong_order_is_sorted),
-        cmocka_unit_test(every_form_of_a_tensor), cmocka_unit_test(lying_tensors), cmocka_unit_test(external_data),
+        cmocka_unit_test(every_form_of_a_tensor), cmocka_unit_test(lying_tensors), cmocka_unit_test(external_data), cmocka_unit_test(larger_than_two_gigabytes),
         cmocka_unit_test(decided_branches_are_inlined),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,8 +10,6 @@
 #include <string.h>
 #include <cmocka.h>
 
-static int n_files;
-
 /* Numbers are compared only where plain C is quick. */
 static const int64_t MOST_FLOPS = 400 * 1000 * 1000;
 
@@ -52,23 +50,24 @@ static void one(const char *path, const char *shown)
     free(after);
     graph_free(&s);
     testing_done(&t);
-    n_files++;
 }
 
-static void walk(const char *dir, size_t skip)
+static int walk(const char *dir, size_t skip)
 {
+    int files = 0;
     struct dirent **list = NULL;
     int n = scandir(dir, &list, NULL, alphasort);
     for (int i = 0; i < n; i++) {
         char *path = xasprintf("%s/%s", dir, list[i]->d_name);
         if (str_ends(path, ".onnx"))
-            one(path, path + skip);
+            one(path, path + skip), files++;
         else if (list[i]->d_name[0] != '.')
-            walk(path, skip);
+            files += walk(path, skip);
         free(path);
         free(list[i]);
     }
     free(list);
+    return files;
 }
 
 static void every_model(void **state)
@@ -76,7 +75,7 @@ static void every_model(void **state)
     (void)state;
     const char *data = getenv("BRIM_DATA"), *source = getenv("BRIM_SOURCE");
     char *dir = data ? xasprintf("%s/models", data) : xasprintf("%s/../shared/data/models", source ? source : ".");
-    walk(dir, strlen(dir) + 1);
+    int n_files = walk(dir, strlen(dir) + 1);
     free(dir);
     if (!n_files) {
         print_message("# skipped: no models under $BRIM_DATA\n");

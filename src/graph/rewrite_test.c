@@ -37,19 +37,18 @@ static void check_(struct graph *g, size_t nodes, int posts, const char *file, i
         graph_free(&g);                                 \
     } while (0)
 
-static struct testing T;
-
 static int setup(void **state)
 {
-    (void)state;
-    testing_init(&T, UINT64_MAX);
+    struct testing *t = xnew(struct testing);
+    testing_init(t, UINT64_MAX);
+    *state = t;
     return 0;
 }
 
 static int teardown(void **state)
 {
-    (void)state;
-    testing_done(&T);
+    testing_done(*state);
+    free(*state);
     return 0;
 }
 
@@ -74,27 +73,27 @@ static int batch_norm(struct graph *g, int x, int64_t c)
     return y;
 }
 
-static struct graph *start(int *ret_x)
+static struct graph *start(struct testing *t, int *ret_x)
 {
-    struct graph *g = graph_new("m", 13, T.payer);
+    struct graph *g = graph_new("m", 13, t->payer);
     *ret_x = testing_input(g, "x", DIMS(2, 4, 6, 5));
     return g;
 }
 
 static void norm_into_conv(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     int x;
-    struct graph *g = start(&x);
+    struct graph *g = start(t, &x);
     CHECK(g, batch_norm(g, conv(g, x, 4, 6, 3, 1), 6), 1, 0);
-    g = start(&x);
+    g = start(t, &x);
     CHECK(g, batch_norm(g, conv(g, x, 4, 8, 3, 4), 8), 1, 0); /* depthwise */
-    g = start(&x);
+    g = start(t, &x);
     int y = testing_node(g, OP_CONV_TRANSPOSE, x, testing_floats(g, 9, DIMS(4, 3, 2, 2)), testing_floats(g, 3, DIMS(6)));
     graph_set_int(testing_last(g), "group", 2);
     graph_set_ints(testing_last(g), "strides", (int64_t[]){2, 2}, 2);
     CHECK(g, batch_norm(g, y, 6), 1, 0);
-    g = start(&x); /* the result of the convolution is an output as well: Mul and Add */
+    g = start(t, &x); /* the result of the convolution is an output as well: Mul and Add */
     y = conv(g, x, 4, 6, 3, 1);
     int z = batch_norm(g, y, 6);
     graph_add_output(g, z);
@@ -103,9 +102,9 @@ static void norm_into_conv(void **state)
 
 static void norm_into_gemm(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     for (int trans = 0; trans < 2; trans++) {
-        struct graph *g = graph_new("m", 13, T.payer);
+        struct graph *g = graph_new("m", 13, t->payer);
         int x = testing_input(g, "x", DIMS(3, 7));
         int w = trans ? testing_floats(g, 5, DIMS(6, 7)) : testing_floats(g, 5, DIMS(7, 6));
         int y = testing_node(g, OP_GEMM, x, w, testing_floats(g, 6, DIMS(1, 6)));
@@ -118,31 +117,31 @@ static void norm_into_gemm(void **state)
 
 static void norm_elsewhere(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     int x;
-    struct graph *g = start(&x); /* before a convolution without padding */
+    struct graph *g = start(t, &x); /* before a convolution without padding */
     CHECK(g, conv(g, batch_norm(g, x, 4), 4, 6, 1, 2), 1, 0);
-    g = start(&x); /* padding would let the shift in at the border */
+    g = start(t, &x); /* padding would let the shift in at the border */
     CHECK(g, conv(g, batch_norm(g, x, 4), 4, 6, 3, 1), 3, 0);
-    g = start(&x); /* alone: Mul, Add */
+    g = start(t, &x); /* alone: Mul, Add */
     CHECK(g, testing_node(g, OP_RELU, batch_norm(g, x, 4), -1, -1), 3, 0);
-    g = start(&x); /* a scale alone passes through padding */
+    g = start(t, &x); /* a scale alone passes through padding */
     CHECK(g, conv(g, testing_node(g, OP_MUL, x, testing_floats(g, 4, DIMS(4, 1, 1)), -1), 4, 6, 3, 1), 1, 0);
 }
 
 static void constants_after_linear(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     static const enum op_kind kinds[] = {OP_MUL, OP_ADD, OP_SUB, OP_DIV};
     int x;
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
-        struct graph *g = start(&x);
+        struct graph *g = start(t, &x);
         CHECK(g, testing_node(g, kinds[i], conv(g, x, 4, 6, 3, 1), testing_floats(g, 8, DIMS(1, 6, 1, 1)), -1), 1, 0);
-        g = start(&x); /* constant first */
+        g = start(t, &x); /* constant first */
         CHECK(g, testing_node(g, kinds[i], testing_number(g, 1.5f), conv(g, x, 4, 6, 3, 1), -1), kinds[i] == OP_DIV ? 2 : 1, 0);
-        g = start(&x); /* per column of the picture: not a channel */
+        g = start(t, &x); /* per column of the picture: not a channel */
         CHECK(g, testing_node(g, kinds[i], conv(g, x, 4, 6, 3, 1), testing_floats(g, 8, DIMS(5)), -1), 2, 0);
-        g = graph_new("m", 13, T.payer);
+        g = graph_new("m", 13, t->payer);
         x = testing_input(g, "x", DIMS(3, 7));
         int y = testing_node(g, OP_MATMUL, x, testing_floats(g, 5, DIMS(7, 6)), -1);
         CHECK(g, testing_node(g, kinds[i], y, testing_floats(g, 6, DIMS(6)), -1), kinds[i] == OP_SUB ? 2 : 1, 0);
@@ -151,11 +150,11 @@ static void constants_after_linear(void **state)
 
 static void constants_meet(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     static const enum op_kind kinds[] = {OP_ADD, OP_SUB, OP_MUL, OP_DIV};
     for (int i = 0; i < 16; i++) {
         int x;
-        struct graph *g = start(&x);
+        struct graph *g = start(t, &x);
         int y = testing_node(g, kinds[i / 4], x, testing_floats(g, 3, DIMS(4, 1, 1)), -1);
         y = testing_node(g, kinds[i % 4], y, testing_number(g, 0.75f), -1);
         CHECK(g, y, i / 8 == i % 4 / 2 ? 1 : 2, 0);
@@ -177,17 +176,17 @@ static int pool(struct graph *g, enum op_kind kind, int x)
 
 static void pads(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     int x;
-    struct graph *g = start(&x);
+    struct graph *g = start(t, &x);
     CHECK(g, conv(g, pad(g, x, 0), 4, 6, 3, 1), 1, 0);
-    g = start(&x);
+    g = start(t, &x);
     CHECK(g, conv(g, pad(g, x, 1), 4, 6, 3, 1), 2, 0);
-    g = start(&x);
+    g = start(t, &x);
     CHECK(g, pool(g, OP_AVERAGE_POOL, pad(g, x, 0)), 1, 0);
-    g = start(&x);
+    g = start(t, &x);
     CHECK(g, pool(g, OP_MAX_POOL, pad(g, x, 0)), 2, 0); /* 0 may be the largest there */
-    g = start(&x);
+    g = start(t, &x);
     CHECK(g, pool(g, OP_MAX_POOL, pad(g, testing_node(g, OP_RELU, x, -1, -1), 0)), 2, 0);
 }
 
@@ -200,22 +199,22 @@ static int transpose(struct graph *g, int x, const int64_t *perm)
 
 static void moves(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     static const int64_t to_last[] = {0, 2, 3, 1}, to_first[] = {0, 3, 1, 2}, swap[] = {1, 0, 2, 3};
     int x;
-    struct graph *g = start(&x);
+    struct graph *g = start(t, &x);
     CHECK(g, testing_node(g, OP_RELU, transpose(g, transpose(g, x, to_last), to_first), -1, -1), 1, 0);
-    g = start(&x);
+    g = start(t, &x);
     CHECK(g, transpose(g, transpose(g, x, to_last), swap), 1, 0);
-    g = start(&x); /* the end of a chain that cancels is an output: one is left */
+    g = start(t, &x); /* the end of a chain that cancels is an output: one is left */
     CHECK(g, transpose(g, transpose(g, x, to_last), to_first), 1, 0);
-    g = start(&x);
+    g = start(t, &x);
     int y = testing_node(g, OP_RESHAPE, x, testing_ints(g, 2, (int64_t[]){8, -1}), -1);
     y = testing_node(g, OP_UNSQUEEZE, y, testing_ints(g, 1, (int64_t[]){1}), -1);
     y = testing_node(g, OP_FLATTEN, y, -1, -1);
     y = testing_node(g, OP_RESHAPE, y, testing_ints(g, 3, (int64_t[]){2, 4, 30}), -1);
     CHECK(g, testing_node(g, OP_RELU, y, -1, -1), 2, 0);
-    g = start(&x); /* there and back */
+    g = start(t, &x); /* there and back */
     y = testing_node(g, OP_UNSQUEEZE, x, testing_ints(g, 1, (int64_t[]){1}), -1);
     y = testing_node(g, OP_SQUEEZE, y, testing_ints(g, 1, (int64_t[]){1}), -1);
     CHECK(g, testing_node(g, OP_RELU, y, -1, -1), 1, 0);
@@ -228,15 +227,15 @@ static int clip06(struct graph *g, int x)
 
 static void patterns(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     int x;
-    struct graph *g = start(&x);
+    struct graph *g = start(t, &x);
     CHECK(g, testing_node(g, OP_MUL, x, testing_node(g, OP_SIGMOID, x, -1, -1), -1), 1, 0);
-    g = start(&x);
+    g = start(t, &x);
     int y = conv(g, x, 4, 6, 3, 1);
     CHECK(g, testing_node(g, OP_MUL, testing_node(g, OP_SIGMOID, y, -1, -1), y, -1), 1, 1);
     for (int form = 0; form < 4; form++) { /* x clip(x + 3, 0, 6) / 6, divided before or after, by Div or Mul */
-        g = start(&x);
+        g = start(t, &x);
         y = testing_node(g, OP_MUL, x, testing_number(g, 4), -1);
         int c = clip06(g, testing_node(g, OP_ADD, y, testing_number(g, 3), -1)), six = testing_number(g, form & 1 ? 6 : 1.0f / 6);
         enum op_kind kind = form & 1 ? OP_DIV : OP_MUL;
@@ -244,61 +243,61 @@ static void patterns(void **state)
                      : testing_node(g, kind, testing_node(g, OP_MUL, y, c, -1), six, -1);
         CHECK(g, y, 2, 0);
     }
-    g = start(&x);
+    g = start(t, &x);
     y = testing_node(g, OP_HARD_SIGMOID, x, -1, -1);
     graph_set_float(testing_last(g), "alpha", 1.0f / 6);
     CHECK(g, testing_node(g, OP_MUL, x, y, -1), 1, 0);
-    g = start(&x);
+    g = start(t, &x);
     y = testing_node(g, OP_HARD_SIGMOID, x, -1, -1); /* alpha 0.2 is no hard swish */
     CHECK(g, testing_node(g, OP_MUL, x, y, -1), 2, 0);
-    g = start(&x);
+    g = start(t, &x);
     y = testing_node(g, OP_MAX, x, testing_number(g, -0.5f), -1);
     CHECK(g, testing_node(g, OP_MIN, y, testing_number(g, 0.25f), -1), 1, 0);
-    g = start(&x);
+    g = start(t, &x);
     y = testing_node(g, OP_MIN, x, testing_number(g, 0.25f), -1);
     CHECK(g, testing_node(g, OP_MAX, y, testing_number(g, -0.5f), -1), 1, 0);
-    g = start(&x);
+    g = start(t, &x);
     y = testing_node(g, OP_RELU, conv(g, x, 4, 6, 3, 1), -1, -1);
     CHECK(g, testing_node(g, OP_MIN, y, testing_number(g, 0.3f), -1), 1, 1);
 }
 
 static void activations(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     static const enum op_kind kinds[] = {OP_RELU, OP_LEAKY_RELU, OP_SIGMOID, OP_HARD_SIGMOID, OP_HARD_SWISH, OP_TANH, OP_ELU};
     int x;
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
-        struct graph *g = start(&x);
+        struct graph *g = start(t, &x);
         g->opset = 14;
         CHECK(g, testing_node(g, kinds[i], conv(g, x, 4, 6, 3, 1), -1, -1), 1, 1);
     }
-    struct graph *g = start(&x);
+    struct graph *g = start(t, &x);
     CHECK(g, clip06(g, conv(g, x, 4, 6, 3, 1)), 1, 1);
-    g = start(&x); /* two readers: nothing is fused */
+    g = start(t, &x); /* two readers: nothing is fused */
     int y = conv(g, x, 4, 6, 3, 1);
     CHECK(g, testing_node(g, OP_ADD, testing_node(g, OP_RELU, y, -1, -1), testing_node(g, OP_TANH, y, -1, -1), -1), 4, 0);
 }
 
 static void residuals(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     int x;
-    struct graph *g = start(&x);
+    struct graph *g = start(t, &x);
     int y = conv(g, x, 4, 4, 3, 1);
     CHECK(g, testing_node(g, OP_RELU, testing_node(g, OP_ADD, y, x, -1), -1, -1), 1, 2);
-    g = start(&x); /* two branches: the later convolution takes the sum */
+    g = start(t, &x); /* two branches: the later convolution takes the sum */
     y = batch_norm(g, conv(g, x, 4, 6, 3, 1), 6);
     int z = conv(g, testing_node(g, OP_RELU, conv(g, x, 4, 4, 3, 1), -1, -1), 4, 6, 1, 1);
     CHECK(g, testing_node(g, OP_RELU, testing_node(g, OP_ADD, y, z, -1), -1, -1), 3, 3);
-    g = start(&x); /* the sum is made by the earlier one, whose other operand comes later in the file */
+    g = start(t, &x); /* the sum is made by the earlier one, whose other operand comes later in the file */
     y = conv(g, x, 4, 4, 3, 1);
     z = testing_node(g, OP_EXP, x, -1, -1);
     CHECK(g, testing_node(g, OP_ADD, y, z, -1), 2, 1);
-    g = start(&x); /* another shape is no residual */
+    g = start(t, &x); /* another shape is no residual */
     y = conv(g, x, 4, 4, 3, 1);
     z = testing_node(g, OP_GLOBAL_AVERAGE_POOL, x, -1, -1);
     CHECK(g, testing_node(g, OP_ADD, y, z, -1), 3, 0);
-    g = graph_new("m", 13, T.payer);
+    g = graph_new("m", 13, t->payer);
     x = testing_input(g, "x", DIMS(2, 3, 7));
     y = testing_node(g, OP_MATMUL, x, testing_floats(g, 5, DIMS(7, 7)), -1);
     CHECK(g, testing_node(g, OP_ADD, x, y, -1), 1, 1);
@@ -307,9 +306,9 @@ static void residuals(void **state)
 /* Long chains end, and a graph of nothing but rewritable nodes does too. */
 static void long_chains(void **state)
 {
-    (void)state;
+    struct testing *t = *state;
     int x;
-    struct graph *g = start(&x);
+    struct graph *g = start(t, &x);
     int y = x;
     for (int i = 0; i < 300; i++) y = testing_node(g, OP_ADD, y, testing_number(g, 0.01f), -1);
     CHECK(g, y, 1, 0);
