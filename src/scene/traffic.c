@@ -284,16 +284,33 @@ static int crossing(int from, int to)
     return 0;
 }
 
+static bool stands_on(const struct scene_car *c, int which)
+{
+    float cx = which == 1 ? -2 : -20, cy = which == 1 ? 0 : 6.4f, wide = which == 1 ? 2.5f : 3.2f, deep = which == 1 ? 3.6f : 1.8f;
+    float ch = cos_of(c->heading), sh = sin_of(c->heading);
+    for (int k = -2; k <= 2; k++) {
+        float u = 0.25f * (float)k * c->length, x = c->x + u * ch - cx, y = c->y + u * sh - cy;
+        if (x > -wide && x < wide && y > -deep && y < deep) return true;
+    }
+    return false;
+}
+
+static bool occupied(const struct scene_traffic *t, int which)
+{
+    for (int i = 0; i < t->cars_n; i++)
+        if (t->cars[i].path >= 0 && stands_on(&t->cars[i], which)) return true;
+    return false;
+}
+
+/* Nothing stands on the crossing, and nothing that comes is too near to stop. */
 static bool may_cross(const struct scene_traffic *t, int which)
 {
-    float cx = which == 1 ? -2 : -20, cy = which == 1 ? 0 : 6.4f;
+    if (occupied(t, which)) return false;
     for (int i = 0; i < t->cars_n; i++) {
         const struct scene_car *c = &t->cars[i];
-        if (c->path < 0) continue;
-        float dx = cx - c->x, dy = cy - c->y, d = sqrtf(dx * dx + dy * dy), ahead = dx * cos_of(c->heading) + dy * sin_of(c->heading);
-        float reach = 2.5f + c->length * 0.5f;
-        if (d < reach + 1) return false;
-        if (ahead > 0 && d < reach + 3 + 1.6f * c->speed && c->speed > 0.6f) return false;
+        float dx = (which == 1 ? -2 : -20) - c->x, dy = (which == 1 ? 0 : 6.4f) - c->y;
+        float ahead = dx * cos_of(c->heading) + dy * sin_of(c->heading), d = sqrtf(dx * dx + dy * dy);
+        if (c->path >= 0 && ahead > 0 && c->speed > 0.6f && d < 5 + c->length * 0.5f + 1.4f * c->speed) return false;
     }
     return true;
 }
@@ -354,10 +371,11 @@ static bool crossing_taken(const struct scene_traffic *t, float x, float y)
 {
     int which = x > -4.4f && x < 0.4f && y > -3.5f && y < 3.5f ? 1 : x > -23 && x < -17 && y > 4.9f && y < 8.1f ? 2 : 0;
     if (!which) return false;
+    bool blocked = occupied(t, which); /* then nobody could set off anyway: waiting for them would be for ever */
     for (int i = 0; i < t->people_n; i++) {
         const struct scene_person *p = &t->people[i];
         if (crossing(p->from, p->to) != which) continue;
-        if (p->waits > 0.8f || scene_world_ground(p->x, p->y) == 0 || (p->waits < 0 && p->z < 0.1f)) return true;
+        if ((p->waits > 0.8f && !blocked) || scene_world_ground(p->x, p->y) == 0 || (p->waits < 0 && p->z < 0.1f)) return true;
     }
     return false;
 }
@@ -377,7 +395,7 @@ static float free_road(const struct scene_traffic *t, const struct scene_car *c)
         if (!inside && crossing_taken(t, x, y)) return ahead - 0.6f;
         for (int i = 0; i < t->cars_n; i++) {
             const struct scene_car *o = &t->cars[i];
-            if (o == c || o->path < 0 || o->x < -400) continue;
+            if (o == c || o->path < 0 || o->x < -400 || c->stuck > 16) continue;
             float oc = cos_of(o->heading), os = sin_of(o->heading), dx = x - o->x, dy = y - o->y;
             float u = dx * oc + dy * os, v = dy * oc - dx * os, wide = (o->class_id == SCENE_BICYCLE ? 0.4f : 1.1f) + (c->class_id == SCENE_BICYCLE ? 0.3f : 0.8f);
             if (u > -o->length / 2 - 0.3f && u < o->length / 2 + 0.3f && v > -wide && v < wide) return ahead - 1.2f;
@@ -413,6 +431,7 @@ static void drive(struct scene_traffic *t, struct scene_car *c, int slot, float 
     c->speed = MAX(c->speed + dv, 0);
     c->stopped = c->speed < 0.3f ? c->stopped + dt : c->stopped > 6 && c->stopped < 8 ? c->stopped + dt : 0;
     if (c->stopped > 8) c->stopped = 3;
+    c->stuck = clampf(c->stuck + (c->speed < 1 ? dt : -4 * dt), 0, 22); /* above 16 it no longer minds vehicles: a knot must come undone */
     c->s += c->speed * dt;
     c->phase += c->speed * dt * 1.15f;
     if (c->s > 2.3f) place_car(t, c);

@@ -17,7 +17,7 @@ struct scene_car {
     int id, rider; /* rider: identity of the person on a bicycle, else 0 */
     enum scene_class class_id;
     struct scene_looks looks, rider_looks;
-    float x, y, heading, speed, pace, s, side, phase, stopped, length;
+    float x, y, heading, speed, pace, s, side, phase, stopped, stuck, length; /* stopped: seconds; stuck: of late */
     int path; /* -1: parked */
     bool brakes;
 };

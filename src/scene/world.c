@@ -82,7 +82,7 @@ static void furniture(struct scene_world *w, struct rng *r)
     lamp(w, -12, 4.1f, -1.2f);
     lamp(w, 9, 4.1f, -1.2f);
     lamp(w, 30, 4.1f, -1.2f);
-    lamp(w, 50, 4.1f, -1.2f);
+    lamp(w, 55.5f, 4.1f, -1.2f);
     lamp(w, -30, -4.1f, 1.2f);
     lamp(w, -8.6f, -4.1f, 1.2f);
     lamp(w, 32.4f, -4.1f, 1.2f);
@@ -105,7 +105,7 @@ static void furniture(struct scene_world *w, struct rng *r)
     box(w, MAT_HEDGE, V3(-58, -7.6f, 0), V3(-13, -6.9f, 0.8f));
     box(w, MAT_HEDGE, V3(34, -7.6f, 0), V3(58, -6.9f, 0.8f));
     static const float at[][3] = {{-14, -12, 7}, {-22, -16, 8}, {-34, -12, 7.5f}, {-46, -17, 8}, {1, -19, 7}, {12, -17, 8}, {21, -22, 7},
-                                  {29, -17, 7.5f}, {40, -13, 7}, {50, -18, 8}, {14, 8.4f, 5.2f}, {24, 8.4f, 5.4f}, {-26, -24, 8},
+                                  {29, -17, 7.5f}, {40, -13, 7}, {50, -18, 8}, {14, 8.4f, 5.2f}, {28.2f, 9.4f, 5.4f}, {-26, -24, 8},
                                   {-6, -27, 8}, {36, -25, 8}, {-25.6f, 34, 6}, {-15.6f, 44, 6}};
     for (size_t i = 0; i < ARRAY_LEN(at); i++) tree(w, r, at[i][0], at[i][1], at[i][2] * rng_range(r, 0.92f, 1.08f));
 }
