@@ -34,7 +34,8 @@ static const char usage[] =
 /* --- arguments ---------------------------------------------------------------------------------------------
  */
 
-static err parse_degrade(struct options *o) {
+static err parse_degrade(struct options *o)
+{
     char text[256], *save = NULL;
     if (strlen(o->degrade) >= sizeof text) return err_set(ERR_USAGE, "--degrade: too long");
     snprintf(text, sizeof text, "%s", o->degrade);
@@ -54,7 +55,8 @@ static err parse_degrade(struct options *o) {
     return ERR_OK;
 }
 
-static err check(struct options *o, const struct args_list *rest) {
+static err check(struct options *o, const struct args_list *rest)
+{
     if (rest->n != 1 || strcmp(rest->items[0], "tracks") != 0)
         return err_set(ERR_USAGE, "expected 'tracks'%s%s", rest->n ? ", found " : "",
                        rest->n ? rest->items[rest->n - 1] : "");
@@ -80,12 +82,14 @@ static double uniform(uint64_t *state) /* splitmix64 */
     return (double)((z ^ (z >> 31)) >> 11) / 9007199254740992.0;
 }
 
-static double gauss(uint64_t *state) {
+static double gauss(uint64_t *state)
+{
     double u = 1 - uniform(state);
     return sqrt(-2 * log(u)) * cos(6.283185307179586 * uniform(state));
 }
 
-static struct task_box extent(const struct task_mot *truth) {
+static struct task_box extent(const struct task_mot *truth)
+{
     struct task_box b = {0};
     for (size_t i = 0; i < truth->count; i++) {
         if (truth->rows[i].lost) continue;
@@ -95,7 +99,8 @@ static struct task_box extent(const struct task_mot *truth) {
     return b;
 }
 
-static struct task_detection jittered(const struct task_mot_row *row, double jitter, uint64_t *rng) {
+static struct task_detection jittered(const struct task_mot_row *row, double jitter, uint64_t *rng)
+{
     double w = (double)row->box.x2 - row->box.x1, h = (double)row->box.y2 - row->box.y1;
     double cx = row->box.x1 + w / 2 + gauss(rng) * jitter * w,
            cy = row->box.y1 + h / 2 + gauss(rng) * jitter * h;
@@ -108,7 +113,8 @@ static struct task_detection jittered(const struct task_mot_row *row, double jit
         .class_id = row->class_id};
 }
 
-static struct task_detection invented(const struct task_mot *truth, struct task_box area, uint64_t *rng) {
+static struct task_detection invented(const struct task_mot *truth, struct task_box area, uint64_t *rng)
+{
     const struct task_mot_row *like = &truth->rows[(size_t)(uniform(rng) * (double)truth->count)];
     float w = like->box.x2 - like->box.x1, h = like->box.y2 - like->box.y1;
     float x = (float)uniform(rng) * (area.x2 - w), y = (float)uniform(rng) * (area.y2 - h);
@@ -120,7 +126,8 @@ enum { MOST = 1000, MOST_FRAMES = 10000000 };
 
 /* The detections of one frame's truth rows. */
 static int degrade(const struct options *o, const struct task_mot *truth, size_t from, size_t to,
-                   struct task_box area, uint64_t *rng, struct task_detection d[MOST]) {
+                   struct task_box area, uint64_t *rng, struct task_detection d[MOST])
+{
     int n = 0;
     for (size_t i = from; i < to && n + 2 <= MOST; i++) {
         if (truth->rows[i].lost) continue;
@@ -132,7 +139,8 @@ static int degrade(const struct options *o, const struct task_mot *truth, size_t
     return n;
 }
 
-static void keep_tracks(const struct task_tracker *t, int frame, size_t cap, struct task_mot *found) {
+static void keep_tracks(const struct task_tracker *t, int frame, size_t cap, struct task_mot *found)
+{
     const struct task_track *tracks;
     int n = task_tracker_tracks(t, &tracks);
     for (int i = 0; i < n && found->count < cap; i++) {
@@ -146,7 +154,8 @@ static void keep_tracks(const struct task_tracker *t, int frame, size_t cap, str
 }
 
 /* Leaves out of the truth what the tracker will not be shown. In place. */
-static void thin(struct task_mot *truth, int every) {
+static void thin(struct task_mot *truth, int every)
+{
     size_t kept = 0;
     for (size_t i = 0; i < truth->count; i++)
         if ((truth->rows[i].frame - truth->first_frame) % every == 0) truth->rows[kept++] = truth->rows[i];
@@ -154,7 +163,8 @@ static void thin(struct task_mot *truth, int every) {
 }
 
 static err run_tracker(struct mem_payer *payer, const struct options *o, const struct task_mot *truth,
-                       struct task_mot *found) {
+                       struct task_mot *found)
+{
     size_t cap = 2 * truth->count; /* each row is a detection, and each true box makes two at most */
     uint64_t rng = (uint64_t)o->seed;
     struct task_tracker *t = NULL;
@@ -180,7 +190,8 @@ static err run_tracker(struct mem_payer *payer, const struct options *o, const s
     return ERR_OK;
 }
 
-static err write_tracks(const char *path, const struct task_mot *found) {
+static err write_tracks(const char *path, const struct task_mot *found)
+{
     FILE *f = fopen(path, "we");
     if (!f) return err_set(ERR_IO, "%s: cannot write: %s", path, strerror(errno));
     for (size_t i = 0; i < found->count; i++)
@@ -193,7 +204,8 @@ static err write_tracks(const char *path, const struct task_mot *found) {
 /* --- report ------------------------------------------------------------------------------------------------
  */
 
-static void print(const struct task_mota *r, bool json) {
+static void print(const struct task_mota *r, bool json)
+{
     const char *form =
         json
             ? "{\"mota\": %.4f, \"idf1\": %.4f, \"precision\": %.4f, \"recall\": %.4f, \"motp\": %.4f, "
@@ -213,7 +225,8 @@ static void print(const struct task_mota *r, bool json) {
            (long long)r->mostly_lost);
 }
 
-static err work(struct mem_payer *payer, const struct options *o) {
+static err work(struct mem_payer *payer, const struct options *o)
+{
     struct task_mot truth = {0}, found = {0};
     struct task_mota r;
     err e = task_mot_load(payer, o->truth, &truth);
@@ -228,7 +241,8 @@ static err work(struct mem_payer *payer, const struct options *o) {
     return e;
 }
 
-int cli_eval(int argc, char **argv) {
+int cli_eval(int argc, char **argv)
+{
     struct options o = {.iou = 0.5, .fps = 30, .seed = 1, .every = 1};
     const struct args_option table[] = {
         {"truth", ARGS_STRING, &o.truth, "FILE: the true boxes (MOT Challenge CSV, or CAMPUS annotation)"},

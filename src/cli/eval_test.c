@@ -17,14 +17,16 @@ struct world {
     char out[8192]; /* what the last run printed on stdout */
 };
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     struct world *w = xnew(struct world);
     snprintf(w->dir, sizeof w->dir, "/tmp/brim-eval-XXXXXX");
     *state = w;
     return mkdtemp(w->dir) ? 0 : -1;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     struct world *w = *state;
     static const char *const names[] = {"truth", "found", "a", "b", "out"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
@@ -37,7 +39,8 @@ static int teardown(void **state) {
     return 0;
 }
 
-static void put(const struct world *w, const char *name, const char *text) {
+static void put(const struct world *w, const char *name, const char *text)
+{
     char *path = xasprintf("%s/%s", w->dir, name);
     FILE *f = fopen(path, "w");
     fputs(text, f);
@@ -46,7 +49,8 @@ static void put(const struct world *w, const char *name, const char *text) {
 }
 
 /* The words of `command`, with %s for the folder; returns the exit status. */
-static int eval(struct world *w, const char *command) {
+static int eval(struct world *w, const char *command)
+{
     char words[1024], *argv[32], *save = NULL, *path = xasprintf("%s/out", w->dir);
     size_t at = 0;
     int argc = 0;
@@ -74,7 +78,8 @@ static int eval(struct world *w, const char *command) {
     return status;
 }
 
-static void figures(void **state) {
+static void figures(void **state)
+{
     struct world *w = *state;
     put(w, "truth", "1,7,0,0,10,10\n2,7,0,0,10,10\n3,7,0,0,10,10\n4,7,0,0,10,10\n");
     put(w, "found", "1,1,0,0,10,10\n2,1,0,0,10,10\n3,2,0,0,10,10\n4,9,50,0,10,10\n");
@@ -87,7 +92,8 @@ static void figures(void **state) {
     assert_non_null(strstr(w->out, "IDF1            1.0000"));
 }
 
-static void same_seed_same_tracks(void **state) {
+static void same_seed_same_tracks(void **state)
+{
     struct world *w = *state;
     struct strbuf b = {0};
     for (int i = 0; i < 90; i++)
@@ -112,7 +118,8 @@ static void same_seed_same_tracks(void **state) {
     assert_non_null(strstr(w->out, "\"frames\": 30,"));
 }
 
-static void exit_codes(void **state) {
+static void exit_codes(void **state)
+{
     struct world *w = *state;
     put(w, "truth", "1,1,0,0,10,10\n1,1,0,0,10,10\n");
     put(w, "found", "not a file of tracks\n");
@@ -131,7 +138,8 @@ static void exit_codes(void **state) {
 }
 
 /* People filmed by four cameras: boxes as good as the annotation must be followed nearly without fault. */
-static void real_annotations(void **state) {
+static void real_annotations(void **state)
+{
     struct world *w = *state;
     const char *data = getenv("BRIM_DATA"), *source = getenv("BRIM_SOURCE");
     char *path =
@@ -158,7 +166,8 @@ static void real_annotations(void **state) {
     free(path);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(figures, setup, teardown),
         cmocka_unit_test_setup_teardown(same_seed_same_tracks, setup, teardown),

@@ -28,12 +28,14 @@ struct work {
     double *precision;
 };
 
-static int compare_place(const struct task_ap_box *a, const struct task_ap_box *b) {
+static int compare_place(const struct task_ap_box *a, const struct task_ap_box *b)
+{
     if (a->class_id != b->class_id) return a->class_id < b->class_id ? -1 : 1;
     return (a->image > b->image) - (a->image < b->image);
 }
 
-static int by_place(const void *pa, const void *pb) {
+static int by_place(const void *pa, const void *pb)
+{
     const struct task_ap_box *a = *(const struct task_ap_box *const *)pa,
                              *b = *(const struct task_ap_box *const *)pb;
     int c = compare_place(a, b);
@@ -42,15 +44,16 @@ static int by_place(const void *pa, const void *pb) {
     return (a > b) - (a < b); /* one array: the order given */
 }
 
-static int by_score(const void *pa, const void *pb) {
+static int by_score(const void *pa, const void *pb)
+{
     const struct scored *a = pa, *b = pb;
     if (a->score != b->score) return a->score > b->score ? -1 : 1;
     return (a->order > b->order) - (a->order < b->order);
 }
 
 /* Index of the truth that detection d takes among truth[from, to), or -1. */
-static long take(const struct work *w, const struct task_ap_box *d, size_t from, size_t to,
-                 double threshold) {
+static long take(const struct work *w, const struct task_ap_box *d, size_t from, size_t to, double threshold)
+{
     long best = -1;
     double least = threshold;
     for (int pass = 0; pass < 2 && best < 0; pass++) { /* real truths first, then those to be ignored */
@@ -66,7 +69,8 @@ static long take(const struct work *w, const struct task_ap_box *d, size_t from,
 }
 
 /* Matches one class at one threshold; fills w->scored, returns how many. t0..t1, f0..f1: the class's rows. */
-static size_t match_class(struct work *w, size_t t0, size_t t1, size_t f0, size_t f1, double threshold) {
+static size_t match_class(struct work *w, size_t t0, size_t t1, size_t f0, size_t f1, double threshold)
+{
     size_t n = 0, t = t0;
     int in_image = 0;
     for (size_t i = t0; i < t1; i++)
@@ -92,7 +96,8 @@ static size_t match_class(struct work *w, size_t t0, size_t t1, size_t f0, size_
     return n;
 }
 
-static double average_precision(struct work *w, size_t n, int64_t truths) {
+static double average_precision(struct work *w, size_t n, int64_t truths)
+{
     size_t kept = 0;
     int64_t hits = 0;
     double recall_sum = 0;
@@ -115,7 +120,8 @@ static double average_precision(struct work *w, size_t n, int64_t truths) {
     return recall_sum / RECALLS;
 }
 
-static err check(const struct task_ap_box *b, size_t n, int classes, const char *what) {
+static err check(const struct task_ap_box *b, size_t n, int classes, const char *what)
+{
     for (size_t i = 0; i < n; i++) {
         if (b[i].class_id < 0 || b[i].class_id >= classes)
             return err_set(ERR_USAGE, "%s box %zu: class %d, but there are %d classes", what, i,
@@ -127,7 +133,8 @@ static err check(const struct task_ap_box *b, size_t n, int classes, const char 
 }
 
 static void score_classes(struct work *w, size_t truths, size_t founds, int classes, float score_at,
-                          double *class_ap50, struct task_ap *r) {
+                          double *class_ap50, struct task_ap *r)
+{
     int64_t hits = 0, answers = 0;
     double sum = 0, sum50 = 0;
     for (size_t t0 = 0, f0 = 0, c = 0; c < (size_t)classes; c++) {
@@ -169,7 +176,8 @@ static void score_classes(struct work *w, size_t truths, size_t founds, int clas
 
 err task_ap_compute(struct mem_payer *payer, const struct task_ap_box *truth, size_t truth_count,
                     const struct task_ap_box *found, size_t found_count, int class_count, float score_at,
-                    double *ret_class_ap50, struct task_ap *ret) {
+                    double *ret_class_ap50, struct task_ap *ret)
+{
     err e = check(truth, truth_count, class_count, "truth");
     if (!e) e = check(found, found_count, class_count, "detected");
     if (e) return e;

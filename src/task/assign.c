@@ -21,22 +21,26 @@ struct solver {
     bool *done;
 };
 
-static bool allowed(float c) {
+static bool allowed(float c)
+{
     return c < TASK_NO_PAIR && c > -TASK_NO_PAIR; /* false for NaN */
 }
 
-static double cost_at(const struct solver *s, int row, int col) {
+static double cost_at(const struct solver *s, int row, int col)
+{
     float c = s->transposed ? s->cost[(size_t)col * (size_t)s->cols + (size_t)row]
                             : s->cost[(size_t)row * (size_t)s->cols + (size_t)col];
     return allowed(c) ? (double)c : s->big;
 }
 
-size_t task_assign_bytes(int rows, int cols) {
+size_t task_assign_bytes(int rows, int cols)
+{
     size_t n = (size_t)MIN(rows, cols) + 1, m = (size_t)MAX(rows, cols) + 1;
     return (n + 2 * m) * sizeof(double) + 2 * m * sizeof(int) + m * sizeof(bool);
 }
 
-static void add_row(struct solver *s, int row) {
+static void add_row(struct solver *s, int row)
+{
     for (int j = 0; j <= s->m; j++) {
         s->least[j] = INFINITY;
         s->done[j] = false;
@@ -73,7 +77,8 @@ static void add_row(struct solver *s, int row) {
         s->owner[at] = s->owner[s->way[at]];
 }
 
-void task_assign(const float *cost, int rows, int cols, void *scratch, int *ret_row_to_col) {
+void task_assign(const float *cost, int rows, int cols, void *scratch, int *ret_row_to_col)
+{
     for (int i = 0; i < rows; i++)
         ret_row_to_col[i] = -1;
     if (rows <= 0 || cols <= 0) return;

@@ -30,7 +30,8 @@ static const char *const own_keys[TASK_HEAD_COUNT][10] = {
     [TASK_IMAGE] = {"output_layout", "output_colour", "output_scale", "output_offset"},
 };
 
-static err check_keys(const struct yaml_node *root, enum task_head_kind head) {
+static err check_keys(const struct yaml_node *root, enum task_head_kind head)
+{
     const char *keys[ARRAY_LEN(common) + ARRAY_LEN(own_keys[0])];
     size_t n = 0;
     for (size_t i = 0; common[i]; i++)
@@ -55,25 +56,29 @@ static err check_keys(const struct yaml_node *root, enum task_head_kind head) {
 /* --- small readers -----------------------------------------------------------------------------------------
  */
 
-static err get_int(const struct yaml_node *map, const char *key, int min, int max, int *ret) {
+static err get_int(const struct yaml_node *map, const char *key, int min, int max, int *ret)
+{
     int64_t v = *ret;
     err e = yaml_int(yaml_get(map, key), min, max, &v);
     if (!e) *ret = (int)v;
     return e;
 }
 
-static err get_float(const struct yaml_node *map, const char *key, double min, double max, float *ret) {
+static err get_float(const struct yaml_node *map, const char *key, double min, double max, float *ret)
+{
     double v = *ret;
     err e = yaml_float(yaml_get(map, key), min, max, &v);
     if (!e) *ret = (float)v;
     return e;
 }
 
-static err get_word(const struct yaml_node *map, const char *key, const char *const *words, int *ret) {
+static err get_word(const struct yaml_node *map, const char *key, const char *const *words, int *ret)
+{
     return yaml_enum(yaml_get(map, key), words, ret);
 }
 
-static err get_name(const struct yaml_node *node, char ret[TASK_MAX_NAME]) {
+static err get_name(const struct yaml_node *node, char ret[TASK_MAX_NAME])
+{
     const char *s = NULL;
     err e = yaml_str(node, &s);
     if (e || !s) return e;
@@ -85,7 +90,8 @@ static err get_name(const struct yaml_node *node, char ret[TASK_MAX_NAME]) {
 }
 
 /* One number for all channels, or three. */
-static err get_channels(const struct yaml_node *n, double min, double max, float v[3]) {
+static err get_channels(const struct yaml_node *n, double min, double max, float v[3])
+{
     if (yaml_kind(n) == YAML_LIST) return yaml_floats(n, min, max, 3, 3, v, NULL);
     double one = 0;
     err e = yaml_float(n, min, max, &one);
@@ -94,7 +100,8 @@ static err get_channels(const struct yaml_node *n, double min, double max, float
 }
 
 /* [width, height], whole numbers from 1. */
-static err get_pair(const struct yaml_node *n, int max, int *ret_w, int *ret_h) {
+static err get_pair(const struct yaml_node *n, int max, int *ret_w, int *ret_h)
+{
     err e = yaml_is_list(n);
     if (e) return e;
     if (yaml_count(n) != 2) return yaml_err(n, ERR_FORMAT, "expected two numbers: [width, height]");
@@ -110,7 +117,8 @@ static err get_pair(const struct yaml_node *n, int max, int *ret_w, int *ret_h) 
 /* --- parts -------------------------------------------------------------------------------------------------
  */
 
-static err read_input(const struct yaml_node *n, struct task_input *in) {
+static err read_input(const struct yaml_node *n, struct task_input *in)
+{
     static const char *const keys[] = {"name",   "size", "resize", "filter", "pad",
                                        "colour", "mean", "std",    "layout", NULL};
     static const char *const resizes[] = {"stretch", "letterbox", "letterbox-centre", "crop", NULL};
@@ -144,7 +152,8 @@ static err read_input(const struct yaml_node *n, struct task_input *in) {
     return ERR_OK;
 }
 
-static err read_inputs(const struct yaml_node *root, struct task_card *c) {
+static err read_inputs(const struct yaml_node *root, struct task_card *c)
+{
     const struct yaml_node *n = NULL;
     err e = yaml_need(root, "input", &n);
     if (e) return e;
@@ -163,7 +172,8 @@ static err read_inputs(const struct yaml_node *root, struct task_card *c) {
     return e;
 }
 
-static err read_outputs(const struct yaml_node *n, struct task_card *c) {
+static err read_outputs(const struct yaml_node *n, struct task_card *c)
+{
     err e = yaml_is_list(n);
     if (e || !n) return e;
     if (yaml_count(n) < 1 || yaml_count(n) > TASK_MAX_OUTPUTS)
@@ -176,7 +186,8 @@ static err read_outputs(const struct yaml_node *n, struct task_card *c) {
     return e;
 }
 
-static err add_label(const struct yaml_node *n, struct task_card *c, const char *s, size_t length) {
+static err add_label(const struct yaml_node *n, struct task_card *c, const char *s, size_t length)
+{
     if (c->class_count == TASK_MAX_CLASSES)
         return yaml_err(n, ERR_FORMAT, "more than %d labels", TASK_MAX_CLASSES);
     if (length > MAX_LABEL)
@@ -189,7 +200,8 @@ static err add_label(const struct yaml_node *n, struct task_card *c, const char 
     return ERR_OK;
 }
 
-static bool stays_below(const char *path) {
+static bool stays_below(const char *path)
+{
     if (path[0] == '/') return false;
     for (const char *s = path; s; s = strchr(s, '/')) {
         s += *s == '/';
@@ -198,7 +210,8 @@ static bool stays_below(const char *path) {
     return true;
 }
 
-static err read_label_file(const struct yaml_node *n, const char *file, struct task_card *c, bool from_file) {
+static err read_label_file(const struct yaml_node *n, const char *file, struct task_card *c, bool from_file)
+{
     if (!from_file) return yaml_err(n, ERR_FORMAT, "a card that is not a file cannot name a file of labels");
     if (!stays_below(file))
         return yaml_err(n, ERR_FORMAT, "'%s': a file of labels must lie beside the card or below it", file);
@@ -227,7 +240,8 @@ static err read_label_file(const struct yaml_node *n, const char *file, struct t
     return e;
 }
 
-static err read_labels(const struct yaml_node *root, struct task_card *c, bool from_file) {
+static err read_labels(const struct yaml_node *root, struct task_card *c, bool from_file)
+{
     const struct yaml_node *n = yaml_get(root, "labels"), *k = yaml_get(root, "classes");
     int classes = 0;
     err e = get_int(root, "classes", 1, TASK_MAX_CLASSES, &classes);
@@ -259,7 +273,8 @@ static err read_labels(const struct yaml_node *root, struct task_card *c, bool f
     return ERR_OK;
 }
 
-static err read_strides(const struct yaml_node *n, struct task_card *c) {
+static err read_strides(const struct yaml_node *n, struct task_card *c)
+{
     static const int usual[] = {8, 16, 32};
     if (!n) {
         c->stride_count = 3;
@@ -279,7 +294,8 @@ static err read_strides(const struct yaml_node *n, struct task_card *c) {
 }
 
 /* One grid of priors: sizes is a list of numbers (squares) or of [w, h]. */
-static err read_prior(const struct yaml_node *n, struct task_priors *p) {
+static err read_prior(const struct yaml_node *n, struct task_priors *p)
+{
     static const char *const keys[] = {"grid", "step", "offset", "sizes", NULL};
     const struct yaml_node *grid = NULL, *step = NULL, *sizes = NULL;
     *p = (struct task_priors){.offset = 0.5f};
@@ -311,7 +327,8 @@ static err read_prior(const struct yaml_node *n, struct task_priors *p) {
     return e;
 }
 
-static err read_priors(const struct yaml_node *root, struct task_card *c) {
+static err read_priors(const struct yaml_node *root, struct task_card *c)
+{
     const struct yaml_node *n = NULL;
     err e = yaml_need(root, "priors", &n);
     if (!e) e = yaml_is_list(n);
@@ -322,7 +339,8 @@ static err read_priors(const struct yaml_node *root, struct task_card *c) {
     return e;
 }
 
-static err read_head(const struct yaml_node *root, struct task_card *c) {
+static err read_head(const struct yaml_node *root, struct task_card *c)
+{
     static const char *const activations[] = {"none", "sigmoid", "softmax", NULL};
     static const char *const layouts[] = {"auto", "v5", "v8", "end2end", NULL};
     static const char *const orders[] = {"nchw", "nhwc", NULL};
@@ -360,12 +378,14 @@ static err read_head(const struct yaml_node *root, struct task_card *c) {
 /* --- the card ----------------------------------------------------------------------------------------------
  */
 
-static char *stem_of(const char *path) {
+static char *stem_of(const char *path)
+{
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *dot = strrchr(name, '.');
     return dot && dot > name ? xstrndup(name, (size_t)(dot - name)) : xstrdup(name);
 }
 
-static err read_card(const struct yaml_node *root, struct task_card *c, bool from_file) {
+static err read_card(const struct yaml_node *root, struct task_card *c, bool from_file)
+{
     static const char *const heads[] = {
 #define X(id, name) name,
         TASK_HEADS(X)
@@ -401,7 +421,8 @@ static err read_card(const struct yaml_node *root, struct task_card *c, bool fro
     return ERR_OK;
 }
 
-static err read_doc(struct yaml *doc, const char *path, bool from_file, struct task_card **ret) {
+static err read_doc(struct yaml *doc, const char *path, bool from_file, struct task_card **ret)
+{
     struct task_card *c = xnew(struct task_card);
     c->path = xstrdup(path);
     c->nms = 0.45f;
@@ -418,7 +439,8 @@ static err read_doc(struct yaml *doc, const char *path, bool from_file, struct t
     return e;
 }
 
-err task_card_load(const char *path, struct task_card **ret) {
+err task_card_load(const char *path, struct task_card **ret)
+{
     struct yaml *doc = NULL;
     err e = yaml_load_file(path, YAML_PLAIN, &doc);
     if (e) return e;
@@ -427,7 +449,8 @@ err task_card_load(const char *path, struct task_card **ret) {
     return e;
 }
 
-err task_card_parse(const char *text, size_t size, const char *path, struct task_card **ret) {
+err task_card_parse(const char *text, size_t size, const char *path, struct task_card **ret)
+{
     struct yaml *doc = NULL;
     const char *name = path ? path : "card";
     err e = yaml_parse(name, text, size, YAML_PLAIN, &doc);
@@ -437,7 +460,8 @@ err task_card_parse(const char *text, size_t size, const char *path, struct task
     return e;
 }
 
-void task_card_free(struct task_card **pc) {
+void task_card_free(struct task_card **pc)
+{
     struct task_card *c = *pc;
     if (!c) return;
     for (int i = 0; i < c->class_count; i++)
@@ -449,11 +473,13 @@ void task_card_free(struct task_card **pc) {
     *pc = NULL;
 }
 
-char *task_card_default_path(const char *onnx_path) {
+char *task_card_default_path(const char *onnx_path)
+{
     size_t n = strlen(onnx_path) - (str_ends(onnx_path, ".onnx") ? strlen(".onnx") : 0);
     return xasprintf("%.*s.yaml", (int)n, onnx_path);
 }
 
-const char *task_card_label(const struct task_card *c, int class_id) {
+const char *task_card_label(const struct task_card *c, int class_id)
+{
     return class_id >= 0 && class_id < c->class_count ? c->labels[class_id] : "?";
 }

@@ -71,8 +71,8 @@ bool task_head_detects(enum task_head_kind kind);
 enum task_activation { TASK_RAW, TASK_SIGMOID, TASK_SOFTMAX };
 enum task_yolo_layout { TASK_YOLO_AUTO, TASK_YOLO_V5, TASK_YOLO_V8, TASK_YOLO_END2END };
 
-/* A grid of priors (ssd, yunet): cell (i, j) has `count` boxes of w x h input pixels, their centres at step times
- * (i + offset, j + offset). */
+/* A grid of priors (ssd, yunet): cell (i, j) has `count` boxes of w x h input pixels, their centres at step
+ * times (i + offset, j + offset). */
 struct task_priors {
     int grid_w, grid_h, count;
     float step, offset;

@@ -11,13 +11,15 @@
 #include <string.h>
 #include <cmocka.h>
 
-static struct task_card *parse(const char *text) {
+static struct task_card *parse(const char *text)
+{
     struct task_card *c = NULL;
     if (task_card_parse(text, strlen(text), NULL, &c)) fail_msg("%s", err_text());
     return c;
 }
 
-static void everything_is_read(void **state) {
+static void everything_is_read(void **state)
+{
     (void)state;
     struct task_card *c =
         parse("card: 1\nname: n\nhead: ssd\n"
@@ -49,14 +51,16 @@ static void everything_is_read(void **state) {
     task_card_free(&c);
 }
 
-static void wrong(const char *text, err code, const char *want) {
+static void wrong(const char *text, err code, const char *want)
+{
     struct task_card *c = NULL;
     assert_int_equal(task_card_parse(text, strlen(text), NULL, &c), code);
     assert_null(c);
     if (!strstr(err_text(), want)) fail_msg("'%s' lacks '%s'", err_text(), want);
 }
 
-static void errors_have_positions(void **state) {
+static void errors_have_positions(void **state)
+{
     (void)state;
 #define HEAD "card: 1\nhead: yolox\ninput: {size: [8, 8]}\n"
     wrong("", ERR_FORMAT, "not a card");
@@ -84,7 +88,8 @@ static void errors_have_positions(void **state) {
           ERR_FORMAT, "one class");
 }
 
-static void label_files(void **state) {
+static void label_files(void **state)
+{
     (void)state;
     char dir[] = "/tmp/brim-card-XXXXXX";
     assert_non_null(mkdtemp(dir));
@@ -123,7 +128,8 @@ static void label_files(void **state) {
     free(path);
 }
 
-static void fits_by_hand(void **state) {
+static void fits_by_hand(void **state)
+{
     (void)state;
     struct task_input in = {.width = 416, .height = 416, .resize = TASK_LETTERBOX};
     struct task_fit f = task_fit_of(&in, 832, 416);
@@ -217,14 +223,16 @@ static const struct model {
      {OUT("loc", 2, 1076, 14), OUT("conf", 2, 1076, 2), OUT("iou", 2, 1076, 1)}},
 };
 
-static int count(const struct task_output *o, int most) {
+static int count(const struct task_output *o, int most)
+{
     int n = 0;
     while (n < most && o[n].rank)
         n++;
     return n;
 }
 
-static void every_card_fits_its_model_and_no_other(void **state) {
+static void every_card_fits_its_model_and_no_other(void **state)
+{
     (void)state;
     const char *source = getenv("BRIM_SOURCE");
     if (!source) skip();
@@ -256,7 +264,8 @@ static void every_card_fits_its_model_and_no_other(void **state) {
     assert_int_equal(cards, ARRAY_LEN(models));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {cmocka_unit_test(everything_is_read),
                                        cmocka_unit_test(errors_have_positions), cmocka_unit_test(label_files),
                                        cmocka_unit_test(fits_by_hand),

@@ -23,7 +23,8 @@ static const struct head_ops *const ops[TASK_HEAD_COUNT] = {
     [TASK_IMAGE] = &head_image,
 };
 
-const char *task_head_name(enum task_head_kind kind) {
+const char *task_head_name(enum task_head_kind kind)
+{
     static const char *const names[] = {
 #define X(id, name) name,
         TASK_HEADS(X)
@@ -32,14 +33,16 @@ const char *task_head_name(enum task_head_kind kind) {
     return kind < TASK_HEAD_COUNT ? names[kind] : "?";
 }
 
-bool task_head_detects(enum task_head_kind kind) {
+bool task_head_detects(enum task_head_kind kind)
+{
     return kind <= TASK_YUNET;
 }
 
 /* --- what the heads use ------------------------------------------------------------------------------------
  */
 
-static const char *dims_text(int rank, const int64_t *dims, char buf[96]) {
+static const char *dims_text(int rank, const int64_t *dims, char buf[96])
+{
     size_t at = (size_t)snprintf(buf, 96, "[");
     for (int i = 0; i < rank && at < 70; i++) {
         const char *comma = i ? ", " : "";
@@ -52,12 +55,14 @@ static const char *dims_text(int rank, const int64_t *dims, char buf[96]) {
     return buf;
 }
 
-const char *head_dims_text(const struct task_output *o, char buf[96]) {
+const char *head_dims_text(const struct task_output *o, char buf[96])
+{
     return dims_text(o->rank, o->dims, buf);
 }
 
 err head_expect(const struct task_card *c, const struct task_output *o, const char *what, int rank,
-                const int64_t *dims) {
+                const int64_t *dims)
+{
     bool fits = o->rank == rank;
     for (int i = 0; i < rank && fits; i++)
         fits = dims[i] < 0 || dims[i] == o->dims[i];
@@ -69,19 +74,22 @@ err head_expect(const struct task_card *c, const struct task_output *o, const ch
                    o->name ? o->name : "?", head_dims_text(o, have));
 }
 
-int64_t head_elements(const struct task_output *o, bool batched) {
+int64_t head_elements(const struct task_output *o, bool batched)
+{
     int64_t n = 1;
     for (int i = batched; i < o->rank; i++)
         n *= o->dims[i];
     return n;
 }
 
-float head_bar(const struct task_head *h) {
+float head_bar(const struct task_head *h)
+{
     return fmaxf(h->card->score, task_candidates_bar(&h->candidates));
 }
 
 void head_offer(struct task_head *h, float x1, float y1, float x2, float y2, float score, int class_id,
-                const struct task_point *landmarks, int landmark_count) {
+                const struct task_point *landmarks, int landmark_count)
+{
     if (!(score >= h->card->score) || !(x2 > x1) || !(y2 > y1)) return;
     struct task_detection d = {.box = {x1, y1, x2, y2}, .score = score, .class_id = class_id};
     for (int i = 0; i < landmark_count; i++) {
@@ -92,7 +100,8 @@ void head_offer(struct task_head *h, float x1, float y1, float x2, float y2, flo
     task_candidates_offer(&h->candidates, &d);
 }
 
-int head_argmax(const float *v, int n, size_t step) {
+int head_argmax(const float *v, int n, size_t step)
+{
     int best = 0;
     float most = -INFINITY;
     for (int i = 0; i < n; i++) {
@@ -103,7 +112,8 @@ int head_argmax(const float *v, int n, size_t step) {
     return best;
 }
 
-void head_softmax(float *v, int n) {
+void head_softmax(float *v, int n)
+{
     if (n <= 0) return;
     float most = v[head_argmax(v, n, 1)], sum = 0;
     for (int i = 0; i < n; i++) {
@@ -119,7 +129,8 @@ void head_softmax(float *v, int n) {
  */
 
 static err bind_by_name(const struct task_card *c, const struct task_output *outputs, int count, int i,
-                        int *ret) {
+                        int *ret)
+{
     for (int k = 0; k < count; k++) {
         if (outputs[k].name && strcmp(outputs[k].name, c->outputs[i]) == 0) {
             *ret = k;
@@ -132,7 +143,8 @@ static err bind_by_name(const struct task_card *c, const struct task_output *out
 
 /* Fills index[] and shapes[]; returns how many outputs the head takes through *ret_n. */
 static err bind(const struct task_card *c, const struct task_output *outputs, int count,
-                int index[TASK_MAX_OUTPUTS], struct task_output o[TASK_MAX_OUTPUTS], int *ret_n) {
+                int index[TASK_MAX_OUTPUTS], struct task_output o[TASK_MAX_OUTPUTS], int *ret_n)
+{
     const struct head_ops *op = ops[c->head];
     int n = c->output_count ? c->output_count : count;
     int least = c->head == TASK_NANODET ? 2 * c->stride_count : op->least;
@@ -168,7 +180,8 @@ static err bind(const struct task_card *c, const struct task_output *outputs, in
 
 /* ONNX order of the picture's dims against the card. */
 static err check_input(const struct task_card *c, const struct task_input *in,
-                       const struct task_output *inputs, int count) {
+                       const struct task_output *inputs, int count)
+{
     const struct task_output *m = in->name[0] ? NULL : &inputs[0];
     for (int i = 0; i < count && !m; i++)
         if (inputs[i].name && strcmp(inputs[i].name, in->name) == 0) m = &inputs[i];
@@ -191,8 +204,8 @@ static err check_input(const struct task_card *c, const struct task_input *in,
                    head_dims_text(m, b));
 }
 
-static err check(const struct task_card *c, const struct task_output *outputs, int count,
-                 struct task_head *h) {
+static err check(const struct task_card *c, const struct task_output *outputs, int count, struct task_head *h)
+{
     struct task_output o[TASK_MAX_OUTPUTS];
     err e = bind(c, outputs, count, h->index, o, &h->bound);
     if (!e) e = ops[c->head]->check(c, o, h->bound, &h->needs);
@@ -206,7 +219,8 @@ static err check(const struct task_card *c, const struct task_output *outputs, i
 }
 
 err task_card_check(const struct task_card *c, const struct task_output *inputs, int input_count,
-                    const struct task_output *outputs, int output_count) {
+                    const struct task_output *outputs, int output_count)
+{
     for (int i = 0; i < c->input_count && inputs && input_count > 0; i++) {
         err e = check_input(c, &c->inputs[i], inputs, input_count);
         if (e) return e;
@@ -218,7 +232,8 @@ err task_card_check(const struct task_card *c, const struct task_output *inputs,
 /* --- life and run ------------------------------------------------------------------------------------------
  */
 
-static size_t lay_out(struct task_head *h, char *base) {
+static size_t lay_out(struct task_head *h, char *base)
+{
     const struct head_needs *n = &h->needs;
     size_t at = sizeof *h;
 #define PLACE(field, length)                                                                                 \
@@ -235,13 +250,15 @@ static size_t lay_out(struct task_head *h, char *base) {
     return at;
 }
 
-uint64_t task_head_bytes(const struct task_card *card, const struct task_output *outputs, int count) {
+uint64_t task_head_bytes(const struct task_card *card, const struct task_output *outputs, int count)
+{
     struct task_head h = {0};
     return check(card, outputs, count, &h) ? 0 : lay_out(&h, NULL);
 }
 
 err task_head_new(struct mem_payer *payer, const struct task_card *card, const struct task_output *outputs,
-                  int count, struct task_head **ret) {
+                  int count, struct task_head **ret)
+{
     struct task_head plan = {.payer = payer, .card = card}, *h;
     err e = check(card, outputs, count, &plan);
     if (e) return e;
@@ -255,17 +272,20 @@ err task_head_new(struct mem_payer *payer, const struct task_card *card, const s
     return ERR_OK;
 }
 
-void task_head_free(struct task_head **h) {
+void task_head_free(struct task_head **h)
+{
     if (!*h) return;
     mem_free((*h)->payer, MEM_OTHER, *h, (*h)->size);
     *h = NULL;
 }
 
-static struct task_point clip_point(struct task_point p, float w, float h) {
+static struct task_point clip_point(struct task_point p, float w, float h)
+{
     return (struct task_point){fminf(fmaxf(p.x, 0), w), fminf(fmaxf(p.y, 0), h)};
 }
 
-static void finish_boxes(struct task_head *h, struct task_result *r) {
+static void finish_boxes(struct task_head *h, struct task_result *r)
+{
     const struct task_card *c = h->card;
     float width = (float)c->inputs[0].width, height = (float)c->inputs[0].height;
     struct task_detection *d = h->candidates.items;
@@ -281,7 +301,8 @@ static void finish_boxes(struct task_head *h, struct task_result *r) {
 }
 
 err task_head_run(struct task_head *h, const struct task_output *outputs, int count, int item,
-                  struct task_result *ret) {
+                  struct task_result *ret)
+{
     struct task_output o[TASK_MAX_OUTPUTS];
     for (int i = 0; i < h->bound; i++) {
         bool same = h->index[i] < count && outputs[h->index[i]].rank == h->shapes[i].rank;
@@ -304,7 +325,8 @@ err task_head_run(struct task_head *h, const struct task_output *outputs, int co
     return ERR_OK;
 }
 
-float task_cosine(const float *a, const float *b, int n) {
+float task_cosine(const float *a, const float *b, int n)
+{
     double ab = 0, aa = 0, bb = 0;
     for (int i = 0; i < n; i++) {
         ab += (double)a[i] * b[i];

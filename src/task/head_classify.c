@@ -10,19 +10,22 @@ enum { MAX_EMBEDDING = 1 << 16 };
 
 /* [N, C], or [N, C, 1, 1]; -1: any C. */
 static err expect_vector(const struct task_card *c, const struct task_output *o, const char *what,
-                         int64_t length) {
+                         int64_t length)
+{
     int64_t dims[8] = {-1, length, 1, 1, 1, 1, 1, 1};
     return head_expect(c, o, what, MAX(o->rank, 2), dims);
 }
 
 static err classify_check(const struct task_card *c, const struct task_output *o, int n,
-                          struct head_needs *ret) {
+                          struct head_needs *ret)
+{
     (void)n;
     *ret = (struct head_needs){.batched = true, .floats = (size_t)c->class_count, .ints = (size_t)c->top_k};
     return expect_vector(c, &o[0], "one score per class", c->class_count);
 }
 
-static void probabilities(struct task_head *h, const float *v, struct task_result *r) {
+static void probabilities(struct task_head *h, const float *v, struct task_result *r)
+{
     const struct task_card *c = h->card;
     for (int i = 0; i < c->class_count; i++)
         h->floats[i] = v[i];
@@ -33,7 +36,8 @@ static void probabilities(struct task_head *h, const float *v, struct task_resul
     r->probabilities = h->floats;
 }
 
-static void classify_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void classify_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n;
     probabilities(h, o[0].data, r);
     int want = MIN(h->card->top_k, h->card->class_count), have = 0;
@@ -50,7 +54,8 @@ static void classify_run(struct task_head *h, const struct task_output *o, int n
 }
 
 static err attributes_check(const struct task_card *c, const struct task_output *o, int n,
-                            struct head_needs *ret) {
+                            struct head_needs *ret)
+{
     *ret = (struct head_needs){.batched = true, .floats = (size_t)c->class_count};
     err e = expect_vector(c, &o[0], "one probability per attribute", c->class_count);
     for (int i = 1; i < n && !e; i++)
@@ -58,7 +63,8 @@ static err attributes_check(const struct task_card *c, const struct task_output 
     return e;
 }
 
-static void attributes_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void attributes_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     probabilities(h, o[0].data, r);
     for (int i = 1; i < n && r->point_count < TASK_MAX_POINTS; i++) {
         float x = o[i].data[0], y = o[i].data[1];
@@ -67,7 +73,8 @@ static void attributes_run(struct task_head *h, const struct task_output *o, int
 }
 
 static err embedding_check(const struct task_card *c, const struct task_output *o, int n,
-                           struct head_needs *ret) {
+                           struct head_needs *ret)
+{
     (void)n;
     int64_t length = o[0].rank > 1 ? o[0].dims[1] : 0;
     if (length > MAX_EMBEDDING)
@@ -77,7 +84,8 @@ static err embedding_check(const struct task_card *c, const struct task_output *
     return expect_vector(c, &o[0], "one vector", -1);
 }
 
-static void embedding_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void embedding_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n;
     int length = (int)o[0].dims[1];
     double sum = 0;

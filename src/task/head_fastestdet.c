@@ -5,14 +5,16 @@
 #include "task/head_impl.h"
 
 static err fastestdet_check(const struct task_card *c, const struct task_output *o, int n,
-                            struct head_needs *ret) {
+                            struct head_needs *ret)
+{
     (void)n;
     *ret = (struct head_needs){.boxes = true, .batched = true};
     return head_expect(c, &o[0], "a map of objectness, box and classes", 4,
                        (int64_t[]){-1, 5 + c->class_count, -1, -1});
 }
 
-static void fastestdet_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void fastestdet_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n, (void)r;
     const struct task_card *c = h->card;
     int down = (int)o[0].dims[2], across = (int)o[0].dims[3];

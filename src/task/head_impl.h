@@ -56,11 +56,13 @@ float head_bar(const struct task_head *h);
 void head_offer(struct task_head *h, float x1, float y1, float x2, float y2, float score, int class_id,
                 const struct task_point *landmarks, int landmark_count);
 
-static inline float head_sigmoid(float v) {
+static inline float head_sigmoid(float v)
+{
     return 1 / (1 + expf(-v));
 }
 /* A score between 0 and 1 out of a raw one; NaN becomes 0. (Softmax is over a vector: head_softmax.) */
-static inline float head_score(const struct task_card *c, float v) {
+static inline float head_score(const struct task_card *c, float v)
+{
     if (c->activation == TASK_SIGMOID) v = head_sigmoid(v);
     return v > 0 ? (v < 1 ? v : 1) : 0;
 }

@@ -4,13 +4,15 @@
  * centre of a cell is (cell + 0.5) * stride. SPDX-License-Identifier: Apache-2.0 */
 #include "task/head_impl.h"
 
-static int cells(const struct task_card *c, int s, int *ret_across) {
+static int cells(const struct task_card *c, int s, int *ret_across)
+{
     *ret_across = (c->inputs[0].width + c->strides[s] - 1) / c->strides[s];
     return *ret_across * ((c->inputs[0].height + c->strides[s] - 1) / c->strides[s]);
 }
 
 static err nanodet_check(const struct task_card *c, const struct task_output *o, int n,
-                         struct head_needs *ret) {
+                         struct head_needs *ret)
+{
     (void)n;
     *ret = (struct head_needs){.boxes = true, .batched = true};
     for (int s = 0; s < c->stride_count; s++) {
@@ -25,7 +27,8 @@ static err nanodet_check(const struct task_card *c, const struct task_output *o,
 }
 
 /* Mean of the softmax of `bins` numbers. */
-static float distance(const float *v, int bins) {
+static float distance(const float *v, int bins)
+{
     float p[64], mean = 0;
     for (int i = 0; i < bins; i++)
         p[i] = v[i];
@@ -35,7 +38,8 @@ static float distance(const float *v, int bins) {
     return mean;
 }
 
-static void nanodet_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void nanodet_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n, (void)r;
     const struct task_card *c = h->card;
     int bins = c->reg_max + 1;

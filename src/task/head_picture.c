@@ -12,7 +12,8 @@ struct planes {
     size_t pixel, channel; /* steps */
 };
 
-static struct planes planes_of(const struct task_card *c, const struct task_output *o) {
+static struct planes planes_of(const struct task_card *c, const struct task_output *o)
+{
     int row = c->out_nhwc ? 1 : 2, channel = c->out_nhwc ? 3 : 1;
     struct planes p = {(int)o->dims[row + 1], (int)o->dims[row], (int)o->dims[channel], 1, 1};
     p.pixel = c->out_nhwc ? (size_t)p.channels : 1;
@@ -21,7 +22,8 @@ static struct planes planes_of(const struct task_card *c, const struct task_outp
 }
 
 static err check_picture(const struct task_card *c, const struct task_output *o, const char *what,
-                         int channels, struct head_needs *ret) {
+                         int channels, struct head_needs *ret)
+{
     int64_t dims[4] = {-1, -1, -1, -1};
     dims[c->out_nhwc ? 3 : 1] = channels;
     err e = head_expect(c, o, what, 4, dims);
@@ -33,7 +35,8 @@ static err check_picture(const struct task_card *c, const struct task_output *o,
 }
 
 static err segmentation_check(const struct task_card *c, const struct task_output *o, int n,
-                              struct head_needs *ret) {
+                              struct head_needs *ret)
+{
     (void)n;
     if (c->class_count > MAX_SEGMENTS)
         return err_set(ERR_SHAPE, "%s: %d classes, a segmentation may have at most %d", c->path,
@@ -43,7 +46,8 @@ static err segmentation_check(const struct task_card *c, const struct task_outpu
     return e;
 }
 
-static void segmentation_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void segmentation_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n;
     struct planes p = planes_of(h->card, &o[0]);
     size_t pixels = (size_t)p.width * (size_t)p.height;
@@ -62,19 +66,21 @@ static void segmentation_run(struct task_head *h, const struct task_output *o, i
     r->class_count = p.channels;
 }
 
-static err image_check(const struct task_card *c, const struct task_output *o, int n,
-                       struct head_needs *ret) {
+static err image_check(const struct task_card *c, const struct task_output *o, int n, struct head_needs *ret)
+{
     (void)n;
     err e = check_picture(c, &o[0], "a picture", 3, ret);
     if (!e) ret->bytes *= 3;
     return e;
 }
 
-static uint8_t to_byte(float v) {
+static uint8_t to_byte(float v)
+{
     return v > 0 ? (uint8_t)(fminf(v, 255) + 0.5f) : 0;
 }
 
-static void image_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void image_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n;
     const struct task_card *c = h->card;
     struct planes p = planes_of(c, &o[0]);

@@ -7,7 +7,8 @@
  * Outputs may be flat ([N, priors * 4]) or not ([N, priors, 4]). SPDX-License-Identifier: Apache-2.0 */
 #include "task/head_impl.h"
 
-static int64_t count_priors(const struct task_card *c) {
+static int64_t count_priors(const struct task_card *c)
+{
     int64_t n = 0;
     for (int i = 0; i < c->prior_count; i++)
         n += (int64_t)c->priors[i].grid_w * c->priors[i].grid_h * c->priors[i].count;
@@ -15,12 +16,14 @@ static int64_t count_priors(const struct task_card *c) {
 }
 
 static err expect(const struct task_card *c, const struct task_output *o, const char *what, int64_t rows,
-                  int64_t columns) {
+                  int64_t columns)
+{
     if (o->rank == 3) return head_expect(c, o, what, 3, (int64_t[]){-1, rows, columns});
     return head_expect(c, o, what, 2, (int64_t[]){-1, rows * columns});
 }
 
-static err ssd_check(const struct task_card *c, const struct task_output *o, int n, struct head_needs *ret) {
+static err ssd_check(const struct task_card *c, const struct task_output *o, int n, struct head_needs *ret)
+{
     (void)n;
     *ret = (struct head_needs){.boxes = true, .batched = true, .floats = (size_t)c->class_count + 1};
     err e = expect(c, &o[0], "locations for the card's priors", count_priors(c), 4);
@@ -30,7 +33,8 @@ static err ssd_check(const struct task_card *c, const struct task_output *o, int
 }
 
 static void offer(struct task_head *h, const float *loc, const float *conf, float cx, float cy, float w,
-                  float t) {
+                  float t)
+{
     const struct task_card *c = h->card;
     if (c->activation == TASK_SOFTMAX) {
         for (int i = 0; i <= c->class_count; i++)
@@ -46,7 +50,8 @@ static void offer(struct task_head *h, const float *loc, const float *conf, floa
     head_offer(h, x - half_w, y - half_h, x + half_w, y + half_h, score, best, NULL, 0);
 }
 
-static void ssd_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void ssd_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n, (void)r;
     const struct task_card *c = h->card;
     const float *loc = o[0].data, *conf = o[1].data;

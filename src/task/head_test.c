@@ -21,7 +21,8 @@ struct world {
     struct task_result r;
 };
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     struct world *w = xnew(struct world);
     w->budget = mem_budget_new("host", UINT64_MAX);
     w->payer = mem_payer_new(w->budget, "head");
@@ -29,7 +30,8 @@ static int setup(void **state) {
     return 0;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     struct world *w = *state;
     task_head_free(&w->head);
     task_card_free(&w->card);
@@ -41,14 +43,16 @@ static int teardown(void **state) {
     return 0;
 }
 
-static void card(struct world *w, const char *text) {
+static void card(struct world *w, const char *text)
+{
     char *whole = xasprintf("card: 1\n%s", text);
     if (task_card_parse(whole, strlen(whole), NULL, &w->card)) fail_msg("%s", err_text());
     free(whole);
 }
 
 /* One more output, filled with `fill`. */
-static float *add(struct world *w, float fill, int rank, const int64_t *dims) {
+static float *add(struct world *w, float fill, int rank, const int64_t *dims)
+{
     int64_t n = 1;
     struct task_output *o = &w->o[w->count];
     o->name = "o";
@@ -63,17 +67,20 @@ static float *add(struct world *w, float fill, int rank, const int64_t *dims) {
 }
 #define ADD(w, fill, ...) add(w, fill, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (int64_t[]){__VA_ARGS__})
 
-static void make(struct world *w) {
+static void make(struct world *w)
+{
     if (task_head_new(w->payer, w->card, w->o, w->count, &w->head)) fail_msg("%s", err_text());
     assert_int_equal(mem_budget_used(w->budget), task_head_bytes(w->card, w->o, w->count));
 }
 
-static void run(struct world *w, int item) {
+static void run(struct world *w, int item)
+{
     if (task_head_run(w->head, w->o, w->count, item, &w->r)) fail_msg("%s", err_text());
 }
 
 static void expect_box(const struct world *w, int i, float x1, float y1, float x2, float y2, float score,
-                       int class_id) {
+                       int class_id)
+{
     const struct task_detection *d = &w->r.detections[i];
     assert_in_range(i, 0, w->r.detection_count - 1);
     assert_float_equal(d->box.x1, x1, 1e-3);
@@ -84,12 +91,14 @@ static void expect_box(const struct world *w, int i, float x1, float y1, float x
     assert_int_equal(d->class_id, class_id);
 }
 
-static void put(float *to, size_t n, const float *v) {
+static void put(float *to, size_t n, const float *v)
+{
     memcpy(to, v, n * sizeof *v);
 }
 #define PUT(to, ...) put(to, sizeof((float[]){__VA_ARGS__}) / sizeof(float), (float[]){__VA_ARGS__})
 
-static void yolox(void **state) {
+static void yolox(void **state)
+{
     struct world *w = *state;
     card(w, "head: yolox\ninput: {size: [64, 32]}\nlabels: [a, b]\nstrides: [16, 32]\n");
     float *v = ADD(w, 0, 2, 4 * 2 + 2, 7);
@@ -111,7 +120,8 @@ static void yolox(void **state) {
     assert_int_equal(task_head_run(w->head, w->o, 1, 0, &w->r), ERR_SHAPE);
 }
 
-static void nanodet(void **state) {
+static void nanodet(void **state)
+{
     struct world *w = *state;
     card(w, "head: nanodet\ninput: {size: [16, 16]}\nlabels: [a]\nstrides: [8]\nreg_max: 3\n");
     float *s = ADD(w, 0, 1, 4, 1), *d = ADD(w, -100, 1, 4, 16);
@@ -128,7 +138,8 @@ static void nanodet(void **state) {
     expect_box(w, 0, 4, 8, 12, 14, 0.8f, 0);
 }
 
-static void fastestdet(void **state) {
+static void fastestdet(void **state)
+{
     struct world *w = *state;
     card(w, "head: fastestdet\ninput: {size: [40, 20]}\nlabels: [a, b]\n");
     float *v = ADD(w, 0, 1, 7, 2, 4);
@@ -142,7 +153,8 @@ static void fastestdet(void **state) {
     expect_box(w, 0, 10, 5, 30, 15, powf(0.9f, 0.6f) * powf(0.7f, 0.4f), 1);
 }
 
-static void ultraface(void **state) {
+static void ultraface(void **state)
+{
     struct world *w = *state;
     card(w, "head: ultraface\ninput: {size: [100, 50]}\nlabels: [face]\nnms: 0.3\n");
     float *s = ADD(w, 0, 1, 3, 2), *b = ADD(w, 0, 1, 3, 4);
@@ -154,7 +166,8 @@ static void ultraface(void **state) {
     expect_box(w, 0, 10, 10, 50, 30, 0.9f, 0);
 }
 
-static void ssd(void **state) {
+static void ssd(void **state)
+{
     struct world *w = *state;
     card(w, "head: ssd\ninput: {size: [32, 16]}\nlabels: [x]\npriors: [{grid: [2, 1], step: 16, sizes: [[4, "
             "8], 6]}]\n");
@@ -169,7 +182,8 @@ static void ssd(void **state) {
     expect_box(w, 1, 5, 5, 11, 11, 0.6f, 0);
 }
 
-static void yunet(void **state) {
+static void yunet(void **state)
+{
     struct world *w = *state;
     card(w, "head: yunet\ninput: {size: [32, 16]}\nlabels: [face]\nvariances: [0.1, 0.1, 0.1, 0.2]\n"
             "priors: [{grid: [2, 1], step: 16, sizes: [10]}]\n");
@@ -188,7 +202,8 @@ static void yunet(void **state) {
     assert_float_equal(w->r.detections[0].landmarks[1].x, 24, 1e-4);
 }
 
-static void yolo_v5_and_v8_and_end2end(void **state) {
+static void yolo_v5_and_v8_and_end2end(void **state)
+{
     struct world *w = *state;
     card(w, "head: yolo\ninput: {size: [100, 100]}\nlabels: [a, b, c]\n");
     float *v = ADD(w, 0, 1, 10, 8);
@@ -224,7 +239,8 @@ static void yolo_v5_and_v8_and_end2end(void **state) {
     task_head_free(&w->head);
 }
 
-static void classify(void **state) {
+static void classify(void **state)
+{
     struct world *w = *state;
     card(w, "head: classify\ninput: {size: [8, 8]}\nlabels: [a, b, c, d]\nactivation: softmax\ntop_k: 3\n");
     float *v = ADD(w, 0, 2, 4, 1, 1);
@@ -239,7 +255,8 @@ static void classify(void **state) {
     assert_true(w->r.best[0] == 0 && w->r.probabilities[0] == 1 && w->r.probabilities[2] == 0);
 }
 
-static void attributes_and_embedding(void **state) {
+static void attributes_and_embedding(void **state)
+{
     struct world *w = *state;
     card(w, "head: attributes\ninput: {size: [8, 8]}\nlabels: [a, b]\n");
     float *v = ADD(w, 0.25f, 1, 2, 1, 1), *p = ADD(w, 0, 1, 2, 1, 1);
@@ -264,7 +281,8 @@ static void attributes_and_embedding(void **state) {
     assert_true(w->r.embedding[0] == 0 && w->r.embedding[1] == 0 && task_cosine(e, e, 2) == 0);
 }
 
-static void segmentation_and_image(void **state) {
+static void segmentation_and_image(void **state)
+{
     struct world *w = *state;
     card(w, "head: segmentation\ninput: {size: [8, 8]}\nlabels: [bg, road]\n");
     float *v = ADD(w, 0, 1, 2, 1, 4);
@@ -287,7 +305,8 @@ static void segmentation_and_image(void **state) {
     assert_memory_equal(w->r.pixels, want, 6);
 }
 
-static void misfits_get_one_clear_line(void **state) {
+static void misfits_get_one_clear_line(void **state)
+{
     struct world *w = *state;
     card(w, "head: yolox\ninput: {name: x, size: [64, 32]}\noutputs: [out]\nlabels: [a]\n");
     struct task_output in = {.name = "y", .rank = 4, .dims = {1, 3, 32, 64}},
@@ -318,7 +337,8 @@ static void misfits_get_one_clear_line(void **state) {
     assert_null(w->head);
 }
 
-static float any_float(uint32_t *s) {
+static float any_float(uint32_t *s)
+{
     *s = *s * 1664525u + 1013904223u;
     uint32_t bits = *s;
     float v;
@@ -330,7 +350,8 @@ static float any_float(uint32_t *s) {
     return v;
 }
 
-static void check_result(const struct world *w) {
+static void check_result(const struct world *w)
+{
     const struct task_result *r = &w->r;
     const struct task_input *in = &w->card->inputs[0];
     assert_in_range(r->detection_count, 0, w->card->top_k);
@@ -351,7 +372,8 @@ static void check_result(const struct world *w) {
         assert_true(r->map[i] < w->card->class_count);
 }
 
-static void any_float_at_all(void **state) {
+static void any_float_at_all(void **state)
+{
     struct world *w = *state;
     static const struct {
         const char *card;
@@ -425,7 +447,8 @@ static void any_float_at_all(void **state) {
     }
 }
 
-int main(void) {
+int main(void)
+{
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {T(yolox),
                                        T(nanodet),

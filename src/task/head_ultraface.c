@@ -4,14 +4,16 @@
 #include "task/head_impl.h"
 
 static err ultraface_check(const struct task_card *c, const struct task_output *o, int n,
-                           struct head_needs *ret) {
+                           struct head_needs *ret)
+{
     (void)n;
     *ret = (struct head_needs){.boxes = true, .batched = true};
     err e = head_expect(c, &o[0], "scores (background first)", 3, (int64_t[]){-1, -1, 1 + c->class_count});
     return e ? e : head_expect(c, &o[1], "boxes", 3, (int64_t[]){-1, o[0].dims[1], 4});
 }
 
-static void ultraface_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void ultraface_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n, (void)r;
     const struct task_card *c = h->card;
     float w = (float)c->inputs[0].width, t = (float)c->inputs[0].height;

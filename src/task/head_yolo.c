@@ -7,7 +7,8 @@
  * `auto` tells them apart by their sizes, and refuses where two fit. SPDX-License-Identifier: Apache-2.0 */
 #include "task/head_impl.h"
 
-static err resolve(const struct task_card *c, const struct task_output *o, enum task_yolo_layout *ret) {
+static err resolve(const struct task_card *c, const struct task_output *o, enum task_yolo_layout *ret)
+{
     *ret = c->layout;
     if (c->layout != TASK_YOLO_AUTO || o->rank != 3) return ERR_OK;
     bool v5 = o->dims[2] == 5 + c->class_count, v8 = o->dims[1] == 4 + c->class_count, end = o->dims[2] == 6;
@@ -22,7 +23,8 @@ static err resolve(const struct task_card *c, const struct task_output *o, enum 
     return ERR_OK;
 }
 
-static err yolo_check(const struct task_card *c, const struct task_output *o, int n, struct head_needs *ret) {
+static err yolo_check(const struct task_card *c, const struct task_output *o, int n, struct head_needs *ret)
+{
     (void)n;
     *ret = (struct head_needs){.boxes = true, .batched = true};
     err e = resolve(c, &o[0], &ret->layout);
@@ -35,13 +37,15 @@ static err yolo_check(const struct task_card *c, const struct task_output *o, in
     return head_expect(c, &o[0], "columns of box and classes", 3, (int64_t[]){-1, 4 + c->class_count, -1});
 }
 
-static void offer_end2end(struct task_head *h, const float *v, float sx, float sy) {
+static void offer_end2end(struct task_head *h, const float *v, float sx, float sy)
+{
     if (v[4] > head_bar(h) && v[5] >= 0 && v[5] < (float)h->card->class_count)
         head_offer(h, v[0] * sx, v[1] * sy, v[2] * sx, v[3] * sy, fminf(v[4], 1), (int)v[5], NULL, 0);
 }
 
 /* A row of box, maybe objectness, and classes, whose numbers are `step` apart. */
-static void offer_row(struct task_head *h, const float *v, size_t step, bool objectness, float sx, float sy) {
+static void offer_row(struct task_head *h, const float *v, size_t step, bool objectness, float sx, float sy)
+{
     const struct task_card *c = h->card;
     float score = objectness ? head_score(c, v[4 * step]) : 1;
     if (!(score > head_bar(h))) return;
@@ -52,7 +56,8 @@ static void offer_row(struct task_head *h, const float *v, size_t step, bool obj
     if (score > head_bar(h)) head_offer(h, x - w, y - t, x + w, y + t, score, best, NULL, 0);
 }
 
-static void yolo_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void yolo_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n, (void)r;
     const struct task_input *in = &h->card->inputs[0];
     float sx = h->card->normalised ? (float)in->width : 1, sy = h->card->normalised ? (float)in->height : 1;

@@ -4,8 +4,8 @@
  * the model unless the card says otherwise. SPDX-License-Identifier: Apache-2.0 */
 #include "task/head_impl.h"
 
-static err yolox_check(const struct task_card *c, const struct task_output *o, int n,
-                       struct head_needs *ret) {
+static err yolox_check(const struct task_card *c, const struct task_output *o, int n, struct head_needs *ret)
+{
     (void)n;
     int64_t cells = 0;
     for (int s = 0; s < c->stride_count; s++)
@@ -15,7 +15,8 @@ static err yolox_check(const struct task_card *c, const struct task_output *o, i
                        (int64_t[]){-1, cells, 5 + c->class_count});
 }
 
-static void yolox_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void yolox_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n, (void)r;
     const struct task_card *c = h->card;
     const float *v = o[0].data;

@@ -4,8 +4,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "task/head_impl.h"
 
-static err yunet_check(const struct task_card *c, const struct task_output *o, int n,
-                       struct head_needs *ret) {
+static err yunet_check(const struct task_card *c, const struct task_output *o, int n, struct head_needs *ret)
+{
     (void)n;
     *ret = (struct head_needs){.boxes = true};
     int64_t priors = 0;
@@ -16,7 +16,8 @@ static err yunet_check(const struct task_card *c, const struct task_output *o, i
     return e ? e : head_expect(c, &o[2], "overlaps for the card's priors", 2, (int64_t[]){priors, 1});
 }
 
-static void offer(struct task_head *h, const float *loc, float score, float cx, float cy, float w, float t) {
+static void offer(struct task_head *h, const float *loc, float score, float cx, float cy, float w, float t)
+{
     const float *var = h->card->variances;
     struct task_point marks[TASK_MAX_LANDMARKS];
     for (int i = 0; i < TASK_MAX_LANDMARKS; i++) {
@@ -28,7 +29,8 @@ static void offer(struct task_head *h, const float *loc, float score, float cx, 
     head_offer(h, x - half_w, y - half_h, x + half_w, y + half_h, score, 0, marks, TASK_MAX_LANDMARKS);
 }
 
-static void yunet_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r) {
+static void yunet_run(struct task_head *h, const struct task_output *o, int n, struct task_result *r)
+{
     (void)n, (void)r;
     const struct task_card *c = h->card;
     int64_t row = 0;

@@ -50,21 +50,25 @@ struct work {
     size_t bytes;
 };
 
-static bool counts(const struct task_mot_row *r) {
+static bool counts(const struct task_mot_row *r)
+{
     return !r->lost && r->id >= 0;
 }
 
-static int by_value(const void *a, const void *b) {
+static int by_value(const void *a, const void *b)
+{
     int64_t p = *(const int64_t *)a, q = *(const int64_t *)b;
     return (p > q) - (p < q);
 }
 
-static int id_number(const struct side *s, int64_t id) {
+static int id_number(const struct side *s, int64_t id)
+{
     const int64_t *p = bsearch(&id, s->ids, s->id_count, sizeof id, by_value);
     return (int)(p - s->ids);
 }
 
-static err side_init(struct mem_payer *payer, const struct task_mot *mot, const char *what, struct side *s) {
+static err side_init(struct mem_payer *payer, const struct task_mot *mot, const char *what, struct side *s)
+{
     *s = (struct side){.mot = mot, .what = what, .id_bytes = mot->count * sizeof(int64_t)};
     int in_frame = 0;
     err e = mem_alloc(payer, MEM_OTHER, s->id_bytes, (void **)&s->ids);
@@ -87,13 +91,15 @@ static err side_init(struct mem_payer *payer, const struct task_mot *mot, const 
     return ERR_OK;
 }
 
-static void work_done(struct work *w) {
+static void work_done(struct work *w)
+{
     mem_free(w->payer, MEM_OTHER, w->block, w->bytes);
     mem_free(w->payer, MEM_OTHER, w->truth.ids, w->truth.id_bytes);
     mem_free(w->payer, MEM_OTHER, w->found.ids, w->found.id_bytes);
 }
 
-static size_t lay_out(struct work *w) {
+static size_t lay_out(struct work *w)
+{
     size_t t = w->truth.id_count, f = w->found.id_count, a = (size_t)w->truth.widest,
            b = (size_t)w->found.widest;
     size_t at = 0;
@@ -120,7 +126,8 @@ static size_t lay_out(struct work *w) {
 }
 
 /* The countable rows of `frame`, from *at on. */
-static int gather(const struct side *s, size_t *at, int frame, int rows[], int ids[]) {
+static int gather(const struct side *s, size_t *at, int frame, int rows[], int ids[])
+{
     int n = 0;
     for (; *at < s->mot->count && s->mot->rows[*at].frame == frame; (*at)++) {
         if (!counts(&s->mot->rows[*at])) continue;
@@ -131,7 +138,8 @@ static int gather(const struct side *s, size_t *at, int frame, int rows[], int i
 }
 
 /* One identity at two places at once would make every score meaningless. */
-static err check_twins(const struct side *s, const int ids[], int n, int frame) {
+static err check_twins(const struct side *s, const int ids[], int n, int frame)
+{
     for (int i = 0; i < n; i++)
         for (int j = 0; j < i; j++)
             if (ids[i] == ids[j])
@@ -141,7 +149,8 @@ static err check_twins(const struct side *s, const int ids[], int n, int frame) 
 }
 
 /* Fills match[]: old pairs first, the rest exactly. */
-static void match_frame(struct work *w, int a, int b, float least) {
+static void match_frame(struct work *w, int a, int b, float least)
+{
     memset(w->taken, 0, (size_t)b * sizeof *w->taken);
     for (int i = 0; i < a; i++) {
         w->match[i] = -1;
@@ -164,7 +173,8 @@ static void match_frame(struct work *w, int a, int b, float least) {
         if (w->match[i] < 0) w->match[i] = w->pick[i];
 }
 
-static void score_frame(struct work *w, int a, int b, float least, double *iou_sum, struct task_mota *r) {
+static void score_frame(struct work *w, int a, int b, float least, double *iou_sum, struct task_mota *r)
+{
     for (int i = 0; i < a; i++) {
         for (int j = 0; j < b; j++) {
             const struct task_box *t = &w->truth.mot->rows[w->t_rows[i]].box,
@@ -199,11 +209,13 @@ static void score_frame(struct work *w, int a, int b, float least, double *iou_s
     r->false_positives += b - matches;
 }
 
-static double ratio(int64_t a, int64_t b) {
+static double ratio(int64_t a, int64_t b)
+{
     return b > 0 ? (double)a / (double)b : 0;
 }
 
-static void sum_up(struct work *w, double iou_sum, struct task_mota *r) {
+static void sum_up(struct work *w, double iou_sum, struct task_mota *r)
+{
     size_t t = w->truth.id_count, f = w->found.id_count;
     r->truth_ids = (int64_t)t;
     r->found_ids = (int64_t)f;
@@ -229,7 +241,8 @@ static void sum_up(struct work *w, double iou_sum, struct task_mota *r) {
 }
 
 err task_mota_compute(struct mem_payer *payer, const struct task_mot *truth, const struct task_mot *found,
-                      float iou, struct task_mota *ret) {
+                      float iou, struct task_mota *ret)
+{
     if (!(iou > 0 && iou <= 1))
         return err_set(ERR_USAGE, "the least overlap must be above 0 and at most 1, not %g", iou);
     struct work w = {.payer = payer};

@@ -14,14 +14,16 @@
 static struct mem_budget *budget;
 static struct mem_payer *payer;
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     (void)state;
     budget = mem_budget_new("host", UINT64_MAX);
     payer = mem_payer_new(budget, "eval");
     return 0;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     (void)state;
     assert_int_equal(mem_budget_used(budget), 0);
     mem_payer_free(&payer);
@@ -29,14 +31,16 @@ static int teardown(void **state) {
     return 0;
 }
 
-static struct task_mot parse(const char *text) {
+static struct task_mot parse(const char *text)
+{
     struct task_mot m = {0};
     err e = task_mot_parse(payer, text, strlen(text), "t", &m);
     if (e) fail_msg("%s", err_text());
     return m;
 }
 
-static struct task_mota score(const char *truth, const char *found) {
+static struct task_mota score(const char *truth, const char *found)
+{
     struct task_mot a = parse(truth), b = parse(found);
     struct task_mota r;
     assert_int_equal(task_mota_compute(payer, &a, &b, 0.5f, &r), ERR_OK);
@@ -45,7 +49,8 @@ static struct task_mota score(const char *truth, const char *found) {
     return r;
 }
 
-static void perfect(void **state) {
+static void perfect(void **state)
+{
     (void)state;
     const char *t = "1,1,0,0,10,10\n1,2,50,0,10,10\n2,1,1,0,10,10\n2,2,51,0,10,10\n";
     struct task_mota r = score(t, t);
@@ -56,7 +61,8 @@ static void perfect(void **state) {
 /* One truth over 6 frames. Found as A in frames 1-2, missed in 3, as B in 4-6, and one false box in frame 6.
  * misses 1, false 1, switches 1, fragmentations 1: MOTA = 1 - 3/6. Best identity B: IDTP 3, IDFN 3, IDFP 3 (A
  * twice, false once): IDF1 = 6 / (6 + 6). */
-static void by_hand(void **state) {
+static void by_hand(void **state)
+{
     (void)state;
     struct task_mota r =
         score("1,7,0,0,10,10\n2,7,0,0,10,10\n3,7,0,0,10,10\n4,7,0,0,10,10\n5,7,0,0,10,10\n6,7,0,0,10,10\n",
@@ -74,7 +80,8 @@ static void by_hand(void **state) {
 }
 
 /* An old pair that still overlaps is kept although another box fits better: no switch. */
-static void old_pairs_are_kept(void **state) {
+static void old_pairs_are_kept(void **state)
+{
     (void)state;
     struct task_mota r =
         score("1,1,0,0,10,10\n2,1,0,0,10,10\n", "1,5,0,0,10,10\n2,5,0,0,10,7\n2,6,0,0,10,10\n");
@@ -85,7 +92,8 @@ static void old_pairs_are_kept(void **state) {
 }
 
 /* Two that swap identities half way: two switches; IDF1 is half whatever is assigned. */
-static void a_swap(void **state) {
+static void a_swap(void **state)
+{
     (void)state;
     struct task_mota r = score("1,1,0,0,10,10\n1,2,50,0,10,10\n2,1,0,0,10,10\n2,2,50,0,10,10\n",
                                "1,1,0,0,10,10\n1,2,50,0,10,10\n2,2,0,0,10,10\n2,1,50,0,10,10\n");
@@ -94,7 +102,8 @@ static void a_swap(void **state) {
     assert_float_equal(r.idf1, 0.5, 1e-9);
 }
 
-static void twins_are_refused(void **state) {
+static void twins_are_refused(void **state)
+{
     (void)state;
     struct task_mot a = parse("1,1,0,0,9,9\n3,8,0,0,9,9\n3,8,5,0,9,9\n"), b = parse("1,1,0,0,9,9\n");
     struct task_mota r;
@@ -105,7 +114,8 @@ static void twins_are_refused(void **state) {
     task_mot_done(&b);
 }
 
-static void empty_sides(void **state) {
+static void empty_sides(void **state)
+{
     (void)state;
     struct task_mota r = score("", "");
     assert_true(r.mota == 0 && r.idf1 == 0 && r.frames == 0);
@@ -118,7 +128,8 @@ static void empty_sides(void **state) {
 enum { IDS = 4, FRAMES = 6 };
 
 /* The most frames on which a one-to-one assignment of identities can agree: every assignment tried. */
-static int best_idtp(int agree[IDS][IDS], int row, unsigned used) {
+static int best_idtp(int agree[IDS][IDS], int row, unsigned used)
+{
     if (row == IDS) return 0;
     int best = best_idtp(agree, row + 1, used);
     for (int j = 0; j < IDS; j++)
@@ -126,7 +137,8 @@ static int best_idtp(int agree[IDS][IDS], int row, unsigned used) {
     return best;
 }
 
-static void idf1_is_optimal(void **state) {
+static void idf1_is_optimal(void **state)
+{
     (void)state;
     uint32_t s = 17;
     for (int round = 0; round < 300; round++) {
@@ -165,7 +177,8 @@ static void idf1_is_optimal(void **state) {
     }
 }
 
-static void files(void **state) {
+static void files(void **state)
+{
     (void)state;
     struct task_mot m = parse("17 408 572 496 772 1 0 0 0 \"PERSON\"\n\n3 1 2 3 4 0 1 1 1 \"CAR\"");
     assert_int_equal(m.count, 2);
@@ -191,14 +204,16 @@ static void files(void **state) {
     task_mot_done(&m);
 }
 
-static void refused(const char *text, size_t size, const char *want) {
+static void refused(const char *text, size_t size, const char *want)
+{
     struct task_mot m = {.count = 77};
     assert_int_equal(task_mot_parse(payer, text, size, "f.txt", &m), ERR_FORMAT);
     assert_int_equal(m.count, 77);
     if (!strstr(err_text(), want)) fail_msg("'%s' lacks '%s'", err_text(), want);
 }
 
-static void bad_files(void **state) {
+static void bad_files(void **state)
+{
     (void)state;
     refused("1,1,0,0,10,10\n1,2,x\n", 20, "f.txt:2: fewer than 6");
     refused("1,1,0,0,-10,10\n", 15, "f.txt:1: a box beyond");
@@ -214,7 +229,8 @@ static void bad_files(void **state) {
     assert_int_equal(task_mot_load(payer, "/nonexistent/x.txt", &m), ERR_NOT_FOUND);
 }
 
-static void every_allocation_may_fail(void **state) {
+static void every_allocation_may_fail(void **state)
+{
     (void)state;
     const char *t = "1,1,0,0,10,10\n2,1,0,0,10,10\n";
     for (uint64_t n = 1;; n++) {
@@ -238,7 +254,8 @@ static void every_allocation_may_fail(void **state) {
 /* --- average precision -------------------------------------------------------------------------------------
  */
 
-static struct task_ap_box box(int image, int class_id, float score_, float x) {
+static struct task_ap_box box(int image, int class_id, float score_, float x)
+{
     return (struct task_ap_box){
         .image = image, .class_id = class_id, .score = score_, .box = {x, 0, x + 10, 10}};
 }
@@ -246,7 +263,8 @@ static struct task_ap_box box(int image, int class_id, float score_, float x) {
 /* Two truths in class 0; detections by score: hit, false, hit. Precisions 1, 1/2, 2/3 -> monotone 1, 2/3,
  * 2/3. Recalls up to 0.5 read 1 (51 points), the other 50 read 2/3. All boxes are exact, so every threshold
  * gives the same. */
-static void ap_by_hand(void **state) {
+static void ap_by_hand(void **state)
+{
     (void)state;
     struct task_ap_box t[] = {box(0, 0, 0, 0), box(1, 0, 0, 0)};
     struct task_ap_box d[] = {box(0, 0, 0.9f, 0), box(0, 0, 0.8f, 50), box(1, 0, 0.7f, 0)};
@@ -267,7 +285,8 @@ static void ap_by_hand(void **state) {
     assert_int_equal(r.truths, 1);
 }
 
-static void ap_thresholds(void **state) {
+static void ap_thresholds(void **state)
+{
     (void)state;
     struct task_ap_box t = box(0, 0, 0, 0), d = box(0, 0, 0.5f, 0);
     d.box.y2 = 7.2f; /* IoU 0.72: right at 0.5, 0.55, 0.6, 0.65, 0.7 */
@@ -289,7 +308,8 @@ static void ap_thresholds(void **state) {
     mem_fault_at(budget, 0);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(perfect, setup, teardown),
         cmocka_unit_test_setup_teardown(by_hand, setup, teardown),

@@ -23,7 +23,8 @@ struct reader {
 
 /* The next line that is not blank, into buf; false at the end. A line that is too long ends reading with an
  * error in *e. */
-static bool next_line(struct reader *r, char buf[MAX_LINE], err *e) {
+static bool next_line(struct reader *r, char buf[MAX_LINE], err *e)
+{
     while (r->at < r->size) {
         const char *start = r->text + r->at, *end = memchr(start, '\n', r->size - r->at);
         size_t n = end ? (size_t)(end - start) : r->size - r->at;
@@ -46,7 +47,8 @@ static bool next_line(struct reader *r, char buf[MAX_LINE], err *e) {
 }
 
 /* Reads up to `most` numbers; returns how many, and where the reading stopped. */
-static int read_numbers(const char *s, char separator, int most, double v[], const char **ret_rest) {
+static int read_numbers(const char *s, char separator, int most, double v[], const char **ret_rest)
+{
     int n = 0;
     while (n < most) {
         s += strspn(s, " \t");
@@ -63,17 +65,20 @@ static int read_numbers(const char *s, char separator, int most, double v[], con
     return n;
 }
 
-static bool in_range(double v, double low, double high) {
+static bool in_range(double v, double low, double high)
+{
     return v >= low && v <= high; /* false for NaN */
 }
 
-static err bad(const struct reader *r, const char *what) {
+static err bad(const struct reader *r, const char *what)
+{
     return err_set(ERR_FORMAT, "%s:%d: %s; expected %s", r->name, r->line, what,
                    r->csv ? "frame,id,x,y,w,h[,score[,class]]"
                           : "id xmin ymin xmax ymax frame lost occluded generated \"label\"");
 }
 
-static err read_csv(const struct reader *r, const char *line, struct task_mot_row *ret) {
+static err read_csv(const struct reader *r, const char *line, struct task_mot_row *ret)
+{
     double v[MAX_FIELDS] = {0};
     const char *rest;
     int n = read_numbers(line, ',', MAX_FIELDS, v, &rest);
@@ -95,7 +100,8 @@ static err read_csv(const struct reader *r, const char *line, struct task_mot_ro
     return ERR_OK;
 }
 
-static err read_campus(const struct reader *r, const char *line, struct task_mot_row *ret) {
+static err read_campus(const struct reader *r, const char *line, struct task_mot_row *ret)
+{
     double v[9] = {0};
     const char *rest;
     int n = read_numbers(line, ' ', 9, v, &rest);
@@ -117,7 +123,8 @@ static err read_campus(const struct reader *r, const char *line, struct task_mot
     return ERR_OK;
 }
 
-static err read_row(struct reader *r, const char *line, struct task_mot_row *ret) {
+static err read_row(struct reader *r, const char *line, struct task_mot_row *ret)
+{
     if (!r->known) {
         const char *s = line + strspn(line, " \t");
         r->csv = s[strcspn(s, ", \t")] == ',';
@@ -127,14 +134,16 @@ static err read_row(struct reader *r, const char *line, struct task_mot_row *ret
 }
 
 /* By frame, then by place in the file. */
-static int by_frame(const void *a, const void *b) {
+static int by_frame(const void *a, const void *b)
+{
     const struct task_mot_row *p = a, *q = b;
     if (p->frame != q->frame) return p->frame < q->frame ? -1 : 1;
     return (p->order > q->order) - (p->order < q->order);
 }
 
 err task_mot_parse(struct mem_payer *payer, const char *text, size_t size, const char *name,
-                   struct task_mot *ret) {
+                   struct task_mot *ret)
+{
     struct reader r = {.name = name, .text = text, .size = size};
     char line[MAX_LINE];
     err e = ERR_OK;
@@ -168,7 +177,8 @@ err task_mot_parse(struct mem_payer *payer, const char *text, size_t size, const
     return ERR_OK;
 }
 
-err task_mot_load(struct mem_payer *payer, const char *path, struct task_mot *ret) {
+err task_mot_load(struct mem_payer *payer, const char *path, struct task_mot *ret)
+{
     FILE *f = fopen(path, "rbe");
     if (!f)
         return err_set(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: cannot open: %s", path,
@@ -195,12 +205,14 @@ err task_mot_load(struct mem_payer *payer, const char *path, struct task_mot *re
     return e;
 }
 
-void task_mot_done(struct task_mot *m) {
+void task_mot_done(struct task_mot *m)
+{
     if (m->rows) mem_free(m->payer, MEM_OTHER, m->rows, m->bytes);
     *m = (struct task_mot){.last_frame = -1};
 }
 
-void task_mot_write_row(FILE *f, const struct task_mot_row *r) {
+void task_mot_write_row(FILE *f, const struct task_mot_row *r)
+{
     fprintf(f, "%d,%lld,%.2f,%.2f,%.2f,%.2f,%.4f,%d,-1,-1\n", r->frame, (long long)r->id, r->box.x1,
             r->box.y1, r->box.x2 - r->box.x1, r->box.y2 - r->box.y1, r->score, r->class_id);
 }

@@ -29,7 +29,8 @@ struct task_motion {
     struct task_detection boxes[TASK_MAX_MOTION_BOXES];
 };
 
-struct task_motion_options task_motion_defaults(void) {
+struct task_motion_options task_motion_defaults(void)
+{
     return (struct task_motion_options){.floor = 10,
                                         .k = 4,
                                         .adapt_seconds = 10,
@@ -39,13 +40,15 @@ struct task_motion_options task_motion_defaults(void) {
                                         .grow = 1};
 }
 
-uint64_t task_motion_bytes(int width, int height) {
+uint64_t task_motion_bytes(int width, int height)
+{
     size_t n = (size_t)width * (size_t)height;
     return sizeof(struct task_motion) + n * (2 * sizeof(float) + sizeof(int32_t) + 2);
 }
 
 err task_motion_new(struct mem_payer *payer, int width, int height, const struct task_motion_options *o,
-                    struct task_motion **ret) {
+                    struct task_motion **ret)
+{
     struct task_motion_options d = task_motion_defaults();
     if (!o) o = &d;
     if (width < 8 || height < 8 || width > TASK_MAX_MOTION_SIDE || height > TASK_MAX_MOTION_SIDE)
@@ -76,13 +79,15 @@ err task_motion_new(struct mem_payer *payer, int width, int height, const struct
     return ERR_OK;
 }
 
-void task_motion_free(struct task_motion **m) {
+void task_motion_free(struct task_motion **m)
+{
     if (!*m) return;
     mem_free((*m)->payer, MEM_OTHER, *m, (*m)->bytes);
     *m = NULL;
 }
 
-static void restart(struct task_motion *m, const uint8_t *grey, size_t stride) {
+static void restart(struct task_motion *m, const uint8_t *grey, size_t stride)
+{
     for (int y = 0; y < m->height; y++) {
         for (int x = 0; x < m->width; x++) {
             size_t i = (size_t)y * (size_t)m->width + (size_t)x;
@@ -92,7 +97,8 @@ static void restart(struct task_motion *m, const uint8_t *grey, size_t stride) {
     }
 }
 
-static int median_difference(const struct task_motion *m, const uint8_t *grey, size_t stride) {
+static int median_difference(const struct task_motion *m, const uint8_t *grey, size_t stride)
+{
     int bins[511] = {0}, n = m->width * m->height;
     for (int y = 0; y < m->height; y++) {
         for (int x = 0; x < m->width; x++) {
@@ -107,7 +113,8 @@ static int median_difference(const struct task_motion *m, const uint8_t *grey, s
 }
 
 /* Fills the mask, adapts the background, and returns how many pixels move. */
-static int compare(struct task_motion *m, const uint8_t *grey, size_t stride, float light, float rate) {
+static int compare(struct task_motion *m, const uint8_t *grey, size_t stride, float light, float rate)
+{
     int moving = 0;
     for (int y = 0; y < m->height; y++) {
         for (int x = 0; x < m->width; x++) {
@@ -126,7 +133,8 @@ static int compare(struct task_motion *m, const uint8_t *grey, size_t stride, fl
 
 /* grown = mask, with every moving pixel widened to a square of 2 * grow + 1. Two passes: along rows, along
  * columns. */
-static void grow(struct task_motion *m) {
+static void grow(struct task_motion *m)
+{
     int r = m->o.grow, w = m->width, h = m->height;
     uint8_t *rows = (uint8_t *)m->stack; /* free at this moment */
     for (int y = 0; y < h; y++) {
@@ -144,7 +152,8 @@ static void grow(struct task_motion *m) {
 }
 
 /* Visits one component of `grown`, clears it, and returns the box of its moving pixels and their number. */
-static int flood(struct task_motion *m, int start, struct task_box *ret_box) {
+static int flood(struct task_motion *m, int start, struct task_box *ret_box)
+{
     int w = m->width, h = m->height, top = 0, pixels = 0, x1 = w, y1 = h, x2 = 0, y2 = 0;
     m->stack[top++] = start;
     m->grown[start] = 0;
@@ -169,7 +178,8 @@ static int flood(struct task_motion *m, int start, struct task_box *ret_box) {
     return pixels;
 }
 
-static int larger_first(const void *a, const void *b) {
+static int larger_first(const void *a, const void *b)
+{
     const struct task_detection *p = a, *q = b;
     float x = task_box_area(&p->box), y = task_box_area(&q->box);
     if (x != y) return x < y ? 1 : -1;
@@ -177,7 +187,8 @@ static int larger_first(const void *a, const void *b) {
     return (p->box.x1 > q->box.x1) - (p->box.x1 < q->box.x1);
 }
 
-static int find_boxes(struct task_motion *m) {
+static int find_boxes(struct task_motion *m)
+{
     int count = 0;
     grow(m);
     for (int i = 0; i < m->width * m->height; i++) {
@@ -200,7 +211,8 @@ static int find_boxes(struct task_motion *m) {
 }
 
 void task_motion_update(struct task_motion *m, double pts, const uint8_t *grey, size_t stride,
-                        struct task_motion_result *ret) {
+                        struct task_motion_result *ret)
+{
     struct task_motion_result r = {.boxes = m->boxes};
     if (!isfinite(pts)) pts = m->pts;
     double dt = pts - m->pts;
@@ -227,7 +239,8 @@ void task_motion_update(struct task_motion *m, double pts, const uint8_t *grey, 
     *ret = r;
 }
 
-void task_motion_counts(const struct task_motion *m, uint64_t *ret_seen, uint64_t *ret_closed) {
+void task_motion_counts(const struct task_motion *m, uint64_t *ret_seen, uint64_t *ret_closed)
+{
     *ret_seen = m->seen;
     *ret_closed = m->closed;
 }

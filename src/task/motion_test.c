@@ -21,7 +21,8 @@ struct world {
     double pts;
 };
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     struct world *w = xnew(struct world);
     w->budget = mem_budget_new("host", UINT64_MAX);
     w->payer = mem_payer_new(w->budget, "motion");
@@ -30,7 +31,8 @@ static int setup(void **state) {
     return task_motion_new(w->payer, W, H, NULL, &w->m);
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     struct world *w = *state;
     task_motion_free(&w->m);
     mem_payer_free(&w->payer);
@@ -40,7 +42,8 @@ static int teardown(void **state) {
 }
 
 /* A textured scene with noise of +-noise; then one update, 0.1 s later. `block` moves at (x, y) if x >= 0. */
-static void show(struct world *w, int light, int noise, int x, int y) {
+static void show(struct world *w, int light, int noise, int x, int y)
+{
     for (int i = 0; i < W * H; i++) {
         w->seed = w->seed * 1664525u + 1013904223u;
         int v =
@@ -53,7 +56,8 @@ static void show(struct world *w, int light, int noise, int x, int y) {
     task_motion_update(w->m, w->pts, w->grey, W, &w->r);
 }
 
-static void still_scene(void **state) {
+static void still_scene(void **state)
+{
     struct world *w = *state;
     for (int i = 0; i < 300; i++) {
         show(w, 0, 4, -1, 0);
@@ -66,7 +70,8 @@ static void still_scene(void **state) {
     assert_in_range(closed, 285, 292);
 }
 
-static void a_block_moves(void **state) {
+static void a_block_moves(void **state)
+{
     struct world *w = *state;
     for (int i = 0; i < 50; i++)
         show(w, 0, 3, -1, 0);
@@ -83,7 +88,8 @@ static void a_block_moves(void **state) {
     assert_false(w->r.open);
 }
 
-static void light_is_not_motion(void **state) {
+static void light_is_not_motion(void **state)
+{
     struct world *w = *state;
     for (int i = 0; i < 50; i++)
         show(w, 0, 2, -1, 0);
@@ -109,7 +115,8 @@ static void light_is_not_motion(void **state) {
     assert_false(w->r.open);
 }
 
-static void what_stays_becomes_background(void **state) {
+static void what_stays_becomes_background(void **state)
+{
     struct world *w = *state;
     for (int i = 0; i < 50; i++)
         show(w, 0, 2, -1, 0);
@@ -119,7 +126,8 @@ static void what_stays_becomes_background(void **state) {
     assert_false(w->r.open);
 }
 
-static void odd_input(void **state) {
+static void odd_input(void **state)
+{
     struct world *w = *state;
     show(w, 0, 2, -1, 0);
     task_motion_update(w->m, NAN, w->grey, W, &w->r);
@@ -144,7 +152,8 @@ static void odd_input(void **state) {
     assert_null(m);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(still_scene, setup, teardown),
         cmocka_unit_test_setup_teardown(a_block_moves, setup, teardown),

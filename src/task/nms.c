@@ -10,7 +10,8 @@
 
 /* Is a worse than b? A strict total order on valid detections (equal ones are the same in every number
  * compared). */
-static bool worse(const struct task_detection *a, const struct task_detection *b) {
+static bool worse(const struct task_detection *a, const struct task_detection *b)
+{
     if (a->score != b->score) return a->score < b->score;
     if (a->class_id != b->class_id) return a->class_id > b->class_id;
     const float *p = &a->box.x1, *q = &b->box.x1;
@@ -19,7 +20,8 @@ static bool worse(const struct task_detection *a, const struct task_detection *b
     return false;
 }
 
-static void sift_down(struct task_detection *d, int at, int n) {
+static void sift_down(struct task_detection *d, int at, int n)
+{
     struct task_detection moved = d[at];
     for (int child; (child = 2 * at + 1) < n; at = child) {
         if (child + 1 < n && worse(&d[child + 1], &d[child])) child++;
@@ -30,7 +32,8 @@ static void sift_down(struct task_detection *d, int at, int n) {
 }
 
 /* Best first. */
-static void sort(struct task_detection *d, int n) {
+static void sort(struct task_detection *d, int n)
+{
     for (int i = n / 2 - 1; i >= 0; i--)
         sift_down(d, i, n);
     for (int end = n - 1; end > 0; end--) {
@@ -41,11 +44,13 @@ static void sort(struct task_detection *d, int n) {
     }
 }
 
-static bool believable(const struct task_detection *d) {
+static bool believable(const struct task_detection *d)
+{
     return isfinite(d->score) && task_box_valid(&d->box);
 }
 
-void task_candidates_offer(struct task_candidates *c, const struct task_detection *d) {
+void task_candidates_offer(struct task_candidates *c, const struct task_detection *d)
+{
     if (!believable(d) || c->cap <= 0) return;
     if (c->count < c->cap) {
         int at = c->count++;
@@ -58,11 +63,13 @@ void task_candidates_offer(struct task_candidates *c, const struct task_detectio
     }
 }
 
-float task_candidates_bar(const struct task_candidates *c) {
+float task_candidates_bar(const struct task_candidates *c)
+{
     return c->count < c->cap || c->cap <= 0 ? -1 : c->items[0].score;
 }
 
-int task_nms(struct task_detection *d, int n, float score, float iou, bool agnostic, int max) {
+int task_nms(struct task_detection *d, int n, float score, float iou, bool agnostic, int max)
+{
     int valid = 0, kept = 0;
     for (int i = 0; i < n; i++)
         if (believable(&d[i]) && !(d[i].score < score)) d[valid++] = d[i];

@@ -10,15 +10,18 @@
 #include <string.h>
 #include <cmocka.h>
 
-static uint32_t next(uint32_t *s) {
+static uint32_t next(uint32_t *s)
+{
     return *s = *s * 1664525u + 1013904223u;
 }
 
-static float real(uint32_t *s, float from, float to) {
+static float real(uint32_t *s, float from, float to)
+{
     return from + (to - from) * (float)(next(s) >> 8) / 16777216.0f;
 }
 
-static struct task_detection random_detection(uint32_t *s) {
+static struct task_detection random_detection(uint32_t *s)
+{
     float x = real(s, 0, 60), y = real(s, 0, 60);
     return (struct task_detection){.box = {x, y, x + real(s, 1, 30), y + real(s, 1, 30)},
                                    .score = (float)(next(s) % 20 + 1) / 20, /* many ties */
@@ -26,7 +29,8 @@ static struct task_detection random_detection(uint32_t *s) {
 }
 
 /* Is a ahead of b? The documented order. */
-static bool ahead(const struct task_detection *a, const struct task_detection *b) {
+static bool ahead(const struct task_detection *a, const struct task_detection *b)
+{
     if (a->score != b->score) return a->score > b->score;
     if (a->class_id != b->class_id) return a->class_id < b->class_id;
     return memcmp(&a->box, &b->box, sizeof a->box) &&
@@ -35,7 +39,8 @@ static bool ahead(const struct task_detection *a, const struct task_detection *b
 
 /* The definition: again and again the best that is left and not hidden by one that stays. */
 static int reference(const struct task_detection *d, int n, float score, float iou, bool agnostic,
-                     struct task_detection *out) {
+                     struct task_detection *out)
+{
     bool *used = xnewn(bool, (size_t)n);
     int kept = 0;
     for (;;) {
@@ -54,7 +59,8 @@ static int reference(const struct task_detection *d, int n, float score, float i
     return kept;
 }
 
-static void nms_is_the_definition(void **state) {
+static void nms_is_the_definition(void **state)
+{
     (void)state;
     uint32_t s = 1;
     for (int round = 0; round < 400; round++) {
@@ -72,7 +78,8 @@ static void nms_is_the_definition(void **state) {
     }
 }
 
-static void nms_by_hand(void **state) {
+static void nms_by_hand(void **state)
+{
     (void)state;
     struct task_detection d[] = {
         {.box = {0, 0, 10, 10}, .score = 0.5f},
@@ -95,11 +102,13 @@ static void nms_by_hand(void **state) {
     assert_int_equal(task_nms(d, 0, 0.1f, 1, true, 2), 0);
 }
 
-static int by_order(const void *a, const void *b) {
+static int by_order(const void *a, const void *b)
+{
     return ahead(a, b) ? -1 : ahead(b, a);
 }
 
-static void the_heap_keeps_the_best(void **state) {
+static void the_heap_keeps_the_best(void **state)
+{
     (void)state;
     uint32_t s = 7;
     for (int round = 0; round < 200; round++) {
@@ -120,7 +129,8 @@ static void the_heap_keeps_the_best(void **state) {
     }
 }
 
-static void iou_by_hand(void **state) {
+static void iou_by_hand(void **state)
+{
     (void)state;
     struct task_box a = {0, 0, 2, 2}, b = {1, 1, 3, 3}, c = {2, 0, 4, 2}, empty = {1, 1, 1, 1},
                     nan = {0, NAN, 1, 1};
@@ -135,7 +145,8 @@ static void iou_by_hand(void **state) {
 
 /* Most pairs first, then least cost: every way tried. */
 static void try_all(const float *cost, int rows, int cols, int row, unsigned used, int pairs, double sum,
-                    int *best_pairs, double *best) {
+                    int *best_pairs, double *best)
+{
     if (row == rows) {
         if (pairs > *best_pairs || (pairs == *best_pairs && sum < *best)) {
             *best_pairs = pairs;
@@ -151,7 +162,8 @@ static void try_all(const float *cost, int rows, int cols, int row, unsigned use
     }
 }
 
-static void assignment_is_optimal(void **state) {
+static void assignment_is_optimal(void **state)
+{
     (void)state;
     uint32_t s = 3;
     for (int round = 0; round < 3000; round++) {
@@ -184,7 +196,8 @@ static void assignment_is_optimal(void **state) {
     }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {cmocka_unit_test(nms_is_the_definition), cmocka_unit_test(nms_by_hand),
                                        cmocka_unit_test(the_heap_keeps_the_best),
                                        cmocka_unit_test(iou_by_hand),

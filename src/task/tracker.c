@@ -4,9 +4,9 @@
  * The usual eight-dimensional filter has only diagonal noise, so it falls apart, exactly, into four filters
  * of two numbers (position, speed) for cx, cy, w and h: no matrices. Speeds are per second and the process
  * noise grows with dt, so a camera that delivers 5, 12 or 30 frames a second, or skips some, needs no other
- * settings; noise is relative to the box's size, as in SORT. The figures were chosen on the CAMPUS boxes with 10 %
- * and 30 % misses and 5 % and 10 % jitter, at 30, 10 and 5 frames a second (`brim eval tracks --degrade`): SORT's
- * own let speeds follow the jitter, and IDF1 at 30 % misses fell from 0.75 to 0.54.
+ * settings; noise is relative to the box's size, as in SORT. The figures were chosen on the CAMPUS boxes with
+ * 10 % and 30 % misses and 5 % and 10 % jitter, at 30, 10 and 5 frames a second (`brim eval tracks
+ * --degrade`): SORT's own let speeds follow the jitter, and IDF1 at 30 % misses fell from 0.75 to 0.54.
  *
  * One update: predict all; match confirmed and lost tracks with confident detections; match confirmed tracks
  * that are left with doubtful ones; match tentative tracks with what is left of the confident; start new
@@ -56,7 +56,8 @@ struct task_tracker {
     void *scratch;
 };
 
-struct task_tracker_options task_tracker_defaults(void) {
+struct task_tracker_options task_tracker_defaults(void)
+{
     return (struct task_tracker_options){.high = 0.5f,
                                          .low = 0.1f,
                                          .match_iou = 0.2f,
@@ -69,7 +70,8 @@ struct task_tracker_options task_tracker_defaults(void) {
 }
 
 /* Lays the arrays out behind the struct; with t == NULL it only counts. */
-static size_t lay_out(struct task_tracker *t, const struct task_tracker_options *o) {
+static size_t lay_out(struct task_tracker *t, const struct task_tracker_options *o)
+{
     size_t n = (size_t)o->max_tracks, m = (size_t)o->max_detections, at = sizeof(struct task_tracker);
     char *base = (char *)t;
 #define PLACE(field, size)                                                                                   \
@@ -92,12 +94,14 @@ static size_t lay_out(struct task_tracker *t, const struct task_tracker_options 
     return at;
 }
 
-uint64_t task_tracker_bytes(const struct task_tracker_options *o) {
+uint64_t task_tracker_bytes(const struct task_tracker_options *o)
+{
     struct task_tracker_options d = task_tracker_defaults();
     return lay_out(NULL, o ? o : &d);
 }
 
-static err check_options(const struct task_tracker_options *o) {
+static err check_options(const struct task_tracker_options *o)
+{
     if (!(o->low >= 0 && o->low <= o->high && o->high <= 1))
         return err_set(ERR_USAGE, "tracker: needs 0 <= low <= high <= 1, not low %g and high %g", o->low,
                        o->high);
@@ -116,8 +120,8 @@ static err check_options(const struct task_tracker_options *o) {
     return ERR_OK;
 }
 
-err task_tracker_new(struct mem_payer *payer, const struct task_tracker_options *o,
-                     struct task_tracker **ret) {
+err task_tracker_new(struct mem_payer *payer, const struct task_tracker_options *o, struct task_tracker **ret)
+{
     struct task_tracker_options d = task_tracker_defaults();
     if (!o) o = &d;
     err e = check_options(o);
@@ -135,7 +139,8 @@ err task_tracker_new(struct mem_payer *payer, const struct task_tracker_options 
     return ERR_OK;
 }
 
-void task_tracker_free(struct task_tracker **t) {
+void task_tracker_free(struct task_tracker **t)
+{
     if (!*t) return;
     mem_free((*t)->payer, MEM_OTHER, *t, (*t)->bytes);
     *t = NULL;
@@ -144,25 +149,29 @@ void task_tracker_free(struct task_tracker **t) {
 /* --- the filter -------------------------------------------------------------------------------------------
  */
 
-static void box_to_axes(const struct task_box *b, double z[AXES]) {
+static void box_to_axes(const struct task_box *b, double z[AXES])
+{
     z[0] = ((double)b->x1 + b->x2) / 2;
     z[1] = ((double)b->y1 + b->y2) / 2;
     z[2] = (double)b->x2 - b->x1;
     z[3] = (double)b->y2 - b->y1;
 }
 
-static double size_of(double w, double h) {
+static double size_of(double w, double h)
+{
     return fmax((w + h) / 2, 1);
 }
 
 /* The filter's box; sides never below one pixel, so that a track can always be found again. */
-static struct task_box axes_to_box(const struct axis a[AXES]) {
+static struct task_box axes_to_box(const struct axis a[AXES])
+{
     double w = fmax(a[2].at, 1) / 2, h = fmax(a[3].at, 1) / 2;
     return (struct task_box){(float)(a[0].at - w), (float)(a[1].at - h), (float)(a[0].at + w),
                              (float)(a[1].at + h)};
 }
 
-static void filter_init(struct entry *e, const struct task_box *b) {
+static void filter_init(struct entry *e, const struct task_box *b)
+{
     double z[AXES];
     box_to_axes(b, z);
     double size = size_of(z[2], z[3]), position = 2 * MEASURED * size;
@@ -172,7 +181,8 @@ static void filter_init(struct entry *e, const struct task_box *b) {
     }
 }
 
-static void filter_predict(struct entry *e, double dt) {
+static void filter_predict(struct entry *e, double dt)
+{
     double size = size_of(e->axis[2].at, e->axis[3].at);
     for (int i = 0; i < AXES; i++) {
         struct axis *a = &e->axis[i];
@@ -184,7 +194,8 @@ static void filter_predict(struct entry *e, double dt) {
     }
 }
 
-static void filter_correct(struct entry *e, const struct task_box *b) {
+static void filter_correct(struct entry *e, const struct task_box *b)
+{
     double z[AXES];
     box_to_axes(b, z);
     double noise = MEASURED * size_of(z[2], z[3]);
@@ -202,25 +213,29 @@ static void filter_correct(struct entry *e, const struct task_box *b) {
 /* --- tracks -----------------------------------------------------------------------------------------------
  */
 
-static void remove_track(struct task_tracker *t, int i) {
+static void remove_track(struct task_tracker *t, int i)
+{
     t->count--;
     memmove(&t->tracks[i], &t->tracks[i + 1], (size_t)(t->count - i) * sizeof *t->tracks);
     memmove(&t->entries[i], &t->entries[i + 1], (size_t)(t->count - i) * sizeof *t->entries);
 }
 
-static void show_filter(struct task_track *k, const struct entry *e) {
+static void show_filter(struct task_track *k, const struct entry *e)
+{
     k->box = axes_to_box(e->axis);
     k->vx = (float)e->axis[0].speed;
     k->vy = (float)e->axis[1].speed;
 }
 
-static void confirm_if_due(struct task_tracker *t, struct task_track *k) {
+static void confirm_if_due(struct task_tracker *t, struct task_track *k)
+{
     if (k->state == TASK_TENTATIVE && k->hits < t->o.confirm_hits) return;
     k->state = TASK_CONFIRMED;
     if (!k->id) k->id = t->next_id++;
 }
 
-static void see(struct task_tracker *t, int track, int det) {
+static void see(struct task_tracker *t, int track, int det)
+{
     struct task_track *k = &t->tracks[track];
     const struct task_detection *d = &t->dets[det];
     filter_correct(&t->entries[track], &d->box);
@@ -234,7 +249,8 @@ static void see(struct task_tracker *t, int track, int det) {
 }
 
 /* Room for one more: a full house gives up the track that has been lost longest. */
-static bool make_room(struct task_tracker *t) {
+static bool make_room(struct task_tracker *t)
+{
     if (t->count < t->o.max_tracks) return true;
     int oldest = -1;
     for (int i = 0; i < t->count; i++)
@@ -246,7 +262,8 @@ static bool make_room(struct task_tracker *t) {
     return true;
 }
 
-static void begin_track(struct task_tracker *t, int det) {
+static void begin_track(struct task_tracker *t, int det)
+{
     const struct task_detection *d = &t->dets[det];
     if (!make_room(t)) {
         t->dropped++;
@@ -268,14 +285,16 @@ static void begin_track(struct task_tracker *t, int det) {
 /* --- one update -------------------------------------------------------------------------------------------
  */
 
-static bool usable(const struct task_detection *d, float low) {
+static bool usable(const struct task_detection *d, float low)
+{
     const struct task_box *b = &d->box;
     return isfinite(d->score) && d->score >= low && task_box_valid(b) && b->x1 >= -FURTHEST &&
            b->y1 >= -FURTHEST && b->x2 <= FURTHEST && b->y2 <= FURTHEST;
 }
 
 /* Copies the detections worth a look; of too many, the worst go. */
-static void take_detections(struct task_tracker *t, const struct task_detection *d, int n) {
+static void take_detections(struct task_tracker *t, const struct task_detection *d, int n)
+{
     t->det_count = 0;
     for (int i = 0; i < n; i++) {
         if (!usable(&d[i], t->o.low)) continue;
@@ -297,7 +316,8 @@ static void take_detections(struct task_tracker *t, const struct task_detection 
 
 /* Matches tracks (whose state is in the mask and that were not seen yet) with detections of scores [from,
  * to). */
-static void match_round(struct task_tracker *t, unsigned states, float from, float to, float least_iou) {
+static void match_round(struct task_tracker *t, unsigned states, float from, float to, float least_iou)
+{
     int rows = 0, cols = 0;
     for (int i = 0; i < t->count; i++)
         if (((states >> t->tracks[i].state) & 1) && t->tracks[i].detection < 0) t->rows[rows++] = i;
@@ -316,7 +336,8 @@ static void match_round(struct task_tracker *t, unsigned states, float from, flo
         if (t->match[i] >= 0) see(t, t->rows[i], t->cols[t->match[i]]);
 }
 
-static void let_go(struct task_tracker *t) {
+static void let_go(struct task_tracker *t)
+{
     for (int i = t->count - 1; i >= 0; i--) {
         struct task_track *k = &t->tracks[i];
         if (k->detection >= 0) continue;
@@ -328,7 +349,8 @@ static void let_go(struct task_tracker *t) {
 }
 
 /* A lost track on top of a confirmed one is the same object: the younger goes. */
-static void drop_duplicates(struct task_tracker *t) {
+static void drop_duplicates(struct task_tracker *t)
+{
     for (int i = t->count - 1; i >= 0; i--) {
         for (int j = 0; j < i; j++) {
             const struct task_track *a = &t->tracks[j], *b = &t->tracks[i];
@@ -349,7 +371,8 @@ static void drop_duplicates(struct task_tracker *t) {
     }
 }
 
-void task_tracker_update(struct task_tracker *t, double pts, const struct task_detection *d, int n) {
+void task_tracker_update(struct task_tracker *t, double pts, const struct task_detection *d, int n)
+{
     double dt = t->started && isfinite(pts) ? pts - t->pts : 0;
     if (isfinite(pts)) t->pts = pts;
     if (dt < 0 || dt > t->o.lost_seconds) t->count = 0;
@@ -372,15 +395,18 @@ void task_tracker_update(struct task_tracker *t, double pts, const struct task_d
     drop_duplicates(t);
 }
 
-int task_tracker_tracks(const struct task_tracker *t, const struct task_track **ret) {
+int task_tracker_tracks(const struct task_tracker *t, const struct task_track **ret)
+{
     *ret = t->tracks;
     return t->count;
 }
 
-int64_t task_tracker_next_id(const struct task_tracker *t) {
+int64_t task_tracker_next_id(const struct task_tracker *t)
+{
     return t->next_id;
 }
 
-uint64_t task_tracker_dropped(const struct task_tracker *t) {
+uint64_t task_tracker_dropped(const struct task_tracker *t)
+{
     return t->dropped;
 }

@@ -12,32 +12,37 @@
 static struct mem_budget *budget;
 static struct mem_payer *payer;
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     (void)state;
     budget = mem_budget_new("host", UINT64_MAX);
     payer = mem_payer_new(budget, "tracker");
     return 0;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     (void)state;
     mem_payer_free(&payer);
     mem_budget_free(&budget);
     return 0;
 }
 
-static struct task_detection at(float x, float y, float score, int class_id) {
+static struct task_detection at(float x, float y, float score, int class_id)
+{
     return (struct task_detection){.box = {x, y, x + 40, y + 100}, .score = score, .class_id = class_id};
 }
 
-static struct task_tracker *make(const struct task_tracker_options *o) {
+static struct task_tracker *make(const struct task_tracker_options *o)
+{
     struct task_tracker *t = NULL;
     assert_int_equal(task_tracker_new(payer, o, &t), ERR_OK);
     return t;
 }
 
 /* The confirmed or lost track nearest to x; NULL if none. */
-static const struct task_track *near(const struct task_tracker *t, float x) {
+static const struct task_track *near(const struct task_tracker *t, float x)
+{
     const struct task_track *k, *best = NULL;
     int n = task_tracker_tracks(t, &k);
     for (int i = 0; i < n; i++)
@@ -45,7 +50,8 @@ static const struct task_track *near(const struct task_tracker *t, float x) {
     return best;
 }
 
-static void one_walker(void **state) {
+static void one_walker(void **state)
+{
     (void)state;
     struct task_tracker *t = make(NULL);
     for (int i = 0; i < 30; i++) {
@@ -66,7 +72,8 @@ static void one_walker(void **state) {
     assert_null(t);
 }
 
-static void hidden_for_a_second(void **state) {
+static void hidden_for_a_second(void **state)
+{
     (void)state;
     struct task_tracker *t = make(NULL);
     for (int i = 0; i < 60; i++) {
@@ -84,7 +91,8 @@ static void hidden_for_a_second(void **state) {
     task_tracker_free(&t);
 }
 
-static void low_scores_keep_but_do_not_start(void **state) {
+static void low_scores_keep_but_do_not_start(void **state)
+{
     (void)state;
     struct task_tracker *t = make(NULL);
     const struct task_track *k;
@@ -104,7 +112,8 @@ static void low_scores_keep_but_do_not_start(void **state) {
 }
 
 /* Two people pass each other; motion tells them apart although they overlap at the crossing. */
-static void two_cross(void **state) {
+static void two_cross(void **state)
+{
     (void)state;
     for (int skip = 1; skip <= 3; skip += 2) {
         struct task_tracker *t = make(NULL);
@@ -127,7 +136,8 @@ static void two_cross(void **state) {
     }
 }
 
-static void classes_never_match(void **state) {
+static void classes_never_match(void **state)
+{
     (void)state;
     struct task_tracker_options o = task_tracker_defaults();
     o.confirm_hits = 1;
@@ -149,11 +159,13 @@ static void classes_never_match(void **state) {
     task_tracker_free(&t);
 }
 
-static uint32_t next(uint32_t *s) {
+static uint32_t next(uint32_t *s)
+{
     return *s = *s * 1664525u + 1013904223u;
 }
 
-static float nasty(uint32_t *s) {
+static float nasty(uint32_t *s)
+{
     static const float odd[] = {0, -0.0f, 1, -1, 1e30f, -1e30f, 3e38f, 1e6f, 1e-30f, 0.5f};
     uint32_t r = next(s) >> 8;
     if (r % 50 == 0) return NAN;
@@ -162,7 +174,8 @@ static float nasty(uint32_t *s) {
     return r % 3 ? (float)(r % 500) : odd[r / 7 % ARRAY_LEN(odd)];
 }
 
-static void garbage_is_bounded(void **state) {
+static void garbage_is_bounded(void **state)
+{
     (void)state;
     struct task_tracker_options o = task_tracker_defaults();
     o.max_tracks = 20;
@@ -199,7 +212,8 @@ static void garbage_is_bounded(void **state) {
     task_tracker_free(&t);
 }
 
-static void options_and_memory(void **state) {
+static void options_and_memory(void **state)
+{
     (void)state;
     struct task_tracker *t = NULL;
     struct task_tracker_options o = task_tracker_defaults();
@@ -216,7 +230,8 @@ static void options_and_memory(void **state) {
     assert_int_equal(mem_budget_used(budget), 0);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(one_walker, setup, teardown),
         cmocka_unit_test_setup_teardown(hidden_for_a_second, setup, teardown),

@@ -48,7 +48,8 @@ struct task_watch {
     uint64_t dropped;
 };
 
-const char *task_event_name(enum task_event_kind kind) {
+const char *task_event_name(enum task_event_kind kind)
+{
     static const char *const names[] = {
 #define X(id, name) name,
         TASK_EVENTS(X)
@@ -57,11 +58,13 @@ const char *task_event_name(enum task_event_kind kind) {
     return kind < TASK_EVENT_KIND_COUNT ? names[kind] : "?";
 }
 
-struct task_rules task_rules_defaults(void) {
+struct task_rules task_rules_defaults(void)
+{
     return (struct task_rules){.margin = 0.05f, .settle_seconds = 0.2, .max_tracks = 128};
 }
 
-static size_t lay_out(struct task_watch *w, const struct task_rules *r) {
+static size_t lay_out(struct task_watch *w, const struct task_rules *r)
+{
     size_t zones = (size_t)r->zone_count, lines = (size_t)r->line_count, n = (size_t)r->max_tracks;
     size_t at = sizeof *w;
 #define PLACE(field, size)                                                                                   \
@@ -80,7 +83,8 @@ static size_t lay_out(struct task_watch *w, const struct task_rules *r) {
     return at;
 }
 
-static err check_zone(const struct task_zone *z, int number) {
+static err check_zone(const struct task_zone *z, int number)
+{
     if (z->point_count < 3 || z->point_count > TASK_MAX_ZONE_POINTS)
         return err_set(ERR_USAGE, "zone %d: has %d points, but needs 3 to %d", number + 1, z->point_count,
                        TASK_MAX_ZONE_POINTS);
@@ -92,7 +96,8 @@ static err check_zone(const struct task_zone *z, int number) {
     return ERR_OK;
 }
 
-static err check_rules(const struct task_rules *r) {
+static err check_rules(const struct task_rules *r)
+{
     if (r->zone_count < 0 || r->zone_count > TASK_MAX_ZONES || r->line_count < 0 ||
         r->line_count > TASK_MAX_LINES)
         return err_set(ERR_USAGE, "%d zones and %d lines, but at most %d and %d are possible", r->zone_count,
@@ -115,7 +120,8 @@ static err check_rules(const struct task_rules *r) {
     return ERR_OK;
 }
 
-static float most_margin(const struct task_zone *z) {
+static float most_margin(const struct task_zone *z)
+{
     double area = 0, around = 0;
     for (int i = 0, j = z->point_count - 1; i < z->point_count; j = i++) {
         struct task_point a = z->points[j], b = z->points[i];
@@ -125,7 +131,8 @@ static float most_margin(const struct task_zone *z) {
     return around > 0 ? (float)(fabs(area) / 2 / around / 2) : 0;
 }
 
-err task_watch_new(struct mem_payer *payer, const struct task_rules *r, struct task_watch **ret) {
+err task_watch_new(struct mem_payer *payer, const struct task_rules *r, struct task_watch **ret)
+{
     err e = check_rules(r);
     if (e) return e;
     size_t bytes = lay_out(NULL, r);
@@ -148,18 +155,21 @@ err task_watch_new(struct mem_payer *payer, const struct task_rules *r, struct t
     return ERR_OK;
 }
 
-void task_watch_free(struct task_watch **w) {
+void task_watch_free(struct task_watch **w)
+{
     if (!*w) return;
     mem_free((*w)->payer, MEM_OTHER, *w, (*w)->bytes);
     *w = NULL;
 }
 
-static struct place *place_of(const struct task_watch *w, int slot, int rule) {
+static struct place *place_of(const struct task_watch *w, int slot, int rule)
+{
     return &w->places[(size_t)slot * (size_t)(w->rules.zone_count + w->rules.line_count) + (size_t)rule];
 }
 
 static void emit(struct task_watch *w, enum task_event_kind kind, double pts, const struct slot *s, int rule,
-                 int direction, double seconds) {
+                 int direction, double seconds)
+{
     if (w->event_count == TASK_MAX_EVENTS) {
         w->dropped++;
         return;
@@ -176,7 +186,8 @@ static void emit(struct task_watch *w, enum task_event_kind kind, double pts, co
 }
 
 /* Feeds what is clearly seen now (or UNKNOWN) into a place; true when its side has just changed. */
-static bool settle(struct place *p, enum side seen, double pts, double settle_seconds) {
+static bool settle(struct place *p, enum side seen, double pts, double settle_seconds)
+{
     if (seen == UNKNOWN) return false;
     if (seen == p->side) {
         p->next = UNKNOWN;
@@ -194,7 +205,8 @@ static bool settle(struct place *p, enum side seen, double pts, double settle_se
 }
 
 static void judge_zone(struct task_watch *w, int slot, int zone, double pts, struct task_point at,
-                       float margin) {
+                       float margin)
+{
     const struct task_zone *z = &w->zones[zone];
     const struct slot *s = &w->slots[slot];
     struct place *p = place_of(w, slot, zone);
@@ -217,7 +229,8 @@ static void judge_zone(struct task_watch *w, int slot, int zone, double pts, str
 }
 
 static void judge_line(struct task_watch *w, int slot, int line, double pts, struct task_point at,
-                       float margin) {
+                       float margin)
+{
     const struct task_line *l = &w->lines[line];
     struct place *p = place_of(w, slot, w->rules.zone_count + line);
     double dx = (double)l->b.x - l->a.x, dy = (double)l->b.y - l->a.y;
@@ -231,13 +244,15 @@ static void judge_line(struct task_watch *w, int slot, int line, double pts, str
     if (seen != UNKNOWN && seen == p->side) p->from = at;
 }
 
-static int find_slot(const struct task_watch *w, int64_t id) {
+static int find_slot(const struct task_watch *w, int64_t id)
+{
     for (int i = 0; i < w->rules.max_tracks; i++)
         if (w->slots[i].id == id) return i;
     return -1;
 }
 
-static void gone(struct task_watch *w, int i, double pts) {
+static void gone(struct task_watch *w, int i, double pts)
+{
     struct slot *s = &w->slots[i];
     for (int z = 0; z < w->rules.zone_count; z++) {
         struct place *p = place_of(w, i, z);
@@ -247,7 +262,8 @@ static void gone(struct task_watch *w, int i, double pts) {
     s->id = 0;
 }
 
-static void present(struct task_watch *w, double pts, const struct task_track *k) {
+static void present(struct task_watch *w, double pts, const struct task_track *k)
+{
     int i = find_slot(w, k->id);
     if (i < 0 && k->detection < 0) return; /* never seen by us, and not now */
     bool fresh = i < 0;
@@ -277,7 +293,8 @@ static void present(struct task_watch *w, double pts, const struct task_track *k
 }
 
 int task_watch_update(struct task_watch *w, double pts, const struct task_track *tracks, int n,
-                      const struct task_event **ret_events) {
+                      const struct task_event **ret_events)
+{
     w->event_count = 0;
     for (int i = 0; i < w->rules.max_tracks; i++)
         w->slots[i].present = false;
@@ -293,11 +310,13 @@ int task_watch_update(struct task_watch *w, double pts, const struct task_track 
     return w->event_count;
 }
 
-uint64_t task_watch_dropped(const struct task_watch *w) {
+uint64_t task_watch_dropped(const struct task_watch *w)
+{
     return w->dropped;
 }
 
-int task_watch_inside(const struct task_watch *w, int zone) {
+int task_watch_inside(const struct task_watch *w, int zone)
+{
     int count = 0;
     if (zone < 0 || zone >= w->rules.zone_count) return 0;
     for (int i = 0; i < w->rules.max_tracks; i++)

@@ -15,7 +15,8 @@ static const struct task_zone square = {.point_count = 4,
 static const struct task_zone u = {
     .point_count = 8, .points = {{0, 0}, {10, 0}, {10, 20}, {20, 20}, {20, 0}, {30, 0}, {30, 30}, {0, 30}}};
 
-static void point_in_polygon(void **state) {
+static void point_in_polygon(void **state)
+{
     (void)state;
     assert_true(task_zone_contains(&square, (struct task_point){150, 150}));
     assert_true(task_zone_contains(&square, (struct task_point){100, 100})); /* corner */
@@ -35,7 +36,8 @@ static void point_in_polygon(void **state) {
 }
 
 /* Against the crossing number of a ray in another direction, for random polygons. */
-static void random_polygons(void **state) {
+static void random_polygons(void **state)
+{
     (void)state;
     uint32_t s = 5;
     for (int round = 0; round < 2000; round++) {
@@ -54,7 +56,8 @@ static void random_polygons(void **state) {
     }
 }
 
-static void segments(void **state) {
+static void segments(void **state)
+{
     (void)state;
     struct task_point o = {0, 0}, x = {10, 0}, a = {5, -5}, b = {5, 5}, c = {5, 1}, e = {20, 0}, f = {12, 0};
     assert_true(task_segments_touch(o, x, a, b));
@@ -71,7 +74,8 @@ struct world {
     char log[512];
 };
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     struct world *w = xnew(struct world);
     w->budget = mem_budget_new("host", UINT64_MAX);
     w->payer = mem_payer_new(w->budget, "zones");
@@ -79,7 +83,8 @@ static int setup(void **state) {
     return 0;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     struct world *w = *state;
     task_watch_free(&w->watch);
     mem_payer_free(&w->payer);
@@ -88,12 +93,14 @@ static int teardown(void **state) {
     return 0;
 }
 
-static void start(struct world *w, struct task_rules r) {
+static void start(struct world *w, struct task_rules r)
+{
     assert_int_equal(task_watch_new(w->payer, &r, &w->watch), ERR_OK);
 }
 
 /* Puts a track's feet at (x, y), or none, and appends the events to the log: "entered0 crossed1+ ". */
-static void step(struct world *w, double pts, int64_t id, float x, float y) {
+static void step(struct world *w, double pts, int64_t id, float x, float y)
+{
     struct task_track k = {
         .id = id, .state = TASK_CONFIRMED, .box = {x - 10, y - 40, x + 10, y}, .score = 0.9f};
     const struct task_event *e;
@@ -111,7 +118,8 @@ static void step(struct world *w, double pts, int64_t id, float x, float y) {
     }
 }
 
-static void a_visit(void **state) {
+static void a_visit(void **state)
+{
     struct world *w = *state;
     struct task_zone z = square;
     z.stay_seconds = 2;
@@ -127,7 +135,8 @@ static void a_visit(void **state) {
     assert_string_equal(w->log, "appeared entered0 stayed0 exited0 left ");
 }
 
-static void jitter_does_not_flap(void **state) {
+static void jitter_does_not_flap(void **state)
+{
     struct world *w = *state;
     struct task_rules r = task_rules_defaults();
     struct task_line line = {{100, 0}, {100, 300}};
@@ -152,7 +161,8 @@ static void jitter_does_not_flap(void **state) {
     assert_string_equal(w->log, "appeared entered0 crossed0- exited0 left ");
 }
 
-static void lines_have_ends_and_sides(void **state) {
+static void lines_have_ends_and_sides(void **state)
+{
     struct world *w = *state;
     struct task_rules r = task_rules_defaults();
     struct task_line line = {{100, 100}, {200, 100}}; /* looks east: right is south, down on the screen */
@@ -171,7 +181,8 @@ static void lines_have_ends_and_sides(void **state) {
     assert_string_equal(w->log, "appeared crossed0+ crossed0- left appeared ");
 }
 
-static void hidden_tracks_open_no_doors(void **state) {
+static void hidden_tracks_open_no_doors(void **state)
+{
     struct world *w = *state;
     struct task_rules r = task_rules_defaults();
     r.zones = &square;
@@ -186,7 +197,8 @@ static void hidden_tracks_open_no_doors(void **state) {
     assert_int_equal(task_watch_update(w->watch, 0.2, (struct task_track[]){lost, tentative}, 2, &e), 0);
 }
 
-static void wrong_rules_and_memory(void **state) {
+static void wrong_rules_and_memory(void **state)
+{
     struct world *w = *state;
     struct task_rules r = task_rules_defaults();
     struct task_zone bad = square;
@@ -216,7 +228,8 @@ static void wrong_rules_and_memory(void **state) {
     assert_int_equal(task_watch_dropped(w->watch), 1);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(point_in_polygon),
         cmocka_unit_test(random_polygons),

@@ -6,7 +6,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
     struct task_card *c = NULL;
     if (task_card_parse((const char *)data, size, NULL, &c)) return 0;
     if (!c->name || c->input_count < 1 || c->class_count > TASK_MAX_CLASSES || c->top_k > TASK_MAX_TOP_K)

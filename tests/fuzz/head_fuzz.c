@@ -37,7 +37,8 @@ static const struct {
     {C "head: image\n", 1, {{.rank = 4, .dims = {1, 3, 8, 8}}}},
 };
 
-static void check(const struct task_result *r, const struct task_card *c) {
+static void check(const struct task_result *r, const struct task_card *c)
+{
     if (r->detection_count > c->top_k) abort();
     for (int i = 0; i < r->detection_count; i++) {
         const struct task_detection *d = &r->detections[i];
@@ -50,7 +51,8 @@ static void check(const struct task_result *r, const struct task_card *c) {
         if (!isfinite(r->embedding[i])) abort();
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
     if (size < 5) return 0;
     size_t which = data[0] % ARRAY_LEN(cases);
     struct task_output o[3];

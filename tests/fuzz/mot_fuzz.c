@@ -6,7 +6,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
     struct mem_budget *b = mem_budget_new("host", 64 << 20);
     struct mem_payer *p = mem_payer_new(b, "fuzz");
     struct task_mot m = {0};
