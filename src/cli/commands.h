@@ -4,10 +4,16 @@
 #include "cli/check.h"
 #include "cli/eval.h"
 #include "cli/model_cmd.h"
+#include "cli/serve_cmd.h"
+#include "video/video.h"
 
 #define BRIM_VERSION "0.1.0"
 
 /* clang-format off */
 #define CLI_MORE_COMMANDS \
+    {"serve", cli_serve, "the main job: cameras, models, queries, one budget"}, \
+    {"mem", cli_mem, "of a running box: bytes by payer and purpose"}, \
+    {"why", cli_why, "of a running box: the last decisions about a camera, and their reasons"}, \
+    {"budget", cli_budget, "of a running box: change the budget"}, \
     {"check", cli_check, "is a site file right"}, \
     {"eval", cli_eval, "score tracks against truth"},

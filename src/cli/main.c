@@ -41,6 +41,7 @@ static void restart_with_passive_waiting(char **argv)
 
 int main(int argc, char **argv)
 {
+    if (argc >= 2 && !strcmp(argv[1], VIDEO_DECODE_ARG)) return video_decode_main(argc, argv); /* a decoding child: nothing else first */
     restart_with_passive_waiting(argv);
     if (argc < 2) {
         usage(stderr);

@@ -78,14 +78,14 @@ void engine_add_sink(struct engine *e, engine_sink_fn *fn, void *user);
 /* ---- snapshots; free the arrays with free() */
 
 struct engine_camera_row {
-    char name[48];
+    char name[72];
     struct video_stats video;
     int queries;
 };
 size_t engine_cameras(struct engine *e, struct engine_camera_row **ret);
 
 struct engine_query_row {
-    char query[48], camera[48], model[48];
+    char query[160], camera[72], model[72];
     double fps_asked, fps_run; /* run: over the last seconds */
     int priority;
     int64_t deadline_ns;
@@ -97,7 +97,7 @@ struct engine_query_row {
 size_t engine_queries(struct engine *e, struct engine_query_row **ret);
 
 struct engine_model_row {
-    char name[48], path[256];
+    char name[72], path[256];
     struct sched_model_stats stats;
     struct model_sizes sizes;
     char problem[256];

@@ -25,7 +25,7 @@ struct engine_site {
 
 struct engine_camera {
     struct engine *engine;
-    char name[48];
+    char name[72];
     struct engine_site *site;
     const struct site_camera *o;
     struct video_camera *cam;
@@ -44,7 +44,7 @@ struct engine_camera {
 
 struct engine_model {
     struct engine *engine;
-    char name[48], path[256], problem[256];
+    char name[72], path[256], problem[256];
     struct engine_site *site;
     const struct site_model *o;
     struct task_card *card;
@@ -77,7 +77,7 @@ struct engine_label {
 struct engine_stream {
     struct engine_stream *next;
     struct engine *engine;
-    char name[104];                /* "query@camera", of a cascade "query@camera>model" */
+    char name[208];                /* "query@camera", of a cascade "query@camera>model" */
     struct engine_site *site;
     const struct site_query *q;
     const struct site_cascade *cascade; /* NULL: the query's own stream */

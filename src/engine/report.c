@@ -33,7 +33,7 @@ static void query_row(struct engine *e, struct engine_stream *s, struct engine_q
 {
     const char *model = s->model ? s->model->name : "motion";
     if (s->cascade)
-        snprintf(r->query, sizeof r->query, "%.24s>%.20s", s->q->name, model);
+        snprintf(r->query, sizeof r->query, "%.64s>%.64s", s->q->name, model);
     else
         snprintf(r->query, sizeof r->query, "%s", s->q->name);
     snprintf(r->camera, sizeof r->camera, "%s", s->camera->name);

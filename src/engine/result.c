@@ -148,6 +148,8 @@ static void describe(const struct engine_stream *s, const struct task_result *r,
     for (int i = 0; r->head == TASK_ATTRIBUTES && i < r->class_count && n < size; i++)
         if (r->probabilities[i] >= s->model->card->score)
             n += (size_t)snprintf(text + n, size - n, "%s%s %.2f", n ? ", " : "", engine_label_of(s, i), r->probabilities[i]);
+    for (int i = 0; r->head == TASK_SEGMENTATION && r->shares && i < s->model->card->class_count && n < size; i++)
+        if (r->shares[i] >= 0.02f) n += (size_t)snprintf(text + n, size - n, "%s%s %.0f%%", n ? ", " : "", engine_label_of(s, i), (double)r->shares[i] * 100);
     if (r->head == TASK_EMBEDDING) snprintf(text, size, "embedding[%d]", r->embedding_count);
 }
 

@@ -33,7 +33,11 @@ static err run_model(struct engine_stream *s, struct engine_work *w)
     const struct video_rect *roi = s->cascade ? &w->roi : NULL;
     err e = engine_model_run(s->model, w->frame, roi, &r, &map);
     if (e) return e;
-    if (s->cascade) {
+    if (!s->cascade && !task_head_detects(r.head)) { /* a model that says something of the whole picture */
+        w->roi = (struct video_rect){0, 0, w->frame->width, w->frame->height};
+        snprintf(w->label, sizeof w->label, "picture");
+    }
+    if (s->cascade || !task_head_detects(r.head)) {
         engine_cascade_found(s, w, &r);
         return ERR_OK;
     }
@@ -183,9 +187,9 @@ err engine_stream_open(struct engine *e, struct engine_site *site, const struct 
     s->camera_index = camera;
     const char *camera_name = site->site->cameras[camera].name;
     if (cascade)
-        snprintf(s->name, sizeof s->name, "%.32s@%.32s>%.32s", q->name, camera_name, site->site->models[model].name);
+        snprintf(s->name, sizeof s->name, "%.64s@%.64s>%.64s", q->name, camera_name, site->site->models[model].name);
     else
-        snprintf(s->name, sizeof s->name, "%.48s@%.48s", q->name, camera_name);
+        snprintf(s->name, sizeof s->name, "%.64s@%.64s", q->name, camera_name);
     for (size_t i = 0; i < e->n_cameras; i++)
         if (!strcmp(e->cameras[i]->name, camera_name)) s->camera = e->cameras[i];
     for (size_t i = 0; i < e->n_models && model >= 0; i++)

@@ -19,7 +19,7 @@ struct rows_event {
     int64_t id;             /* given by the database, rising; 0 before */
     uint8_t uid[ROWS_UID];  /* random: the same in every output */
     double time;            /* seconds since 1970 */
-    char camera[48], query[48], event[16], zone[48], label[32];
+    char camera[72], query[72], event[16], zone[72], label[32];
     char attributes[160];
     int64_t track;
     uint64_t frame;

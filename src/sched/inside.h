@@ -27,7 +27,7 @@ struct sched_model {
 struct sched_stream {
     struct sched_stream *next;
     struct sched_stream_options o;
-    char name[48];
+    char name[208];
     struct sched_item *items;  /* ring of o.capacity */
     int head, waiting;
     bool running, removed;

@@ -80,7 +80,7 @@ struct sched_model_stats {
 /* A decision, for `brim why`. */
 struct sched_decision {
     int64_t at_ns, wait_ns, run_ns;
-    char stream[48];
+    char stream[208];
     uint64_t seq;
     enum sched_drop outcome;
     bool loaded; /* weights had to be read first */

@@ -22,12 +22,12 @@
 
 struct mot_file {
     struct mot_file *next;
-    char name[128]; /* "camera.query" */
+    char name[160]; /* "camera.query" */
     FILE *f;
 };
 struct video_file {
     struct video_file *next;
-    char camera[48], query[48];
+    char camera[72], query[72];
     struct video_writer *w;
     uint8_t *rgb;
     int width, height;
@@ -84,7 +84,7 @@ static json_t *result_json(const struct engine_record *r)
 
 static struct mot_file *mot_of(struct serve_files *f, const struct engine_record *r)
 {
-    char name[128];
+    char name[160];
     snprintf(name, sizeof name, "%s.%s", r->camera, r->query);
     for (struct mot_file *m = f->mots; m; m = m->next)
         if (!strcmp(m->name, name)) return m;

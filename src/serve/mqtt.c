@@ -144,7 +144,7 @@ static void publish_stats(struct serve_mqtt *x)
     size_t n = engine_queries(x->engine, &q);
     json_t *queries = json_object();
     for (size_t i = 0; i < n; i++) {
-        char name[128];
+        char name[256];
         snprintf(name, sizeof name, "%s@%s", q[i].query, q[i].camera);
         json_object_set_new(queries, name, json_pack("{s:f, s:f}", "fps", q[i].fps_run, "p95_ms", (double)q[i].stats.p95_ns / 1e6));
     }
