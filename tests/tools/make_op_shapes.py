@@ -3,12 +3,16 @@
 
 Needs numpy, onnx and onnxruntime; run by hand when a rule or an operator is added, never by the tests:
     python3 tests/tools/make_op_shapes.py > tests/data/op_shapes.txt
+    python3 tests/tools/make_op_shapes.py --seed 11 --cases FOLDER; brim verify --atol 1e-5 FOLDER/*
+The second form writes the same kinds of nodes with random numbers and ONNX Runtime's results, which tries the kernels.
 Nodes that ONNX Runtime has no kernel for are computed by onnx.reference. Nodes that both refuse are dropped and counted on
 stderr. One node a line, as src/op/infer_test.c reads it:
     Name opset|attribute=VALUE ...|input ...|output ...
 A value is i5, f0.5, I1,2, F1.5,2, sTEXT or tTENSOR; a tensor f32[2,3], with its numbers where they decide the shape:
 i64[2]{4,-1}; '-' is an absent one. '<' before a size: the true size depends on data, and this is what it was.
 SPDX-License-Identifier: Apache-2.0"""
+import argparse
+import pathlib
 import random
 import sys
 
@@ -18,7 +22,12 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-R = random.Random(7)
+parser = argparse.ArgumentParser()
+parser.add_argument("--seed", type=int, default=7)
+parser.add_argument("--cases", type=pathlib.Path)
+args = parser.parse_args()
+R = random.Random(args.seed)
+NUMBERS = np.random.default_rng(args.seed)
 ort.set_default_logger_severity(4)
 SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "int8": "i8", "uint8": "u8", "int16": "i16", "uint16": "u16",
          "int32": "i32", "uint32": "u32", "int64": "i64", "uint64": "u64", "bool": "bool"}
@@ -33,7 +42,11 @@ class Const:
 
 
 def x(*dims, dtype=np.float32):
-    return np.ones(dims, dtype=dtype)
+    if dtype is bool:
+        return np.asarray(NUMBERS.random(dims) > 0.5)
+    if np.issubdtype(dtype, np.integer):
+        return np.asarray(NUMBERS.integers(1, 5, dims), dtype)
+    return np.asarray(NUMBERS.uniform(0.1, 0.9, dims), dtype)
 
 
 def dims(rank, low=1, high=5):
@@ -84,6 +97,23 @@ def run_node(node, opset, names, arrays, outs):
         return None, "reference: " + str(e)
 
 
+def save_case(node, opset, inputs, result):
+    """A folder as ONNX's own node tests have it; Const inputs become initialisers."""
+    folder = args.cases / f"{node.op_type}_{sum(c[0] for c in counts.values()):04d}"
+    data = folder / "test_data_set_0"
+    data.mkdir(parents=True, exist_ok=True)
+    named = [(f"x{i}", v) for i, v in enumerate(inputs) if v is not None]
+    fed = [(n, v) for n, v in named if not isinstance(v, Const)]
+    info = lambda n, a, dims: helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), dims)
+    graph = helper.make_graph([node], "g", [info(n, a, a.shape) for n, a in fed],
+                              [info(n, a, [None] * a.ndim) for n, a in zip(node.output, result)],
+                              [numpy_helper.from_array(v.a, n) for n, v in named if isinstance(v, Const)])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), str(folder / "model.onnx"))
+    for kind, arrays in (("input", [a for _, a in fed]), ("output", result)):
+        for i, a in enumerate(arrays):
+            onnx.save_tensor(numpy_helper.from_array(a, f"{kind}_{i}"), str(data / f"{kind}_{i}.pb"))
+
+
 def case(op, opset, inputs, outputs=1, bounded=(), **attrs):
     """Computes one node and prints its line. bounded: axes of all outputs whose sizes depend on data."""
     attrs = {k: v for k, v in attrs.items() if v is not None}
@@ -104,6 +134,9 @@ def case(op, opset, inputs, outputs=1, bounded=(), **attrs):
         c[2] = why
         return
     c[0] += 1
+    if args.cases:
+        save_case(node, opset, inputs, result)
+        return
     it = " ".join("-" if v is None else tensor_text(v.a, True) if isinstance(v, Const) else tensor_text(v) for v in inputs)
     ot = " ".join(SHORT[str(r.dtype)] + "[" + ",".join(("<" if i in bounded else "") + str(d) for i, d in enumerate(r.shape)) + "]"
                   for r in result)
