@@ -29,13 +29,8 @@ err video_source_charge(struct video_source *s, int w, int h)
         return err_set(ERR_LIMIT, "pictures of %d x %d pixels; sides up to %d are accepted", w, h, VIDEO_MAX_SIDE);
     struct mem_payer *payer = video_pool_payer(s->env->pool);
     size_t bytes = video_decoder_bytes(w, h, pictures);
-    if (bytes > s->charged) { /* only the difference, so that growing needs no room for both */
-        err e = mem_charge(payer, MEM_DECODER, bytes - s->charged);
-        if (e) return e;
-    } else if (bytes < s->charged) {
-        mem_release(payer, MEM_DECODER, s->charged - bytes);
-    }
-    s->charged = bytes;
+    err e = video_recharge(payer, MEM_DECODER, &s->charged, bytes);
+    if (e) return e;
     s->charged_w = w;
     s->charged_h = h;
     s->charged_pictures = MAX(pictures, FEW);

@@ -404,6 +404,29 @@ static void comes_back_when_there_is_room(void **state)
     free(path);
 }
 
+/* Found by the fuzzer: a charge that shrinks twice must not count as two that are gone. */
+static void charges_that_change_stay_one(void **state)
+{
+    (void)state;
+    struct mem_budget *b = mem_budget_new("host", 100);
+    struct mem_payer *p = mem_payer_new(b, "x");
+    size_t charged = 0;
+    static const size_t sizes[] = {50, 40, 30, 60, 60, 20, 0, 10, 100, 5};
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        assert_int_equal(video_recharge(p, MEM_DECODER, &charged, sizes[i]), ERR_OK);
+        struct mem_row *row;
+        assert_int_equal(mem_snapshot(b, &row), 1);
+        assert_int_equal(row->used[MEM_DECODER], sizes[i]);
+        assert_int_equal(row->count, sizes[i] ? 1 : 0);
+        free(row);
+    }
+    assert_int_equal(video_recharge(p, MEM_DECODER, &charged, 101), ERR_NOMEM);
+    assert_int_equal(charged, 5);
+    mem_release(p, MEM_DECODER, charged);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
 /* All shared videos: every frame, and what it costs. */
 static void shared_videos(void **state)
 {
@@ -457,6 +480,7 @@ int main(void)
         cmocka_unit_test(thinned_to_what_is_wanted),     cmocka_unit_test(live_drops_and_counts),
         cmocka_unit_test(folder_of_images),              cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(broken_files_end),              cmocka_unit_test(nth_allocation_fails),
-        cmocka_unit_test(comes_back_when_there_is_room), cmocka_unit_test(shared_videos)};
+        cmocka_unit_test(comes_back_when_there_is_room), cmocka_unit_test(charges_that_change_stay_one),
+        cmocka_unit_test(shared_videos)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

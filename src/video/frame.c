@@ -127,6 +127,22 @@ struct mem_payer *video_pool_payer(const struct video_pool *p)
     return p->payer;
 }
 
+/* Charges are counted as well as summed, so what is one charge must stay one: a release or charge of nothing evens it
+ * out. */
+err video_recharge(struct mem_payer *payer, enum mem_purpose purpose, size_t *charged, size_t now)
+{
+    if (now > *charged) {
+        err e = mem_charge(payer, purpose, now - *charged);
+        if (e) return e;
+        if (*charged) mem_release(payer, purpose, 0);
+    } else if (now < *charged) {
+        if (now) mem_charge_forced(payer, purpose, 0);
+        mem_release(payer, purpose, *charged - now);
+    }
+    *charged = now;
+    return ERR_OK;
+}
+
 err video_pool_get(struct video_pool *p, size_t size, struct video_buffer **ret)
 {
     struct video_buffer *stale = NULL, *b = NULL;

@@ -24,6 +24,10 @@ void video_pool_close(struct video_pool *p);
 int video_pool_out(struct video_pool *p);
 struct mem_payer *video_pool_payer(const struct video_pool *p);
 
+/* Makes one charge of `*charged` bytes (0: none) one of `now`, asking only for the difference; on failure the old one
+ * stays. */
+err video_recharge(struct mem_payer *payer, enum mem_purpose purpose, size_t *charged, size_t now);
+
 struct video_buffer {
     uint8_t *data; /* page-aligned or 64-byte aligned */
     size_t size;

@@ -199,14 +199,7 @@ static err measure(struct remote *r)
     if (f) fclose(f);
     size_t now = MAX((size_t)kb << 10, (size_t)CHILD_START_BYTES);
     struct mem_payer *payer = video_pool_payer(r->env->pool);
-    if (now > r->charged) {
-        err e = mem_charge(payer, MEM_DECODER, now - r->charged);
-        if (e) return e;
-    } else if (now < r->charged) {
-        mem_release(payer, MEM_DECODER, r->charged - now);
-    }
-    r->charged = now;
-    return ERR_OK;
+    return video_recharge(payer, MEM_DECODER, &r->charged, now);
 }
 
 /* The child's counters begin at 0 with each child and may only rise; a lie here shows a wrong figure and no more. */
