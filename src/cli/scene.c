@@ -50,8 +50,12 @@ static err parse(int argc, char **argv, struct request *r)
     err e = args_parse(argc, argv, table, &rest, &r->help);
     if (!e && rest.n) e = err_set(ERR_USAGE, "'%s' is one word too many; the folder goes after -o", rest.items[0]);
     free(rest.items);
-    if (!e && r->help) args_help("brim scene -o DIR [options]\n\nDraws a synthetic site: videos of several cameras with exact ground truth.", table);
-    else if (!e && !r->dir) e = err_set(ERR_USAGE, "where to? give -o DIR");
+    if (!e && r->help)
+        args_help("brim scene -o DIR [options]\n\nDraws a synthetic site: videos of several cameras with exact "
+                  "ground truth.",
+                  table);
+    else if (!e && !r->dir)
+        e = err_set(ERR_USAGE, "where to? give -o DIR");
     return e;
 }
 
@@ -79,8 +83,17 @@ static err to_options(const struct request *r, struct scene_options *o)
 int cli_scene(int argc, char **argv)
 {
     struct scene_options o = SCENE_OPTIONS_DEFAULT;
-    struct request r = {.size = "640x360", .light = "day", .seed = 1, .cameras = o.cameras, .people = o.people, .vehicles = o.vehicles,
-                        .quality = 75, .seconds = o.seconds, .fps = o.fps, .noise = o.noise, .budget = UINT64_MAX};
+    struct request r = {.size = "640x360",
+                        .light = "day",
+                        .seed = 1,
+                        .cameras = o.cameras,
+                        .people = o.people,
+                        .vehicles = o.vehicles,
+                        .quality = 75,
+                        .seconds = o.seconds,
+                        .fps = o.fps,
+                        .noise = o.noise,
+                        .budget = UINT64_MAX};
     char output[] = "--output", **args = xnewn(char *, (size_t)argc + 1); /* -o is --output */
     for (int i = 0; i < argc; i++) args[i] = strcmp(argv[i], "-o") == 0 ? output : argv[i];
     err e = parse(argc, args, &r);
@@ -100,13 +113,14 @@ int cli_scene(int argc, char **argv)
         double drawn = done.seconds - done.bake_seconds;
         long pictures = (long)done.frames * o.cameras;
         if (r.json)
-            printf("{\"frames\": %d, \"cameras\": %d, \"identities\": %d, \"boxes\": %ld, \"seconds\": %.3f, \"bake_seconds\": %.3f, "
+            printf("{\"frames\": %d, \"cameras\": %d, \"identities\": %d, \"boxes\": %ld, \"seconds\": %.3f, "
+                   "\"bake_seconds\": %.3f, "
                    "\"pictures_per_second\": %.1f, \"peak_bytes\": %llu}\n",
-                   done.frames, o.cameras, done.identities, done.boxes, done.seconds, done.bake_seconds, (double)pictures / drawn,
-                   (unsigned long long)mem_budget_peak(b));
+                   done.frames, o.cameras, done.identities, done.boxes, done.seconds, done.bake_seconds,
+                   (double)pictures / drawn, (unsigned long long)mem_budget_peak(b));
         else
-            printf("%d frames of %d cameras, %d identities, %ld boxes in %.1f s (%.0f pictures a second)\n", done.frames, o.cameras,
-                   done.identities, done.boxes, done.seconds, (double)pictures / drawn);
+            printf("%d frames of %d cameras, %d identities, %ld boxes in %.1f s (%.0f pictures a second)\n",
+                   done.frames, o.cameras, done.identities, done.boxes, done.seconds, (double)pictures / drawn);
     }
     mem_budget_free(&b);
     return e ? args_fail("scene", e) : 0;

@@ -1,20 +1,25 @@
 /* People and bicycles.
  *
- * A figure is a pelvis, a torso of elliptic rings, a head, and four limbs of two bones that swing in the walker's plane. The gait
- * follows the usual curves (hip a sine, the knee bends while its leg swings forwards), the pelvis bobs twice a step and arms go
- * against legs. Sizes are for 1.75 m and scale with the height. SPDX-License-Identifier: Apache-2.0 */
+ * A figure is a pelvis, a torso of elliptic rings, a head, and four limbs of two bones that swing in the walker's
+ * plane. The gait follows the usual curves (hip a sine, the knee bends while its leg swings forwards), the pelvis
+ * bobs twice a step and arms go against legs. Sizes are for 1.75 m and scale with the height.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "scene/mesh.h"
 
 #include "base/base.h"
 
 const struct named_colour scene_clothes[CLOTHES_COLOURS] = {
-    {"black", {0.018f, 0.018f, 0.02f}}, {"white", {0.62f, 0.62f, 0.6f}},   {"grey", {0.16f, 0.165f, 0.17f}},
+    {"black", {0.018f, 0.018f, 0.02f}}, {"white", {0.62f, 0.62f, 0.6f}},      {"grey", {0.16f, 0.165f, 0.17f}},
     {"red", {0.46f, 0.03f, 0.03f}},     {"dark blue", {0.02f, 0.04f, 0.14f}}, {"blue", {0.06f, 0.2f, 0.52f}},
-    {"green", {0.04f, 0.24f, 0.08f}},   {"yellow", {0.68f, 0.5f, 0.04f}},  {"brown", {0.15f, 0.075f, 0.035f}},
-    {"pink", {0.6f, 0.2f, 0.3f}},       {"purple", {0.17f, 0.05f, 0.27f}}, {"beige", {0.44f, 0.36f, 0.24f}}};
-const struct named_colour scene_hairs[HAIR_COLOURS] = {{"black", {0.012f, 0.011f, 0.011f}}, {"brown", {0.06f, 0.03f, 0.016f}},
-    {"blond", {0.38f, 0.26f, 0.1f}}, {"grey", {0.32f, 0.32f, 0.32f}}, {"red", {0.24f, 0.07f, 0.02f}}};
-static const struct v3 skins[SKINS] = {{0.62f, 0.4f, 0.3f}, {0.52f, 0.31f, 0.21f}, {0.36f, 0.2f, 0.12f}, {0.2f, 0.1f, 0.06f}, {0.1f, 0.052f, 0.034f}};
+    {"green", {0.04f, 0.24f, 0.08f}},   {"yellow", {0.68f, 0.5f, 0.04f}},     {"brown", {0.15f, 0.075f, 0.035f}},
+    {"pink", {0.6f, 0.2f, 0.3f}},       {"purple", {0.17f, 0.05f, 0.27f}},    {"beige", {0.44f, 0.36f, 0.24f}}};
+const struct named_colour scene_hairs[HAIR_COLOURS] = {{"black", {0.012f, 0.011f, 0.011f}},
+                                                       {"brown", {0.06f, 0.03f, 0.016f}},
+                                                       {"blond", {0.38f, 0.26f, 0.1f}},
+                                                       {"grey", {0.32f, 0.32f, 0.32f}},
+                                                       {"red", {0.24f, 0.07f, 0.02f}}};
+static const struct v3 skins[SKINS] = {
+    {0.62f, 0.4f, 0.3f}, {0.52f, 0.31f, 0.21f}, {0.36f, 0.2f, 0.12f}, {0.2f, 0.1f, 0.06f}, {0.1f, 0.052f, 0.034f}};
 
 struct body {
     struct mesh *m;
@@ -33,19 +38,24 @@ static void leg(const struct body *b, float side, float hip, float knee)
 {
     const struct scene_looks *l = b->l;
     float k = b->k, w = k * l->build;
-    struct v3 p = V3(b->hip.x, side * 0.088f * w, b->hip.z), q = v3_madd(p, down(hip), 0.43f * k), r = v3_madd(q, down(hip - knee), 0.42f * k);
+    struct v3 p = V3(b->hip.x, side * 0.088f * w, b->hip.z), q = v3_madd(p, down(hip), 0.43f * k),
+              r = v3_madd(q, down(hip - knee), 0.42f * k);
     struct v3 cloth = scene_clothes[l->bottom].c, skin = skins[l->skin];
-    scene_mesh_limb(b->m, v3_madd(p, down(hip), -0.03f * k), v3_madd(q, down(hip), 0.02f * k), 0.088f * w, 0.062f * w, 8, l->skirt ? skin : cloth);
+    scene_mesh_limb(b->m, v3_madd(p, down(hip), -0.03f * k), v3_madd(q, down(hip), 0.02f * k), 0.088f * w, 0.062f * w,
+                    8, l->skirt ? skin : cloth);
     bool bare = l->shorts || l->skirt;
-    scene_mesh_limb(b->m, q, r, 0.06f * w * (bare ? 0.9f : 1.05f), bare ? 0.037f * w : 0.052f * w, 8, bare ? skin : cloth);
+    scene_mesh_limb(b->m, q, r, 0.06f * w * (bare ? 0.9f : 1.05f), bare ? 0.037f * w : 0.052f * w, 8,
+                    bare ? skin : cloth);
     struct v3 fwd = v3_unit(V3(cos_of(hip - knee), 0, 0.55f * sin_of(hip - knee))), up = V3(-fwd.z, 0, fwd.x);
-    struct v3 heel = v3_madd(v3_madd(r, fwd, -0.06f * k), up, -0.03f * k), shoe = l->paint & 1 ? V3(0.035f, 0.03f, 0.03f) : V3(0.42f, 0.42f, 0.42f);
+    struct v3 heel = v3_madd(v3_madd(r, fwd, -0.06f * k), up, -0.03f * k),
+              shoe = l->paint & 1 ? V3(0.035f, 0.03f, 0.03f) : V3(0.42f, 0.42f, 0.42f);
     if (l->paint & 2) shoe = V3(0.09f, 0.05f, 0.03f);
     struct mesh_ring foot[4];
-    static const float at[] = {0, 0.07f, 0.19f, 0.265f}, high[] = {0.045f, 0.055f, 0.035f, 0.02f}, wide[] = {0.036f, 0.042f, 0.047f, 0.03f};
+    static const float at[] = {0, 0.07f, 0.19f, 0.265f}, high[] = {0.045f, 0.055f, 0.035f, 0.02f},
+                       wide[] = {0.036f, 0.042f, 0.047f, 0.03f};
     for (int i = 0; i < 4; i++)
-        foot[i] = (struct mesh_ring){v3_madd(v3_madd(heel, fwd, at[i] * k), up, (high[i] - 0.05f) * k), v3_scale(up, high[i] * k),
-                                     V3(0, wide[i] * k, 0), shoe};
+        foot[i] = (struct mesh_ring){v3_madd(v3_madd(heel, fwd, at[i] * k), up, (high[i] - 0.05f) * k),
+                                     v3_scale(up, high[i] * k), V3(0, wide[i] * k, 0), shoe};
     scene_mesh_tube(b->m, foot, 4, 8, MESH_MATT);
 }
 
@@ -54,7 +64,8 @@ static void arm(const struct body *b, float side, float shoulder, float elbow)
     const struct scene_looks *l = b->l;
     float k = b->k, w = k * l->build, up = 0.5f * k, s = sin_of(b->lean), c = cos_of(b->lean);
     struct v3 p = V3(b->hip.x + s * up, side * 0.2f * w, b->hip.z + c * up);
-    struct v3 out = V3(0, side * 0.12f, 0), d1 = v3_unit(v3_add(down(shoulder), out)), d2 = v3_unit(v3_add(down(shoulder + elbow), v3_scale(out, 0.2f)));
+    struct v3 out = V3(0, side * 0.12f, 0), d1 = v3_unit(v3_add(down(shoulder), out)),
+              d2 = v3_unit(v3_add(down(shoulder + elbow), v3_scale(out, 0.2f)));
     struct v3 q = v3_madd(p, d1, 0.29f * k), r = v3_madd(q, d2, 0.25f * k);
     struct v3 cloth = scene_clothes[l->top].c, skin = skins[l->skin];
     scene_mesh_ball(b->m, p, V3(0.055f * w, 0.055f * w, 0.05f * w), -1, 0, cloth);
@@ -81,24 +92,32 @@ static void torso(const struct body *b)
 {
     const struct scene_looks *l = b->l;
     struct v3 top = scene_clothes[l->top].c, low = scene_clothes[l->bottom].c, skin = skins[l->skin];
-    struct mesh_ring hips[4] = {slice(b, -0.1f, 0.095f, 0.14f, low, 0), slice(b, 0, 0.118f, 0.168f, low, -0.01f), slice(b, 0.08f, 0.11f, 0.158f, low, 0),
-                                slice(b, 0.14f, 0.1f, 0.145f, low, 0)};
-    if (!l->skirt) scene_mesh_tube(b->m, hips, 4, 12, MESH_MATT);
+    struct mesh_ring hips[4] = {slice(b, -0.1f, 0.095f, 0.14f, low, 0), slice(b, 0, 0.118f, 0.168f, low, -0.01f),
+                                slice(b, 0.08f, 0.11f, 0.158f, low, 0), slice(b, 0.14f, 0.1f, 0.145f, low, 0)};
+    if (!l->skirt)
+        scene_mesh_tube(b->m, hips, 4, 12, MESH_MATT);
     else {
-        struct mesh_ring skirt[4] = {slice(b, -0.42f, 0.175f, 0.215f, low, 0.02f), slice(b, -0.2f, 0.15f, 0.195f, low, 0.01f), hips[1], hips[3]};
+        struct mesh_ring skirt[4] = {slice(b, -0.42f, 0.175f, 0.215f, low, 0.02f),
+                                     slice(b, -0.2f, 0.15f, 0.195f, low, 0.01f), hips[1], hips[3]};
         scene_mesh_tube(b->m, skirt, 4, 12, MESH_MATT);
     }
     float hem = l->jacket ? -0.04f : 0.05f, thick = l->jacket ? 1.1f : 1;
-    struct mesh_ring up[7] = {slice(b, hem, 0.122f * thick, 0.172f * thick, top, 0), slice(b, 0.16f, 0.104f * thick, 0.15f * thick, top, 0),
-                              slice(b, 0.3f, 0.118f * thick, 0.17f * thick, top, 0.005f), slice(b, 0.43f, 0.12f * thick, 0.188f, top, 0),
-                              slice(b, 0.51f, 0.1f, 0.19f, top, 0), slice(b, 0.555f, 0.075f, 0.14f, top, 0), slice(b, 0.585f, 0.055f, 0.07f, top, 0.005f)};
+    struct mesh_ring up[7] = {slice(b, hem, 0.122f * thick, 0.172f * thick, top, 0),
+                              slice(b, 0.16f, 0.104f * thick, 0.15f * thick, top, 0),
+                              slice(b, 0.3f, 0.118f * thick, 0.17f * thick, top, 0.005f),
+                              slice(b, 0.43f, 0.12f * thick, 0.188f, top, 0),
+                              slice(b, 0.51f, 0.1f, 0.19f, top, 0),
+                              slice(b, 0.555f, 0.075f, 0.14f, top, 0),
+                              slice(b, 0.585f, 0.055f, 0.07f, top, 0.005f)};
     scene_mesh_tube(b->m, up, 7, 12, MESH_MATT);
-    struct mesh_ring neck[2] = {slice(b, 0.56f, 0.05f, 0.052f, skin, 0.01f), slice(b, 0.68f, 0.047f, 0.047f, skin, 0.02f)};
+    struct mesh_ring neck[2] = {slice(b, 0.56f, 0.05f, 0.052f, skin, 0.01f),
+                                slice(b, 0.68f, 0.047f, 0.047f, skin, 0.02f)};
     scene_mesh_tube(b->m, neck, 2, 8, MESH_MATT);
     if (l->backpack) {
         struct v3 bag = scene_clothes[(l->top + 4 + l->hair) % CLOTHES_COLOURS].c;
-        struct mesh_ring pack[4] = {slice(b, 0.1f, 0.06f, 0.12f, bag, -0.2f), slice(b, 0.18f, 0.085f, 0.14f, bag, -0.2f),
-                                    slice(b, 0.42f, 0.075f, 0.13f, bag, -0.19f), slice(b, 0.5f, 0.04f, 0.09f, bag, -0.17f)};
+        struct mesh_ring pack[4] = {
+            slice(b, 0.1f, 0.06f, 0.12f, bag, -0.2f), slice(b, 0.18f, 0.085f, 0.14f, bag, -0.2f),
+            slice(b, 0.42f, 0.075f, 0.13f, bag, -0.19f), slice(b, 0.5f, 0.04f, 0.09f, bag, -0.17f)};
         scene_mesh_tube(b->m, pack, 4, 10, MESH_MATT);
     }
 }
@@ -110,18 +129,25 @@ static void head(const struct body *b)
     struct mesh_ring at = slice(b, 0.775f, 0.1f, 0.1f, V3(0, 0, 0), 0.03f);
     struct v3 c = at.centre, hair = scene_hairs[l->hair].c, skin = skins[l->skin];
     scene_mesh_ball(b->m, c, V3(0.092f * k, 0.074f * k, 0.118f * k), -1, 0.06f, skin);
-    scene_mesh_ball(b->m, V3(c.x + 0.09f * k, c.y, c.z - 0.015f * k), V3(0.018f * k, 0.014f * k, 0.025f * k), -1, 0, v3_scale(skin, 0.9f)); /* nose */
+    scene_mesh_ball(b->m, V3(c.x + 0.09f * k, c.y, c.z - 0.015f * k), V3(0.018f * k, 0.014f * k, 0.025f * k), -1, 0,
+                    v3_scale(skin, 0.9f)); /* nose */
     for (int e = -1; e <= 1; e += 2)
-        scene_mesh_ball(b->m, V3(c.x + 0.078f * k, 0.032f * k * (float)e, c.z + 0.018f * k), V3(0.014f * k, 0.016f * k, 0.009f * k), -1, 0, V3(0.03f, 0.025f, 0.02f));
+        scene_mesh_ball(b->m, V3(c.x + 0.078f * k, 0.032f * k * (float)e, c.z + 0.018f * k),
+                        V3(0.014f * k, 0.016f * k, 0.009f * k), -1, 0, V3(0.03f, 0.025f, 0.02f));
     if (l->cap) {
         struct v3 cap = scene_clothes[(l->top + 3) % CLOTHES_COLOURS].c;
         scene_mesh_ball(b->m, V3(c.x, 0, c.z + 0.02f * k), V3(0.1f * k, 0.083f * k, 0.11f * k), 0.25f, 0, cap);
-        scene_mesh_ball(b->m, V3(c.x + 0.1f * k, 0, c.z + 0.05f * k), V3(0.075f * k, 0.065f * k, 0.012f * k), -1, 0, cap);
+        scene_mesh_ball(b->m, V3(c.x + 0.1f * k, 0, c.z + 0.05f * k), V3(0.075f * k, 0.065f * k, 0.012f * k), -1, 0,
+                        cap);
     } else if (!l->bald) {
-        scene_mesh_ball(b->m, V3(c.x - 0.016f * k, 0, c.z + 0.016f * k), V3(0.1f * k, 0.085f * k, 0.122f * k), 0.3f, -0.35f, hair);
-        scene_mesh_ball(b->m, V3(c.x - 0.04f * k, 0, c.z + 0.01f * k), V3(0.072f * k, 0.08f * k, 0.105f * k), -0.9f, 0, hair);
+        scene_mesh_ball(b->m, V3(c.x - 0.016f * k, 0, c.z + 0.016f * k), V3(0.1f * k, 0.085f * k, 0.122f * k), 0.3f,
+                        -0.35f, hair);
+        scene_mesh_ball(b->m, V3(c.x - 0.04f * k, 0, c.z + 0.01f * k), V3(0.072f * k, 0.08f * k, 0.105f * k), -0.9f,
+                        0, hair);
     }
-    if (l->long_hair && !l->bald) scene_mesh_ball(b->m, V3(c.x - 0.065f * k, 0, c.z - 0.09f * k), V3(0.05f * k, 0.078f * k, 0.16f * k), -1, 0.1f, hair);
+    if (l->long_hair && !l->bald)
+        scene_mesh_ball(b->m, V3(c.x - 0.065f * k, 0, c.z - 0.09f * k), V3(0.05f * k, 0.078f * k, 0.16f * k), -1,
+                        0.1f, hair);
 }
 
 void scene_figure(struct mesh *m, const struct scene_looks *l, enum figure_pose pose, float phase, float sway)
@@ -176,8 +202,8 @@ void scene_bicycle(struct mesh *m, const struct scene_looks *l, float phase)
             scene_mesh_limb(m, v3_sub(c, d), v3_add(c, d), 0.005f, 0.005f, 3, V3(0.3f, 0.3f, 0.3f));
         }
     }
-    struct v3 rear = V3(-0.53f, 0, 0.34f), front = V3(0.53f, 0, 0.34f), crank = V3(-0.08f, 0, 0.3f), seat = V3(-0.22f, 0, 0.84f),
-              stem = V3(0.36f, 0, 0.82f);
+    struct v3 rear = V3(-0.53f, 0, 0.34f), front = V3(0.53f, 0, 0.34f), crank = V3(-0.08f, 0, 0.3f),
+              seat = V3(-0.22f, 0, 0.84f), stem = V3(0.36f, 0, 0.82f);
     scene_mesh_limb(m, crank, seat, 0.022f, 0.02f, 6, paint);
     scene_mesh_limb(m, crank, stem, 0.024f, 0.024f, 6, paint);
     scene_mesh_limb(m, v3_mix(crank, seat, 0.85f), v3_mix(stem, front, 0.1f), 0.022f, 0.022f, 6, paint);

@@ -3,8 +3,8 @@
  *     DIR/cam1.mp4 ...            H.264
  *     DIR/calibration.json        per camera: K, R, t, position, size; the conventions are scene.h's
  *     DIR/scene.json              every parameter, and the classes' numbers
- *     DIR/truth/cam1.txt ...      MOT CSV: frame (from 1), id, x, y, w, h, 1, class, visibility; boxes of what is seen, in
- *                                 pixels from the picture's top left (0, 0), exact to half a pixel; all hidden: no row
+ *     DIR/truth/cam1.txt ...      MOT CSV: frame (from 1), id, x, y, w, h, 1, class, visibility; boxes of what is
+ * seen, in pixels from the picture's top left (0, 0), exact to half a pixel; all hidden: no row
  *     DIR/truth/objects.json      identities: class, kind, colours, first and last frame
  *     DIR/truth/world.csv         frame, id, x, y, z, heading: metres and radians, the point on the ground
  *     DIR/truth/coco.json, DIR/images/   with coco_every: every n-th frame as JPEG, annotated as COCO does

@@ -1,5 +1,5 @@
-/* Inside the room: vectors, own sine, own generator, value noise. Only + - * / sqrt floor, in a fixed order, so that every
- * machine gets the same bits. SPDX-License-Identifier: Apache-2.0 */
+/* Inside the room: vectors, own sine, own generator, value noise. Only + - * / sqrt floor, in a fixed order, so that
+ * every machine gets the same bits. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include <math.h>
@@ -71,7 +71,7 @@ static inline float smooth(float lo, float hi, float x) /* 0 below lo, 1 above h
 static inline float sin_of(float x)
 {
     x = x * (1 / (2 * SCENE_PI));
-    x = x - floorf(x + 0.5f);            /* -0.5 to 0.5 of a turn */
+    x = x - floorf(x + 0.5f); /* -0.5 to 0.5 of a turn */
     float y = 8 * x - 16 * x * (x < 0 ? -x : x);
     return y + 0.224f * (y * (y < 0 ? -y : y) - y);
 }

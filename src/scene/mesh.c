@@ -1,8 +1,8 @@
 /* Skins over rings, balls, sheets and blocks: all that figures and vehicles are made of.
  *
- * Triangles are turned so that they run counter-clockwise seen from where their vertices' normals point; the rasteriser then
- * drops back faces by the sign of the area. A mesh that would overflow drops the part: the limits are far above what is built.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Triangles are turned so that they run counter-clockwise seen from where their vertices' normals point; the
+ * rasteriser then drops back faces by the sign of the area. A mesh that would overflow drops the part: the limits are
+ * far above what is built. SPDX-License-Identifier: Apache-2.0 */
 #include "scene/mesh.h"
 
 #include "base/base.h"
@@ -53,7 +53,8 @@ void scene_mesh_tube(struct mesh *m, const struct mesh_ring *r, int n, int sides
             triangle(m, a, b + sides, a + sides);
         }
     struct v3 axis = v3_unit(v3_sub(r[n - 1].centre, r[0].centre));
-    int c0 = vertex(m, r[0].centre, v3_scale(axis, -1), r[0].colour, s), c1 = vertex(m, r[n - 1].centre, axis, r[n - 1].colour, s);
+    int c0 = vertex(m, r[0].centre, v3_scale(axis, -1), r[0].colour, s),
+        c1 = vertex(m, r[n - 1].centre, axis, r[n - 1].colour, s);
     for (int k = 0; k < sides; k++) {
         int l = first + (n - 1) * sides;
         triangle(m, c0, first + k, first + (k + 1) % sides);
@@ -82,8 +83,8 @@ void scene_mesh_ball(struct mesh *m, struct v3 c, struct v3 half, float z_from, 
         if (z < -0.98f) z = -0.98f;
         if (z > 0.97f) z = 0.97f;
         float k = sqrtf(1 - z * z);
-        r[i] = (struct mesh_ring){V3(c.x + st * z * half.z, c.y, c.z + ct * z * half.z), V3(k * half.x * ct, 0, -k * half.x * st),
-                                  V3(0, k * half.y, 0), colour};
+        r[i] = (struct mesh_ring){V3(c.x + st * z * half.z, c.y, c.z + ct * z * half.z),
+                                  V3(k * half.x * ct, 0, -k * half.x * st), V3(0, k * half.y, 0), colour};
     }
     scene_mesh_tube(m, r, 7, 10, MESH_MATT);
 }
@@ -101,15 +102,18 @@ void scene_mesh_quad(struct mesh *m, const struct v3 c[4], struct v3 out, struct
 
 void scene_mesh_block(struct mesh *m, struct v3 a, struct v3 b, struct v3 colour, enum mesh_surface s)
 {
-    const struct v3 faces[6][4] = {
-        {{a.x, a.y, a.z}, {a.x, b.y, a.z}, {a.x, b.y, b.z}, {a.x, a.y, b.z}}, {{b.x, a.y, a.z}, {b.x, b.y, a.z}, {b.x, b.y, b.z}, {b.x, a.y, b.z}},
-        {{a.x, a.y, a.z}, {b.x, a.y, a.z}, {b.x, a.y, b.z}, {a.x, a.y, b.z}}, {{a.x, b.y, a.z}, {b.x, b.y, a.z}, {b.x, b.y, b.z}, {a.x, b.y, b.z}},
-        {{a.x, a.y, a.z}, {b.x, a.y, a.z}, {b.x, b.y, a.z}, {a.x, b.y, a.z}}, {{a.x, a.y, b.z}, {b.x, a.y, b.z}, {b.x, b.y, b.z}, {a.x, b.y, b.z}}};
+    const struct v3 faces[6][4] = {{{a.x, a.y, a.z}, {a.x, b.y, a.z}, {a.x, b.y, b.z}, {a.x, a.y, b.z}},
+                                   {{b.x, a.y, a.z}, {b.x, b.y, a.z}, {b.x, b.y, b.z}, {b.x, a.y, b.z}},
+                                   {{a.x, a.y, a.z}, {b.x, a.y, a.z}, {b.x, a.y, b.z}, {a.x, a.y, b.z}},
+                                   {{a.x, b.y, a.z}, {b.x, b.y, a.z}, {b.x, b.y, b.z}, {a.x, b.y, b.z}},
+                                   {{a.x, a.y, a.z}, {b.x, a.y, a.z}, {b.x, b.y, a.z}, {a.x, b.y, a.z}},
+                                   {{a.x, a.y, b.z}, {b.x, a.y, b.z}, {b.x, b.y, b.z}, {a.x, b.y, b.z}}};
     static const struct v3 out[6] = {{-1, 0, 0}, {1, 0, 0}, {0, -1, 0}, {0, 1, 0}, {0, 0, -1}, {0, 0, 1}};
     for (int i = 0; i < 6; i++) scene_mesh_quad(m, faces[i], out[i], colour, s);
 }
 
-void scene_mesh_sheet(struct mesh *m, const struct v3 *p, int rows, int cols, struct v3 inside, struct v3 colour, enum mesh_surface s)
+void scene_mesh_sheet(struct mesh *m, const struct v3 *p, int rows, int cols, struct v3 inside, struct v3 colour,
+                      enum mesh_surface s)
 {
     if (!room(m, rows * cols, 2 * rows * cols)) return;
     int first = m->nv;

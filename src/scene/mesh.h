@@ -1,5 +1,5 @@
-/* Inside the room: the moving things as triangles, made anew for every frame. A mesh is built around its own origin (x forwards,
- * y left, z up, the ground at 0) and then placed. SPDX-License-Identifier: Apache-2.0 */
+/* Inside the room: the moving things as triangles, made anew for every frame. A mesh is built around its own origin
+ * (x forwards, y left, z up, the ground at 0) and then placed. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "scene/maths.h"
@@ -33,7 +33,8 @@ void scene_mesh_ball(struct mesh *m, struct v3 centre, struct v3 half, float z_f
 void scene_mesh_quad(struct mesh *m, const struct v3 c[4], struct v3 out, struct v3 colour, enum mesh_surface s);
 void scene_mesh_block(struct mesh *m, struct v3 lo, struct v3 hi, struct v3 colour, enum mesh_surface s);
 /* rows x cols points, smooth, not closed; normals turn away from `inside`. */
-void scene_mesh_sheet(struct mesh *m, const struct v3 *p, int rows, int cols, struct v3 inside, struct v3 colour, enum mesh_surface s);
+void scene_mesh_sheet(struct mesh *m, const struct v3 *p, int rows, int cols, struct v3 inside, struct v3 colour,
+                      enum mesh_surface s);
 /* A wheel whose axle is along y: tyre and hub. */
 void scene_mesh_wheel(struct mesh *m, struct v3 centre, float r, float half_width, struct v3 hub);
 void scene_mesh_disc(struct mesh *m, struct v3 centre, float r, float side, struct v3 colour); /* in the x-z plane */
@@ -59,5 +60,6 @@ struct named_colour {
     struct v3 c; /* linear */
 };
 enum { CLOTHES_COLOURS = 12, HAIR_COLOURS = 5, PAINT_COLOURS = 10, SKINS = 5 };
-extern const struct named_colour scene_clothes[CLOTHES_COLOURS], scene_hairs[HAIR_COLOURS], scene_paints[PAINT_COLOURS];
+extern const struct named_colour scene_clothes[CLOTHES_COLOURS], scene_hairs[HAIR_COLOURS],
+    scene_paints[PAINT_COLOURS];
 extern const char *const scene_vehicle_names[VEHICLE_KINDS];

@@ -1,13 +1,14 @@
 /* Triangles into samples.
  *
- * 1 / Z is linear on the screen, so interpolating it is exact; bigger is nearer and 0 is infinitely far. A sample belongs to a triangle
- * if it is on the inner side of its three edges; on a shared edge both may have it and the nearer wins, which is harmless. Light is
- * interpolated on the screen: triangles are small. SPDX-License-Identifier: Apache-2.0 */
+ * 1 / Z is linear on the screen, so interpolating it is exact; bigger is nearer and 0 is infinitely far. A sample
+ * belongs to a triangle if it is on the inner side of its three edges; on a shared edge both may have it and the
+ * nearer wins, which is harmless. Light is interpolated on the screen: triangles are small. SPDX-License-Identifier:
+ * Apache-2.0 */
 #pragma GCC optimize("O3")
 #include "scene/view.h"
 
 struct setup {
-    int x0, y0, x1, y1; /* x1, y1 excluded */
+    int x0, y0, x1, y1;     /* x1, y1 excluded */
     float a[3], b[3], c[3]; /* weight i = a x + b y + c, 0 to 1 */
     float inv[3];           /* -1 / a; 0: the edge is level, or the triangle too small to care */
 };
@@ -38,8 +39,10 @@ static inline void row_span(const struct setup *s, float y, int *x0, int *x1)
     float lo = (float)s->x0, hi = (float)s->x1;
     for (int i = 0; i < 3; i++) {
         float x = (s->b[i] * y + s->c[i]) * s->inv[i];
-        if (s->inv[i] < 0) lo = MAX(lo, x - 1.5f);
-        else if (s->inv[i] > 0) hi = MIN(hi, x + 1.5f);
+        if (s->inv[i] < 0)
+            lo = MAX(lo, x - 1.5f);
+        else if (s->inv[i] > 0)
+            hi = MIN(hi, x + 1.5f);
     }
     *x0 = (int)MAX(lo, (float)s->x0), *x1 = hi > lo ? (int)MIN(hi, (float)s->x1) : *x0;
 }
@@ -50,7 +53,8 @@ static uint16_t light16(float x)
     return (uint16_t)(x <= 0 ? 0 : x >= 65535 ? 65535 : x);
 }
 
-void scene_raster_solid(struct scene *sc, const struct scene_view *v, struct scene_object *ob, const struct raster_vertex t[3])
+void scene_raster_solid(struct scene *sc, const struct scene_view *v, struct scene_object *ob,
+                        const struct raster_vertex t[3])
 {
     int w = 2 * sc->o.width, h = 2 * sc->o.height;
     struct setup s;
@@ -63,14 +67,15 @@ void scene_raster_solid(struct scene *sc, const struct scene_view *v, struct sce
         struct scene_sample *row = sc->samples + (size_t)y * (size_t)w;
         const float *still = v->near_ + (size_t)y * (size_t)w;
         for (int x = x0; x < x1; x++) {
-            float fx = (float)x + 0.5f, w0 = s.a[0] * fx + s.b[0] * fy + s.c[0], w1 = s.a[1] * fx + s.b[1] * fy + s.c[1],
-                  w2 = s.a[2] * fx + s.b[2] * fy + s.c[2];
+            float fx = (float)x + 0.5f, w0 = s.a[0] * fx + s.b[0] * fy + s.c[0],
+                  w1 = s.a[1] * fx + s.b[1] * fy + s.c[1], w2 = s.a[2] * fx + s.b[2] * fy + s.c[2];
             if (w0 < 0 || w1 < 0 || w2 < 0) continue;
             struct scene_sample *p = &row[x];
             if (p->stamp != id) {
                 p->stamp = id;
                 ob->whole++;
-                ob->wx0 = MIN(ob->wx0, x), ob->wx1 = MAX(ob->wx1, x + 1), ob->wy0 = MIN(ob->wy0, y), ob->wy1 = MAX(ob->wy1, y + 1);
+                ob->wx0 = MIN(ob->wx0, x), ob->wx1 = MAX(ob->wx1, x + 1), ob->wy0 = MIN(ob->wy0, y),
+                ob->wy1 = MAX(ob->wy1, y + 1);
             }
             float near_ = w0 * t[0].near_ + w1 * t[1].near_ + w2 * t[2].near_;
             if (near_ <= p->near_ || near_ <= still[x]) continue;
@@ -96,8 +101,8 @@ void scene_raster_shade(struct scene *sc, const struct scene_view *v, const stru
         const float *still = v->near_ + (size_t)y * (size_t)w;
         for (int x = x0; x < x1; x++) {
             if (row[x].shaded) continue;
-            float fx = (float)x + 0.5f, w0 = s.a[0] * fx + s.b[0] * fy + s.c[0], w1 = s.a[1] * fx + s.b[1] * fy + s.c[1],
-                  w2 = s.a[2] * fx + s.b[2] * fy + s.c[2];
+            float fx = (float)x + 0.5f, w0 = s.a[0] * fx + s.b[0] * fy + s.c[0],
+                  w1 = s.a[1] * fx + s.b[1] * fy + s.c[1], w2 = s.a[2] * fx + s.b[2] * fy + s.c[2];
             if (w0 < 0 || w1 < 0 || w2 < 0) continue;
             float near_ = w0 * t[0].near_ + w1 * t[1].near_ + w2 * t[2].near_;
             row[x].shaded = near_ > still[x] * 0.97f && near_ < still[x] * 1.05f; /* the ground, a kerb up or down */
@@ -111,7 +116,9 @@ void scene_dirty(struct scene *s, int x0, int y0, int x1, int y1)
     if (x0 >= x1) return;
     for (int y = y0; y < y1; y++) {
         struct scene_span *p = &s->spans[y];
-        if (p->lo >= p->hi) *p = (struct scene_span){x0, x1};
-        else p->lo = MIN(p->lo, x0), p->hi = MAX(p->hi, x1);
+        if (p->lo >= p->hi)
+            *p = (struct scene_span){x0, x1};
+        else
+            p->lo = MIN(p->lo, x0), p->hi = MAX(p->hi, x1);
     }
 }

@@ -1,13 +1,15 @@
 /* A picture.
  *
- *     still world in the light of now -> shade and contact shadows -> beams of head lamps -> figures and vehicles -> glow -> sensor
+ *     still world in the light of now -> shade and contact shadows -> beams of head lamps -> figures and vehicles ->
+ * glow -> sensor
  *
- * Only spans that something touched are worked on: their samples are cleaned at the start of the next picture. Shadows of moving things
- * are their triangles thrown on the ground along the sun; they take the baked part of the sun away, so what already lies in a house's
- * shadow does not get darker. Contact shadows and beams are functions of the ground point under a pixel.
+ * Only spans that something touched are worked on: their samples are cleaned at the start of the next picture.
+ * Shadows of moving things are their triangles thrown on the ground along the sun; they take the baked part of the
+ * sun away, so what already lies in a house's shadow does not get darker. Contact shadows and beams are functions of
+ * the ground point under a pixel.
  *
- * Truth is counted, not computed: every triangle stamps the samples it covers (the whole), and after all are drawn the samples whose nearest
- * is an object are counted (the seen). SPDX-License-Identifier: Apache-2.0 */
+ * Truth is counted, not computed: every triangle stamps the samples it covers (the whole), and after all are drawn
+ * the samples whose nearest is an object are counted (the seen). SPDX-License-Identifier: Apache-2.0 */
 #pragma GCC optimize("O3")
 #include "scene/view.h"
 
@@ -19,7 +21,9 @@ static void relight(struct scene *s, struct scene_view *v)
 {
     if (v->ready && memcmp(&v->lit, &s->lit, sizeof v->lit) == 0) return;
     const struct scene_lighting *l = &s->lit;
-    const float k[4][3] = {{l->sky.x, l->sky.y, l->sky.z}, {l->sun.x, l->sun.y, l->sun.z}, {l->lamp.x, l->lamp.y, l->lamp.z},
+    const float k[4][3] = {{l->sky.x, l->sky.y, l->sky.z},
+                           {l->sun.x, l->sun.y, l->sun.z},
+                           {l->lamp.x, l->lamp.y, l->lamp.z},
                            {l->window.x, l->window.y, l->window.z}};
     const float gain[3] = {v->gain.x, v->gain.y, v->gain.z};
     size_t n = (size_t)s->o.width * (size_t)s->o.height;
@@ -43,7 +47,8 @@ static void clean(struct scene *s)
         struct scene_span *p = &s->spans[y];
         if (p->lo >= p->hi) continue;
         size_t lo = (size_t)p->lo, n = (size_t)(p->hi - p->lo);
-        for (size_t r = 0; r < 2; r++) memset(s->samples + (2 * (size_t)y + r) * 2 * w + 2 * lo, 0, 2 * n * sizeof *s->samples);
+        for (size_t r = 0; r < 2; r++)
+            memset(s->samples + (2 * (size_t)y + r) * 2 * w + 2 * lo, 0, 2 * n * sizeof *s->samples);
         for (size_t i = 0; i < n; i++) s->ao[(size_t)y * w + lo + i] = 1, s->beam[(size_t)y * w + lo + i] = 0;
         *p = (struct scene_span){0, 0};
     }
@@ -85,7 +90,8 @@ static bool in_reach(const struct scene *s, const struct scene_camera *c, struct
 }
 
 /* The light that a vertex sends to the camera. */
-static struct v3 shade(const struct scene *s, const struct scene_object *ob, const struct mesh_vertex *v, struct v3 eye, struct v3 gain)
+static struct v3 shade(const struct scene *s, const struct scene_object *ob, const struct mesh_vertex *v,
+                       struct v3 eye, struct v3 gain)
 {
     const struct scene_lighting *l = &s->lit;
     struct v3 n = v->n;
@@ -107,12 +113,14 @@ static struct v3 shade(const struct scene *s, const struct scene_object *ob, con
         env = v3_madd(env, l->lamp, 0.5f * lamp);
         float spec = MAX(v3_dot(m, s->world.sun), 0);
         spec *= spec, spec *= spec, spec *= spec, spec *= spec, spec *= spec;
-        env = v3_madd(env, l->sun, ob->sun * (1.2f * smooth(-0.2f, 0.5f, v3_dot(m, s->world.sun)) * 0.3f + 14 * spec));
+        env =
+            v3_madd(env, l->sun, ob->sun * (1.2f * smooth(-0.2f, 0.5f, v3_dot(m, s->world.sun)) * 0.3f + 14 * spec));
         out = v3_add(v3_scale(out, 1 - f), v3_scale(env, f));
     } else if (v->surface == MESH_HEAD_LAMP && ob->lamps_on) {
         out = v3_add(out, v3_scale(V3(3.2f, 3, 2.6f), l->beams));
     } else if (v->surface == MESH_TAIL_LAMP) {
-        out = v3_add(out, v3_scale(V3(1.1f, 0.03f, 0.02f), (ob->lamps_on ? l->beams * 0.6f : 0) + (ob->brakes ? 1.1f : 0)));
+        out = v3_add(
+            out, v3_scale(V3(1.1f, 0.03f, 0.02f), (ob->lamps_on ? l->beams * 0.6f : 0) + (ob->brakes ? 1.1f : 0)));
     }
     return v3_mul(out, gain);
 }
@@ -148,16 +156,19 @@ static void throw_shade(struct scene *s, const struct scene_view *v, const struc
     }
     for (int i = 0; i < m->nt; i++) {
         const uint16_t *k = m->t[i];
-        if (v3_dot(sun, v3_add(m->v[k[0]].n, v3_add(m->v[k[1]].n, m->v[k[2]].n))) < -0.3f) continue; /* the other side throws it */
+        if (v3_dot(sun, v3_add(m->v[k[0]].n, v3_add(m->v[k[1]].n, m->v[k[2]].n))) < -0.3f)
+            continue; /* the other side throws it */
         const struct raster_vertex t[3] = {p[k[0]], p[k[1]], p[k[2]]};
         if (t[0].near_ > 0 && t[1].near_ > 0 && t[2].near_ > 0) scene_raster_shade(s, v, t);
     }
 }
 
-/* Calls back for every pixel whose ground point at height z lies in a rectangle around an object: u forwards, v left of it. */
+/* Calls back for every pixel whose ground point at height z lies in a rectangle around an object: u forwards, v left
+ * of it. */
 typedef void ground_fn(struct scene *s, const struct scene_object *ob, size_t pixel, float u, float v);
 
-static void over_ground(struct scene *s, const struct scene_view *view, const struct scene_object *ob, const float rect[4], ground_fn *f)
+static void over_ground(struct scene *s, const struct scene_view *view, const struct scene_object *ob,
+                        const float rect[4], ground_fn *f)
 {
     const struct scene_camera *c = &view->camera;
     float ch = cos_of(ob->heading), sh = sin_of(ob->heading), x0 = 1e9f, y0 = 1e9f, x1 = -1e9f, y1 = -1e9f;
@@ -177,9 +188,11 @@ static void over_ground(struct scene *s, const struct scene_view *view, const st
         for (int x = ix0; x <= ix1; x++) {
             float a = ((float)x + 0.5f - c->cx) / c->f, dz = r[2] * a + r[5] * b + r[8];
             if (dz > -1e-3f) continue;
-            float z = (ob->at.z - c->position[2]) / dz, near_ = 1 / z, still = view->near_[(size_t)(2 * y) * (size_t)(2 * w) + (size_t)(2 * x)];
+            float z = (ob->at.z - c->position[2]) / dz, near_ = 1 / z,
+                  still = view->near_[(size_t)(2 * y) * (size_t)(2 * w) + (size_t)(2 * x)];
             if (near_ < still * 0.96f || near_ > still * 1.05f) continue; /* something else than the ground */
-            float gx = c->position[0] + z * (r[0] * a + r[3] * b + r[6]) - ob->at.x, gy = c->position[1] + z * (r[1] * a + r[4] * b + r[7]) - ob->at.y;
+            float gx = c->position[0] + z * (r[0] * a + r[3] * b + r[6]) - ob->at.x,
+                  gy = c->position[1] + z * (r[1] * a + r[4] * b + r[7]) - ob->at.y;
             f(s, ob, (size_t)y * (size_t)w + (size_t)x, ch * gx + sh * gy, ch * gy - sh * gx);
         }
     }
@@ -188,15 +201,19 @@ static void over_ground(struct scene *s, const struct scene_view *view, const st
 static void contact(struct scene *s, const struct scene_object *ob, size_t i, float u, float v)
 {
     float soft = ob->class_id == SCENE_PERSON ? 0.35f : ob->class_id == SCENE_BICYCLE ? 0.25f : 0.55f;
-    float du = MAX((u < 0 ? -u : u) - ob->half_length, 0), dv = MAX((v < 0 ? -v : v) - ob->half_width, 0), d = sqrtf(du * du + dv * dv) / soft;
-    if (d < 1) s->ao[i] *= 1 - (ob->class_id == SCENE_PERSON || ob->class_id == SCENE_BICYCLE ? 0.38f : 0.72f) * (1 - d) * (1 - d);
+    float du = MAX((u < 0 ? -u : u) - ob->half_length, 0), dv = MAX((v < 0 ? -v : v) - ob->half_width, 0),
+          d = sqrtf(du * du + dv * dv) / soft;
+    if (d < 1)
+        s->ao[i] *=
+            1 - (ob->class_id == SCENE_PERSON || ob->class_id == SCENE_BICYCLE ? 0.38f : 0.72f) * (1 - d) * (1 - d);
 }
 
 static void beam(struct scene *s, const struct scene_object *ob, size_t i, float u, float v)
 {
     float ahead = u - ob->half_length;
     if (ahead < 0.1f) return;
-    float wide = 0.75f + 0.24f * ahead, across = v / wide, near_ = smooth(0.1f, 1.8f, ahead), far_ = 1 / (1 + 0.035f * ahead * ahead);
+    float wide = 0.75f + 0.24f * ahead, across = v / wide, near_ = smooth(0.1f, 1.8f, ahead),
+          far_ = 1 / (1 + 0.035f * ahead * ahead);
     float k = 1 - across * across;
     if (k > 0) s->beam[i] += 1.5f * k * k * near_ * far_ * smooth(14, 9, ahead);
 }
@@ -205,8 +222,9 @@ static void beam(struct scene *s, const struct scene_object *ob, size_t i, float
 static void apply_ground(struct scene *s, const struct scene_view *v)
 {
     const struct scene_lighting *l = &s->lit;
-    const float sky[3] = {l->sky.x, l->sky.y, l->sky.z}, sun[3] = {l->sun.x, l->sun.y, l->sun.z}, lamp[3] = {l->lamp.x, l->lamp.y, l->lamp.z},
-                own[3] = {l->window.x, l->window.y, l->window.z}, gain[3] = {v->gain.x, v->gain.y, v->gain.z}, head[3] = {1, 0.95f, 0.84f};
+    const float sky[3] = {l->sky.x, l->sky.y, l->sky.z}, sun[3] = {l->sun.x, l->sun.y, l->sun.z},
+                lamp[3] = {l->lamp.x, l->lamp.y, l->lamp.z}, own[3] = {l->window.x, l->window.y, l->window.z},
+                gain[3] = {v->gain.x, v->gain.y, v->gain.z}, head[3] = {1, 0.95f, 0.84f};
     size_t w = (size_t)s->o.width;
     for (size_t y = 0; y < (size_t)s->o.height; y++)
         for (size_t x = (size_t)s->spans[y].lo; x < (size_t)s->spans[y].hi; x++) {
@@ -218,7 +236,8 @@ static void apply_ground(struct scene *s, const struct scene_view *v)
             float lit = (1 - 0.22f * (float)shaded) * (0.4f + 0.6f * ao);
             for (int c = 0; c < 3; c++) {
                 float a = (float)v->baked[0][c][i];
-                float sum = a * (sky[c] * ao + extra * head[c] * 0.4f) + (float)v->baked[1][c][i] * sun[c] * lit + (float)v->baked[2][c][i] * lamp[c] * ao + (float)v->baked[3][c][i] * own[c];
+                float sum = a * (sky[c] * ao + extra * head[c] * 0.4f) + (float)v->baked[1][c][i] * sun[c] * lit +
+                            (float)v->baked[2][c][i] * lamp[c] * ao + (float)v->baked[3][c][i] * own[c];
                 sum *= gain[c];
                 s->lin[c][i] = (uint16_t)(int)(sum < 65535 ? sum : 65535);
             }
@@ -246,7 +265,8 @@ static void resolve(struct scene *s)
                 struct scene_object *ob = &s->objects[id - 1];
                 int sx = 2 * x + (k & 1), sy = 2 * y + (k >> 1);
                 ob->seen++;
-                ob->x0 = MIN(ob->x0, sx), ob->x1 = MAX(ob->x1, sx + 1), ob->y0 = MIN(ob->y0, sy), ob->y1 = MAX(ob->y1, sy + 1);
+                ob->x0 = MIN(ob->x0, sx), ob->x1 = MAX(ob->x1, sx + 1), ob->y0 = MIN(ob->y0, sy),
+                ob->y1 = MAX(ob->y1, sy + 1);
             }
             for (int c = 0; c < 3; c++) s->lin[c][i] = (uint16_t)(sum[c] / 4);
         }
@@ -259,7 +279,8 @@ static void glow(struct scene *s, const struct scene_view *v, struct v3 at, floa
     if (!project(&v->camera, at, &p) || p.x < 0 || p.y < 0 || p.x >= (float)(2 * w) || p.y >= (float)(2 * h)) return;
     size_t k = (size_t)p.y * (size_t)(2 * w) + (size_t)p.x;
     if (p.near_ < v->near_[k] * 0.97f || p.near_ < s->samples[k].near_ * 0.97f) return; /* hidden */
-    float r = MAX(v->camera.f * radius * p.near_, 2.0f), cx = p.x * 0.5f, cy = p.y * 0.5f, e[3] = {colour.x, colour.y, colour.z};
+    float r = MAX(v->camera.f * radius * p.near_, 2.0f), cx = p.x * 0.5f, cy = p.y * 0.5f,
+          e[3] = {colour.x, colour.y, colour.z};
     for (int y = (int)MAX(cy - r, 0); y < (int)MIN(cy + r + 1, (float)h); y++)
         for (int x = (int)MAX(cx - r, 0); x < (int)MIN(cx + r + 1, (float)w); x++) {
             float dx = (float)x + 0.5f - cx, dy = (float)y + 0.5f - cy, d = (dx * dx + dy * dy) / (r * r);
@@ -274,7 +295,8 @@ static void all_glows(struct scene *s, const struct scene_view *v)
 {
     float b = s->lit.beams;
     if (b < 0.05f) return;
-    for (int i = 0; i < s->world.lamps_n; i++) glow(s, v, v3_add(s->world.lamps[i], V3(0, 0, 0.04f)), 0.9f, v3_scale(V3(0.55f, 0.42f, 0.25f), b));
+    for (int i = 0; i < s->world.lamps_n; i++)
+        glow(s, v, v3_add(s->world.lamps[i], V3(0, 0, 0.04f)), 0.9f, v3_scale(V3(0.55f, 0.42f, 0.25f), b));
     for (int i = 0; i < s->objects_n; i++) {
         const struct scene_object *ob = &s->objects[i];
         if (!ob->lamps_on || (s->only && s->only != ob->id)) continue;
@@ -285,7 +307,8 @@ static void all_glows(struct scene *s, const struct scene_view *v)
         for (int k = -1; k <= 1; k += 2) {
             float side = (ob->class_id == SCENE_BICYCLE ? 0 : 0.6f) * (float)k;
             if (ob->class_id == SCENE_BICYCLE && k > 0) break;
-            glow(s, v, V3(ob->at.x + c * u - sn * side, ob->at.y + sn * u + c * side, ob->at.z + 0.65f), 0.5f, v3_scale(V3(1.0f, 0.93f, 0.8f), b * facing));
+            glow(s, v, V3(ob->at.x + c * u - sn * side, ob->at.y + sn * u + c * side, ob->at.z + 0.65f), 0.5f,
+                 v3_scale(V3(1.0f, 0.93f, 0.8f), b * facing));
         }
     }
 }
@@ -296,7 +319,8 @@ static void develop(const struct scene *s, int camera, uint8_t *rgb, int stride)
     int w = s->o.width, amp = (int)(s->o.noise * (double)s->lit.noise * 8.5 + 0.5);
     struct rng r = {s->o.seed * 1000003 + (uint64_t)s->frame * 64 + (uint64_t)camera};
     for (int y = 0; y < s->o.height; y++) {
-        const uint16_t *in[3] = {s->lin[0] + (size_t)y * (size_t)w, s->lin[1] + (size_t)y * (size_t)w, s->lin[2] + (size_t)y * (size_t)w};
+        const uint16_t *in[3] = {s->lin[0] + (size_t)y * (size_t)w, s->lin[1] + (size_t)y * (size_t)w,
+                                 s->lin[2] + (size_t)y * (size_t)w};
         uint8_t *out = rgb + (ptrdiff_t)y * stride;
         uint32_t at = rng_next(&r);
         for (int x = 0; x < w; x++) {
@@ -314,11 +338,15 @@ static int list_boxes(const struct scene *s, struct scene_box *boxes, int cap)
     for (int i = 0; i < s->objects_n; i++) {
         const struct scene_object *ob = &s->objects[i];
         if (!ob->whole || n == cap) continue;
-        struct scene_box b = {.id = ob->id, .class_id = ob->class_id, .visibility = (float)ob->seen / (float)ob->whole, .samples = ob->seen};
+        struct scene_box b = {.id = ob->id,
+                              .class_id = ob->class_id,
+                              .visibility = (float)ob->seen / (float)ob->whole,
+                              .samples = ob->seen};
         b.whole_x = 0.5f * (float)ob->wx0, b.whole_y = 0.5f * (float)ob->wy0;
         b.whole_w = 0.5f * (float)(ob->wx1 - ob->wx0), b.whole_h = 0.5f * (float)(ob->wy1 - ob->wy0);
         if (ob->seen)
-            b.x = 0.5f * (float)ob->x0, b.y = 0.5f * (float)ob->y0, b.w = 0.5f * (float)(ob->x1 - ob->x0), b.h = 0.5f * (float)(ob->y1 - ob->y0);
+            b.x = 0.5f * (float)ob->x0, b.y = 0.5f * (float)ob->y0, b.w = 0.5f * (float)(ob->x1 - ob->x0),
+            b.h = 0.5f * (float)(ob->y1 - ob->y0);
         int at = n++;
         for (; at > 0 && boxes[at - 1].id > b.id; at--) boxes[at] = boxes[at - 1];
         boxes[at] = b;
@@ -345,7 +373,8 @@ void scene_render(struct scene *s, int camera, uint8_t *rgb, int stride, struct 
             if (!ob->lamps_on || !in_reach(s, &v->camera, ob->at, 18)) continue;
         }
         float soft = 0.6f;
-        const float foot[4] = {-ob->half_length - soft, ob->half_length + soft, -ob->half_width - soft, ob->half_width + soft};
+        const float foot[4] = {-ob->half_length - soft, ob->half_length + soft, -ob->half_width - soft,
+                               ob->half_width + soft};
         over_ground(s, v, ob, foot, contact);
         if (ob->lamps_on && s->lit.beams > 0.02f && ob->class_id != SCENE_BICYCLE) {
             const float lit[4] = {ob->half_length, ob->half_length + 14, -4, 4};

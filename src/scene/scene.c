@@ -1,7 +1,7 @@
 /* A scene from its options: memory, cameras, light over time, and the moving things as meshes.
  *
- * All memory is taken in scene_new and none later but for the small list of identities. A scene that failed half way is freed by the same
- * function as a whole one. SPDX-License-Identifier: Apache-2.0 */
+ * All memory is taken in scene_new and none later but for the small list of identities. A scene that failed half way
+ * is freed by the same function as a whole one. SPDX-License-Identifier: Apache-2.0 */
 #include "scene/view.h"
 
 #include <stdlib.h>
@@ -9,15 +9,22 @@
 
 static err check(const struct scene_options *o)
 {
-    if (o->cameras < 1 || o->cameras > SCENE_MAX_CAMERAS) return err_set(ERR_USAGE, "scene: %d cameras; 1 to %d are possible", o->cameras, SCENE_MAX_CAMERAS);
-    if (!(o->seconds >= 0.1 && o->seconds <= 86400)) return err_set(ERR_USAGE, "scene: %g seconds; give 0.1 to 86400", o->seconds);
-    if (!(o->fps >= 0.5 && o->fps <= 60)) return err_set(ERR_USAGE, "scene: %g frames a second; give 0.5 to 60", o->fps);
+    if (o->cameras < 1 || o->cameras > SCENE_MAX_CAMERAS)
+        return err_set(ERR_USAGE, "scene: %d cameras; 1 to %d are possible", o->cameras, SCENE_MAX_CAMERAS);
+    if (!(o->seconds >= 0.1 && o->seconds <= 86400))
+        return err_set(ERR_USAGE, "scene: %g seconds; give 0.1 to 86400", o->seconds);
+    if (!(o->fps >= 0.5 && o->fps <= 60))
+        return err_set(ERR_USAGE, "scene: %g frames a second; give 0.5 to 60", o->fps);
     if (o->width < 64 || o->width > 1920 || o->height < 64 || o->height > 1080 || o->width % 2 || o->height % 2)
-        return err_set(ERR_USAGE, "scene: pictures of %dx%d; give even sizes from 64x64 to 1920x1080", o->width, o->height);
-    if (o->people < 0 || o->people > SCENE_MAX_PEOPLE) return err_set(ERR_USAGE, "scene: %d people; give 0 to %d", o->people, SCENE_MAX_PEOPLE);
-    if (o->vehicles < 0 || o->vehicles > SCENE_MAX_VEHICLES) return err_set(ERR_USAGE, "scene: %d vehicles; give 0 to %d", o->vehicles, SCENE_MAX_VEHICLES);
+        return err_set(ERR_USAGE, "scene: pictures of %dx%d; give even sizes from 64x64 to 1920x1080", o->width,
+                       o->height);
+    if (o->people < 0 || o->people > SCENE_MAX_PEOPLE)
+        return err_set(ERR_USAGE, "scene: %d people; give 0 to %d", o->people, SCENE_MAX_PEOPLE);
+    if (o->vehicles < 0 || o->vehicles > SCENE_MAX_VEHICLES)
+        return err_set(ERR_USAGE, "scene: %d vehicles; give 0 to %d", o->vehicles, SCENE_MAX_VEHICLES);
     if (!(o->noise >= 0 && o->noise <= 10)) return err_set(ERR_USAGE, "scene: noise %g; give 0 to 10", o->noise);
-    if ((int)o->light < SCENE_DAY || o->light > SCENE_NIGHT) return err_set(ERR_USAGE, "scene: there is no light number %d", (int)o->light);
+    if ((int)o->light < SCENE_DAY || o->light > SCENE_NIGHT)
+        return err_set(ERR_USAGE, "scene: there is no light number %d", (int)o->light);
     return ERR_OK;
 }
 
@@ -61,7 +68,8 @@ static err take_all(struct scene *s)
     uint16_t(*t)[3] = NULL;
     if (!e) e = take(s, (size_t)s->objects_cap * MESH_VERTICES, sizeof *v, &v);
     if (!e) e = take(s, (size_t)s->objects_cap * MESH_TRIANGLES, sizeof *t, &t);
-    for (int i = 0; i < s->objects_cap && !e; i++) s->objects[i].mesh.v = v + (size_t)i * MESH_VERTICES, s->objects[i].mesh.t = t + (size_t)i * MESH_TRIANGLES;
+    for (int i = 0; i < s->objects_cap && !e; i++)
+        s->objects[i].mesh.v = v + (size_t)i * MESH_VERTICES, s->objects[i].mesh.t = t + (size_t)i * MESH_TRIANGLES;
     for (int i = 0; i < s->o.cameras && !e; i++) e = take_view(s, &s->views[i]);
     return e;
 }
@@ -149,14 +157,17 @@ static struct scene_object *add(struct scene *s, int id, enum scene_class c, str
 static void finish(struct scene *s, struct scene_object *ob)
 {
     scene_mesh_place(&ob->mesh, 0, ob->at, ob->heading);
-    ob->sun = 0.5f * (scene_world_sun(&s->world, v3_add(ob->at, V3(0, 0, 0.5f * ob->height))) + scene_world_sun(&s->world, v3_add(ob->at, V3(0, 0, 0.92f * ob->height))));
+    ob->sun = 0.5f * (scene_world_sun(&s->world, v3_add(ob->at, V3(0, 0, 0.5f * ob->height))) +
+                      scene_world_sun(&s->world, v3_add(ob->at, V3(0, 0, 0.92f * ob->height))));
     float best[2] = {30 * 30, 30 * 30};
     if (s->lit.lamp.x <= 0) return;
     for (int i = 0; i < s->world.lamps_n; i++) {
         struct v3 d = v3_sub(s->world.lamps[i], ob->at);
         float r2 = v3_dot(d, d);
-        if (r2 < best[0]) best[1] = best[0], ob->lamp_at[1] = ob->lamp_at[0], best[0] = r2, ob->lamp_at[0] = s->world.lamps[i];
-        else if (r2 < best[1]) best[1] = r2, ob->lamp_at[1] = s->world.lamps[i];
+        if (r2 < best[0])
+            best[1] = best[0], ob->lamp_at[1] = ob->lamp_at[0], best[0] = r2, ob->lamp_at[0] = s->world.lamps[i];
+        else if (r2 < best[1])
+            best[1] = r2, ob->lamp_at[1] = s->world.lamps[i];
     }
     ob->lamp_n = (best[0] < 900) + (best[1] < 900);
 }
@@ -175,11 +186,16 @@ void scene_build_objects(struct scene *s)
         const struct scene_car *c = &s->traffic.cars[i];
         struct scene_object *ob = add(s, c->id, c->class_id, V3(c->x, c->y, 0), c->heading);
         bool bicycle = c->class_id == SCENE_BICYCLE;
-        ob->half_length = bicycle ? 0.75f : c->length / 2 - 0.1f, ob->half_width = bicycle ? 0.05f : c->class_id == SCENE_TRUCK ? 1.05f : 0.78f;
+        ob->half_length = bicycle ? 0.75f : c->length / 2 - 0.1f, ob->half_width = bicycle ? 0.05f
+                                                                                   : c->class_id == SCENE_TRUCK
+                                                                                       ? 1.05f
+                                                                                       : 0.78f;
         ob->height = bicycle ? 1 : c->class_id == SCENE_TRUCK ? 3 : 1.45f;
         ob->lamps_on = c->path >= 0 && s->lit.beams > 0.02f, ob->brakes = c->brakes && c->path >= 0;
-        if (bicycle) scene_bicycle(&ob->mesh, &c->looks, c->phase * 1.1f);
-        else scene_vehicle(&ob->mesh, &c->looks);
+        if (bicycle)
+            scene_bicycle(&ob->mesh, &c->looks, c->phase * 1.1f);
+        else
+            scene_vehicle(&ob->mesh, &c->looks);
         finish(s, ob);
         if (!bicycle) continue;
         ob = add(s, c->rider, SCENE_PERSON, V3(c->x, c->y, 0), c->heading);

@@ -1,5 +1,5 @@
-/* The scene against brute force: pictures by hash, truth by drawing every object alone, projection by the file that describes it.
- * SPDX-License-Identifier: Apache-2.0 */
+/* The scene against brute force: pictures by hash, truth by drawing every object alone, projection by the file that
+ * describes it. SPDX-License-Identifier: Apache-2.0 */
 #include "scene/files.h"
 
 #include <setjmp.h>
@@ -39,7 +39,8 @@ static uint64_t hash_run(const struct scene_options *o, int frames, bool backwar
             int n, c = backwards ? 1 - i : i;
             scene_render(s, c, rgb, 3 * W, boxes, SCENE_MAX_BOXES, &n);
             h[c] = hash64(rgb, sizeof rgb, h[c]);
-            for (int k = 0; k < n; k++) h[c] = hash64(&boxes[k].id, sizeof(int), hash64(&boxes[k].x, 4 * sizeof(float), h[c]));
+            for (int k = 0; k < n; k++)
+                h[c] = hash64(&boxes[k].id, sizeof(int), hash64(&boxes[k].x, 4 * sizeof(float), h[c]));
         }
         scene_step(s);
     }
@@ -92,17 +93,22 @@ static void compare_frame(struct scene *s, int camera)
         assert_int_equal(m, find(all, n, id) != NULL);
         if (!m) continue;
         alone[k] = (struct alone){id, xnewn(float, SAMPLES), one[0]};
-        for (int p = 0; p < SAMPLES; p++) assert_true(scene_sample(s, p % (2 * W), p / (2 * W), &alone[k].near_[p]) == (alone[k].near_[p] > 0 ? id : 0));
+        for (int p = 0; p < SAMPLES; p++)
+            assert_true(scene_sample(s, p % (2 * W), p / (2 * W), &alone[k].near_[p]) ==
+                        (alone[k].near_[p] > 0 ? id : 0));
         k++;
     }
     scene_only(s, 0);
     assert_int_equal(k, n);
     scene_render(s, camera, rgb, 3 * W, all, SCENE_MAX_BOXES, &n);
-    int *seen = xnewn(int, (size_t)k + 1), *x0 = xnewn(int, (size_t)k + 1), *x1 = xnewn(int, (size_t)k + 1), *y0 = xnewn(int, (size_t)k + 1), *y1 = xnewn(int, (size_t)k + 1);
+    int *seen = xnewn(int, (size_t)k + 1), *x0 = xnewn(int, (size_t)k + 1), *x1 = xnewn(int, (size_t)k + 1),
+        *y0 = xnewn(int, (size_t)k + 1), *y1 = xnewn(int, (size_t)k + 1);
     for (int p = 0; p < SAMPLES; p++) {
         int who = -1, x = p % (2 * W), y = p / (2 * W), id = scene_sample(s, x, y, NULL);
         for (int i = 0; i < k; i++)
-            if (alone[i].near_[p] > 0 && (who < 0 || alone[i].near_[p] > alone[who].near_[p] || (alone[i].near_[p] == alone[who].near_[p] && alone[i].id == id))) who = i;
+            if (alone[i].near_[p] > 0 && (who < 0 || alone[i].near_[p] > alone[who].near_[p] ||
+                                          (alone[i].near_[p] == alone[who].near_[p] && alone[i].id == id)))
+                who = i;
         assert_int_equal(id, who < 0 ? 0 : alone[who].id);
         if (who < 0) continue;
         if (!seen[who]++) x0[who] = x, y0[who] = y, x1[who] = x, y1[who] = y;
@@ -112,12 +118,14 @@ static void compare_frame(struct scene *s, int camera)
         const struct scene_box *b = find(all, n, alone[i].id), *a = &alone[i].box;
         assert_int_equal(b->samples, seen[i]);
         assert_true(b->visibility >= 0 && b->visibility <= 1);
-        assert_true(b->whole_x == a->whole_x && b->whole_y == a->whole_y && b->whole_w == a->whole_w && b->whole_h == a->whole_h);
+        assert_true(b->whole_x == a->whole_x && b->whole_y == a->whole_y && b->whole_w == a->whole_w &&
+                    b->whole_h == a->whole_h);
         assert_true(b->samples <= a->samples);
         if (seen[i]) {
             assert_true(b->x == 0.5f * (float)x0[i] && b->y == 0.5f * (float)y0[i]);
             assert_true(b->w == 0.5f * (float)(x1[i] + 1 - x0[i]) && b->h == 0.5f * (float)(y1[i] + 1 - y0[i]));
-            assert_true(b->x >= b->whole_x && b->x + b->w <= b->whole_x + b->whole_w && b->y >= b->whole_y && b->y + b->h <= b->whole_y + b->whole_h);
+            assert_true(b->x >= b->whole_x && b->x + b->w <= b->whole_x + b->whole_w && b->y >= b->whole_y &&
+                        b->y + b->h <= b->whole_y + b->whole_h);
         } else {
             assert_true(b->w == 0 && b->visibility == 0);
         }
@@ -161,7 +169,8 @@ static void test_feet_and_identities(void **state)
                 assert_int_equal(d->class_id, x->class_id);
                 if (x->visibility < 0.15f) hidden++;
                 if (!scene_project(scene_camera(s, c), d->position, &u, &v)) continue;
-                bool cut = x->whole_x <= 0 || x->whole_y <= 0 || x->whole_x + x->whole_w >= W || x->whole_y + x->whole_h >= H;
+                bool cut = x->whole_x <= 0 || x->whole_y <= 0 || x->whole_x + x->whole_w >= W ||
+                           x->whole_y + x->whole_h >= H;
                 if (cut || d->class_id != SCENE_PERSON || d->partner) continue;
                 assert_true(u > x->whole_x - 2 && u < x->whole_x + x->whole_w + 2);
                 float bottom = x->whole_y + x->whole_h, d_v = v - bottom;
@@ -282,7 +291,9 @@ static void check_calibration(const char *dir, const struct scene_options *o)
         assert_non_null(at = strstr(at, "\"K\": [["));
         assert_int_equal(sscanf(at, "\"K\": [[%lf, 0, %lf], [0, %lf, %lf]", &f, &cx, &f2, &cy), 4);
         assert_non_null(at = strstr(at, "\"R\": [["));
-        assert_int_equal(sscanf(at, "\"R\": [[%lf, %lf, %lf], [%lf, %lf, %lf], [%lf, %lf, %lf]]", r, r + 1, r + 2, r + 3, r + 4, r + 5, r + 6, r + 7, r + 8), 9);
+        assert_int_equal(sscanf(at, "\"R\": [[%lf, %lf, %lf], [%lf, %lf, %lf], [%lf, %lf, %lf]]", r, r + 1, r + 2,
+                                r + 3, r + 4, r + 5, r + 6, r + 7, r + 8),
+                         9);
         assert_non_null(at = strstr(at, "\"t\": ["));
         assert_int_equal(sscanf(at, "\"t\": [%lf, %lf, %lf]", t, t + 1, t + 2), 3);
         const float p[3] = {-2.5f, 1, 0.7f};
@@ -313,8 +324,17 @@ static void test_files(void **state)
     assert_int_equal(mem_budget_used(b), 0);
     mem_budget_free(&b);
     assert_int_equal(r.frames, 10);
-    static const char *const names[] = {"cam1.mp4", "cam2.mp4", "calibration.json", "scene.json", "truth/cam1.txt", "truth/cam2.txt", "truth/objects.json",
-                                        "truth/world.csv", "truth/coco.json", "images/cam1_000001.jpg", "images/cam2_000006.jpg"};
+    static const char *const names[] = {"cam1.mp4",
+                                        "cam2.mp4",
+                                        "calibration.json",
+                                        "scene.json",
+                                        "truth/cam1.txt",
+                                        "truth/cam2.txt",
+                                        "truth/objects.json",
+                                        "truth/world.csv",
+                                        "truth/coco.json",
+                                        "images/cam1_000001.jpg",
+                                        "images/cam2_000006.jpg"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) assert_true(size_of(dir, names[i]) > 100);
     long rows = 0;
     for (int c = 1; c <= 2; c++) {
@@ -324,9 +344,13 @@ static void test_files(void **state)
         for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save), rows++) {
             int frame, id, one, class_id;
             float x, y, w, h, visible;
-            assert_int_equal(sscanf(line, "%d,%d,%f,%f,%f,%f,%d,%d,%f", &frame, &id, &x, &y, &w, &h, &one, &class_id, &visible), 9);
-            assert_true(frame >= 1 && frame <= 10 && id >= 1 && id <= r.identities && one == 1 && class_id >= 1 && class_id <= 4);
-            assert_true(x >= 0 && y >= 0 && w > 0 && h > 0 && x + w <= W && y + h <= H && visible >= 0 && visible <= 1);
+            assert_int_equal(
+                sscanf(line, "%d,%d,%f,%f,%f,%f,%d,%d,%f", &frame, &id, &x, &y, &w, &h, &one, &class_id, &visible),
+                9);
+            assert_true(frame >= 1 && frame <= 10 && id >= 1 && id <= r.identities && one == 1 && class_id >= 1 &&
+                        class_id <= 4);
+            assert_true(x >= 0 && y >= 0 && w > 0 && h > 0 && x + w <= W && y + h <= H && visible >= 0 &&
+                        visible <= 1);
         }
         free(text);
     }
@@ -371,7 +395,8 @@ static void test_options(void **state)
     struct scene *s = NULL;
     struct scene_options bad[8];
     for (int i = 0; i < 8; i++) bad[i] = small();
-    bad[0].cameras = 9, bad[1].width = 63, bad[2].height = 2000, bad[3].people = -1, bad[4].vehicles = 61, bad[5].fps = 0, bad[6].seconds = 0;
+    bad[0].cameras = 9, bad[1].width = 63, bad[2].height = 2000, bad[3].people = -1, bad[4].vehicles = 61,
+    bad[5].fps = 0, bad[6].seconds = 0;
     bad[7].noise = -1;
     for (int i = 0; i < 8; i++) assert_int_equal(scene_new(&bad[i], b, &s), ERR_USAGE);
     assert_null(s);
@@ -401,9 +426,14 @@ static void test_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_seed_same_bytes), cmocka_unit_test(test_truth_is_brute_force), cmocka_unit_test(test_feet_and_identities),
-        cmocka_unit_test(test_light_falls),          cmocka_unit_test(test_long_run),             cmocka_unit_test(test_files),
-        cmocka_unit_test(test_memory_faults),        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_same_seed_same_bytes),
+        cmocka_unit_test(test_truth_is_brute_force),
+        cmocka_unit_test(test_feet_and_identities),
+        cmocka_unit_test(test_light_falls),
+        cmocka_unit_test(test_long_run),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_memory_faults),
+        cmocka_unit_test(test_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

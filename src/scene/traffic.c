@@ -1,9 +1,10 @@
 /* Who is where.
  *
- * People walk from place to place of a small graph (pavements, crossings, the square, the path), each with an offset of its own so
- * that they do not walk on one line, push each other gently aside, and stand now and then. At a crossing they wait for what
- * moves; drivers stop for whoever is on it or has waited a second, so nobody starves. A driver looks along its own lane: whatever is
- * nearer than it can stop, it brakes for. Two that block each other for six seconds creep on.
+ * People walk from place to place of a small graph (pavements, crossings, the square, the path), each with an offset
+ * of its own so that they do not walk on one line, push each other gently aside, and stand now and then. At a
+ * crossing they wait for what moves; drivers stop for whoever is on it or has waited a second, so nobody starves. A
+ * driver looks along its own lane: whatever is nearer than it can stop, it brakes for. Two that block each other for
+ * six seconds creep on.
  *
  * Who leaves at the end of a street comes back as somebody else: ids are never used again.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -23,13 +24,13 @@ static const struct node {
     /* north pavement */
     [0] = {-58, 5, 0.8f, true, false, {1, -1}},
     [1] = {-27, 5, 0.8f, false, false, {0, 2, 20, -1}},
-    [2] = {-24.4f, 6.4f, 0.5f, false, false, {1, 3, 20, -1}},   /* second crossing, west */
+    [2] = {-24.4f, 6.4f, 0.5f, false, false, {1, 3, 20, -1}},     /* second crossing, west */
     [3] = {-15.6f, 6.4f, 0.5f, false, false, {2, 4, 18, 10, -1}}, /* and east */
     [4] = {-9, 5, 0.8f, false, false, {3, 5, 10, -1}},
-    [5] = {-2, 5, 1, false, false, {4, 6, 8, 11, -1}},          /* crossing, north kerb */
+    [5] = {-2, 5, 1, false, false, {4, 6, 8, 11, -1}}, /* crossing, north kerb */
     [6] = {12, 5, 0.8f, false, false, {5, 7, 13, 12, -1}},
     [7] = {28, 5, 0.8f, false, false, {6, 17, 14, -1}},
-    [8] = {-2, -4.7f, 0.9f, false, false, {5, 9, 21, 26, -1}},  /* crossing, south kerb */
+    [8] = {-2, -4.7f, 0.9f, false, false, {5, 9, 21, 26, -1}}, /* crossing, south kerb */
     [9] = {4.4f, -5.6f, 0.7f, false, false, {8, 22, -1}},
     /* the square */
     [10] = {-9, 9, 1.4f, false, true, {4, 3, 11, 15, -1}},
@@ -82,8 +83,11 @@ static void describe_person(struct scene_identity *i, const struct scene_looks *
 static struct scene_looks draw_person(struct rng *r)
 {
     static const uint8_t low[] = {0, 4, 4, 4, 2, 8, 11, 0, 5};
-    struct scene_looks l = {.top = (uint8_t)rng_below(r, CLOTHES_COLOURS), .bottom = low[rng_below(r, ARRAY_LEN(low))],
-                            .hair = (uint8_t)rng_below(r, HAIR_COLOURS), .skin = (uint8_t)rng_below(r, SKINS), .paint = (uint8_t)rng_below(r, 4)};
+    struct scene_looks l = {.top = (uint8_t)rng_below(r, CLOTHES_COLOURS),
+                            .bottom = low[rng_below(r, ARRAY_LEN(low))],
+                            .hair = (uint8_t)rng_below(r, HAIR_COLOURS),
+                            .skin = (uint8_t)rng_below(r, SKINS),
+                            .paint = (uint8_t)rng_below(r, 4)};
     if (l.skin > 2 && l.hair > 1) l.hair = 0;
     l.jacket = rng_unit(r) < 0.55f;
     l.long_hair = rng_unit(r) < 0.4f;
@@ -123,14 +127,16 @@ static void new_person(struct scene_traffic *t, struct scene_person *p, bool any
     p->pace = rng_range(&t->rng, 1.05f, 1.6f), p->phase = rng_range(&t->rng, 0, 6);
     p->to = ends[rng_below(&t->rng, ARRAY_LEN(ends))];
     if (anywhere) { /* more of them where cameras look */
-        static const signed char busy[] = {4, 5, 6, 8, 8, 9, 10, 11, 11, 12, 13, 15, 16, 3, 2, 18, 20, 22, 23, 23, 24, 21, 26};
+        static const signed char busy[] = {4,  5, 6, 8,  8,  9,  10, 11, 11, 12, 13, 15,
+                                           16, 3, 2, 18, 20, 22, 23, 23, 24, 21, 26};
         p->to = busy[rng_below(&t->rng, ARRAY_LEN(busy))];
     }
     p->from = -1;
     float x = nodes[p->to].x + p->ox * nodes[p->to].spread, y = nodes[p->to].y + p->oy * nodes[p->to].spread;
     next_place(t, p);
     float along = anywhere ? rng_unit(&t->rng) : 0;
-    if ((p->from == 5 && p->to == 8) || (p->from == 8 && p->to == 5)) along = anywhere && rng_unit(&t->rng) < 0.4f ? along : 0;
+    if ((p->from == 5 && p->to == 8) || (p->from == 8 && p->to == 5))
+        along = anywhere && rng_unit(&t->rng) < 0.4f ? along : 0;
     if ((p->from == 2 && p->to == 3) || (p->from == 3 && p->to == 2)) along = 0;
     p->x = mixf(x, p->tx, along), p->y = mixf(y, p->ty, along);
     p->z = scene_world_ground(p->x, p->y);
@@ -145,7 +151,8 @@ static void add_point(struct scene_path *p, float x, float y)
     p->x[p->n] = x, p->y[p->n++] = y;
 }
 
-static void add_bend(struct scene_path *p, float x1, float y1, float x2, float y2) /* a parabola; its corner is (x1, y1) */
+static void add_bend(struct scene_path *p, float x1, float y1, float x2,
+                     float y2) /* a parabola; its corner is (x1, y1) */
 {
     float x0 = p->x[p->n - 1], y0 = p->y[p->n - 1];
     for (int i = 1; i <= 12; i++) {
@@ -158,10 +165,14 @@ static void make_paths(struct scene_path *p)
 {
     add_point(&p[0], -68, -1.75f), add_point(&p[0], 68, -1.75f);
     add_point(&p[1], 68, 1.75f), add_point(&p[1], -68, 1.75f);
-    add_point(&p[2], -68, -1.75f), add_point(&p[2], -26, -1.75f), add_bend(&p[2], -18.6f, -1.75f, -18.5f, 6), add_point(&p[2], -18.5f, 58);
-    add_point(&p[3], 68, 1.75f), add_point(&p[3], -12.5f, 1.75f), add_bend(&p[3], -18.5f, 1.75f, -18.5f, 8), add_point(&p[3], -18.5f, 58);
-    add_point(&p[4], -21.5f, 58), add_point(&p[4], -21.5f, 8), add_bend(&p[4], -21.5f, 1.75f, -27.5f, 1.75f), add_point(&p[4], -68, 1.75f);
-    add_point(&p[5], -21.5f, 58), add_point(&p[5], -21.5f, 6), add_bend(&p[5], -21.4f, -1.75f, -13, -1.75f), add_point(&p[5], 68, -1.75f);
+    add_point(&p[2], -68, -1.75f), add_point(&p[2], -26, -1.75f), add_bend(&p[2], -18.6f, -1.75f, -18.5f, 6),
+        add_point(&p[2], -18.5f, 58);
+    add_point(&p[3], 68, 1.75f), add_point(&p[3], -12.5f, 1.75f), add_bend(&p[3], -18.5f, 1.75f, -18.5f, 8),
+        add_point(&p[3], -18.5f, 58);
+    add_point(&p[4], -21.5f, 58), add_point(&p[4], -21.5f, 8), add_bend(&p[4], -21.5f, 1.75f, -27.5f, 1.75f),
+        add_point(&p[4], -68, 1.75f);
+    add_point(&p[5], -21.5f, 58), add_point(&p[5], -21.5f, 6), add_bend(&p[5], -21.4f, -1.75f, -13, -1.75f),
+        add_point(&p[5], 68, -1.75f);
 }
 
 static void at_path(const struct scene_path *p, float s, float *x, float *y, float *heading)
@@ -169,8 +180,10 @@ static void at_path(const struct scene_path *p, float s, float *x, float *y, flo
     int lo = 0, hi = p->n - 2;
     while (lo < hi) {
         int mid = (lo + hi + 1) / 2;
-        if (p->s[mid] <= s) lo = mid;
-        else hi = mid - 1;
+        if (p->s[mid] <= s)
+            lo = mid;
+        else
+            hi = mid - 1;
     }
     float dx = p->x[lo + 1] - p->x[lo], dy = p->y[lo + 1] - p->y[lo], t = (s - p->s[lo]) / (p->s[lo + 1] - p->s[lo]);
     *x = p->x[lo] + dx * t, *y = p->y[lo] + dy * t;
@@ -211,7 +224,10 @@ static void new_car(struct scene_traffic *t, struct scene_car *c, int slot, bool
     memset(c, 0, sizeof *c);
     float kind = rng_unit(&t->rng);
     c->class_id = kind < 0.26f ? SCENE_BICYCLE : kind < 0.38f ? SCENE_TRUCK : SCENE_CAR;
-    if (anywhere && slot < 4) c->class_id = slot == 0 ? SCENE_BICYCLE : slot == 2 ? SCENE_TRUCK : SCENE_CAR; /* some of each from the start */
+    if (anywhere && slot < 4)
+        c->class_id = slot == 0   ? SCENE_BICYCLE
+                      : slot == 2 ? SCENE_TRUCK
+                                  : SCENE_CAR; /* some of each from the start */
     c->looks.paint = (uint8_t)rng_below(&t->rng, PAINT_COLOURS);
     c->looks.skin = (uint8_t)rng_below(&t->rng, 2);
     c->looks.kind = (uint8_t)(c->class_id == SCENE_TRUCK ? VEHICLE_LORRY : rng_below(&t->rng, VEHICLE_LORRY));
@@ -246,7 +262,8 @@ static void park_car(struct scene_traffic *t, struct scene_car *c, int bay)
     c->looks.paint = (uint8_t)rng_below(&t->rng, PAINT_COLOURS);
     c->looks.kind = (uint8_t)rng_below(&t->rng, VEHICLE_LORRY);
     c->length = scene_vehicle_length(c->looks.kind);
-    c->x = 7.3f + 2.6f * (float)bay + rng_range(&t->rng, -0.15f, 0.15f), c->y = -6.4f + rng_range(&t->rng, -0.25f, 0.2f);
+    c->x = 7.3f + 2.6f * (float)bay + rng_range(&t->rng, -0.15f, 0.15f),
+    c->y = -6.4f + rng_range(&t->rng, -0.25f, 0.2f);
     c->heading = SCENE_PI / 2 * (rng_unit(&t->rng) < 0.4f ? 1 : -1) + rng_range(&t->rng, -0.03f, 0.03f);
     describe_car(t, c);
 }
@@ -263,8 +280,10 @@ void scene_traffic_init(struct scene_traffic *t, uint64_t seed, int people, int 
         bays[i] = bays[k], bays[k] = swap;
     }
     for (int i = 0; i < cars; i++) {
-        if (i >= cars - parked) park_car(t, &t->cars[i], bays[i - (cars - parked)]);
-        else new_car(t, &t->cars[i], i, true);
+        if (i >= cars - parked)
+            park_car(t, &t->cars[i], bays[i - (cars - parked)]);
+        else
+            new_car(t, &t->cars[i], i, true);
     }
     for (int i = 0; i < people; i++) new_person(t, &t->people[i], true);
     scene_traffic_step(t, 0);
@@ -286,7 +305,8 @@ static int crossing(int from, int to)
 
 static bool stands_on(const struct scene_car *c, int which)
 {
-    float cx = which == 1 ? -2 : -20, cy = which == 1 ? 0 : 6.4f, wide = which == 1 ? 2.5f : 3.2f, deep = which == 1 ? 3.6f : 1.8f;
+    float cx = which == 1 ? -2 : -20, cy = which == 1 ? 0 : 6.4f, wide = which == 1 ? 2.5f : 3.2f,
+          deep = which == 1 ? 3.6f : 1.8f;
     float ch = cos_of(c->heading), sh = sin_of(c->heading);
     for (int k = -2; k <= 2; k++) {
         float u = 0.25f * (float)k * c->length, x = c->x + u * ch - cx, y = c->y + u * sh - cy;
@@ -355,8 +375,10 @@ static void walk(struct scene_traffic *t, struct scene_person *p, float dt)
     float vx = ux * p->pace + px, vy = uy * p->pace + py, v = sqrtf(vx * vx + vy * vy) + 1e-6f, most = p->pace * 1.2f;
     if (v > most) vx *= most / v, vy *= most / v, v = most;
     float nx = p->x + vx * dt, ny = p->y + vy * dt;
-    if (which || scene_world_ground(nx, ny) > 0 || on_road) p->x = nx, p->y = ny; /* nobody is pushed onto the road */
-    else p->x += ux * p->pace * dt, p->y += uy * p->pace * dt;
+    if (which || scene_world_ground(nx, ny) > 0 || on_road)
+        p->x = nx, p->y = ny; /* nobody is pushed onto the road */
+    else
+        p->x += ux * p->pace * dt, p->y += uy * p->pace * dt;
     float turn = angle_of(vy, vx) - p->heading;
     turn -= 2 * SCENE_PI * floorf(turn / (2 * SCENE_PI) + 0.5f);
     p->heading += clampf(turn, -3.5f * dt, 3.5f * dt);
@@ -369,13 +391,16 @@ static void walk(struct scene_traffic *t, struct scene_person *p, float dt)
 /* Is a person on the crossing that (x, y) of a lane lies on, or waiting for it? */
 static bool crossing_taken(const struct scene_traffic *t, float x, float y)
 {
-    int which = x > -4.4f && x < 0.4f && y > -3.5f && y < 3.5f ? 1 : x > -23 && x < -17 && y > 4.9f && y < 8.1f ? 2 : 0;
+    int which = x > -4.4f && x < 0.4f && y > -3.5f && y < 3.5f ? 1
+                : x > -23 && x < -17 && y > 4.9f && y < 8.1f   ? 2
+                                                               : 0;
     if (!which) return false;
     bool blocked = occupied(t, which); /* then nobody could set off anyway: waiting for them would be for ever */
     for (int i = 0; i < t->people_n; i++) {
         const struct scene_person *p = &t->people[i];
         if (crossing(p->from, p->to) != which) continue;
-        if ((p->waits > 0.8f && !blocked) || scene_world_ground(p->x, p->y) == 0 || (p->waits < 0 && p->z < 0.1f)) return true;
+        if ((p->waits > 0.8f && !blocked) || scene_world_ground(p->x, p->y) == 0 || (p->waits < 0 && p->z < 0.1f))
+            return true;
     }
     return false;
 }
@@ -386,7 +411,8 @@ static float free_road(const struct scene_traffic *t, const struct scene_car *c)
     float front = c->s + c->length / 2, end = p->s[p->n - 1];
     float hx, hy, hh;
     at_path(p, clampf(front, 0, end), &hx, &hy, &hh);
-    bool inside = (hx > -4.6f && hx < 0.6f && hy > -3.5f && hy < 3.5f) || (hx > -23 && hx < -17 && hy > 4.7f && hy < 8.3f);
+    bool inside =
+        (hx > -4.6f && hx < 0.6f && hy > -3.5f && hy < 3.5f) || (hx > -23 && hx < -17 && hy > 4.7f && hy < 8.3f);
     for (float ahead = 0.5f; ahead < 22; ahead += 0.75f) {
         float x, y, h;
         if (front + ahead < 0 || front + ahead > end) continue;
@@ -397,7 +423,8 @@ static float free_road(const struct scene_traffic *t, const struct scene_car *c)
             const struct scene_car *o = &t->cars[i];
             if (o == c || o->path < 0 || o->x < -400 || c->stuck > 16) continue;
             float oc = cos_of(o->heading), os = sin_of(o->heading), dx = x - o->x, dy = y - o->y;
-            float u = dx * oc + dy * os, v = dy * oc - dx * os, wide = (o->class_id == SCENE_BICYCLE ? 0.4f : 1.1f) + (c->class_id == SCENE_BICYCLE ? 0.3f : 0.8f);
+            float u = dx * oc + dy * os, v = dy * oc - dx * os,
+                  wide = (o->class_id == SCENE_BICYCLE ? 0.4f : 1.1f) + (c->class_id == SCENE_BICYCLE ? 0.3f : 0.8f);
             if (u > -o->length / 2 - 0.3f && u < o->length / 2 + 0.3f && v > -wide && v < wide) return ahead - 1.2f;
         }
         for (int i = 0; i < t->people_n; i++) {
@@ -424,14 +451,17 @@ static void drive(struct scene_traffic *t, struct scene_car *c, int slot, float 
         bend -= 2 * SCENE_PI * floorf(bend / (2 * SCENE_PI) + 0.5f);
         if (bend > 0.15f || bend < -0.15f) want = MIN(want, 3.6f); /* slow for a bend */
     }
-    if (c->stopped > 6 && c->stopped < 8 && gap > -0.6f) want = MIN(want, 1.2f); /* creeps, so that nobody waits for ever */
-    else want = MIN(want, gap <= 0.9f ? 0 : sqrtf(2 * 2.4f * (gap - 0.9f)));
+    if (c->stopped > 6 && c->stopped < 8 && gap > -0.6f)
+        want = MIN(want, 1.2f); /* creeps, so that nobody waits for ever */
+    else
+        want = MIN(want, gap <= 0.9f ? 0 : sqrtf(2 * 2.4f * (gap - 0.9f)));
     float dv = clampf(want - c->speed, -6 * dt, 1.8f * dt);
     c->brakes = dv < -0.5f * dt || want == 0;
     c->speed = MAX(c->speed + dv, 0);
     c->stopped = c->speed < 0.3f ? c->stopped + dt : c->stopped > 6 && c->stopped < 8 ? c->stopped + dt : 0;
     if (c->stopped > 8) c->stopped = 3;
-    c->stuck = clampf(c->stuck + (c->speed < 1 ? dt : -4 * dt), 0, 22); /* above 16 it no longer minds vehicles: a knot must come undone */
+    c->stuck = clampf(c->stuck + (c->speed < 1 ? dt : -4 * dt), 0,
+                      22); /* above 16 it no longer minds vehicles: a knot must come undone */
     c->s += c->speed * dt;
     c->phase += c->speed * dt * 1.15f;
     if (c->s > 2.3f) place_car(t, c);
@@ -451,7 +481,8 @@ void scene_traffic_step(struct scene_traffic *t, float dt)
         for (int i = 0; i < t->cars_n; i++) drive(t, &t->cars[i], i, dt / (float)parts);
     }
     t->time += dt;
-    for (int i = 0; i < t->people_n; i++) note(t, t->people[i].id, t->people[i].x, t->people[i].y, t->people[i].z, t->people[i].heading);
+    for (int i = 0; i < t->people_n; i++)
+        note(t, t->people[i].id, t->people[i].x, t->people[i].y, t->people[i].z, t->people[i].heading);
     for (int i = 0; i < t->cars_n; i++) {
         const struct scene_car *c = &t->cars[i];
         note(t, c->id, c->x, c->y, 0, c->heading);

@@ -18,7 +18,7 @@ struct scene_car {
     enum scene_class class_id;
     struct scene_looks looks, rider_looks;
     float x, y, heading, speed, pace, s, side, phase, stopped, stuck, length; /* stopped: seconds; stuck: of late */
-    int path; /* -1: parked */
+    int path;                                                                 /* -1: parked */
     bool brakes;
 };
 struct scene_path {

@@ -9,11 +9,11 @@ enum { VIEW_ONE = 8192 }; /* of baked and linear light in 16 bits: 1.0; what is 
 
 struct scene_view { /* a camera, and the still world as it sees it */
     struct scene_camera camera;
-    struct v3 gain;             /* its white balance */
-    uint16_t *baked[4][3];      /* sky, sun, lamps, own light; planes of w * h */
-    uint16_t *still[3];         /* these four in the light of now */
-    float *near_;               /* 1 / Z of 2 w * 2 h samples; 0: the sky */
-    struct scene_lighting lit;  /* what `still` was made with */
+    struct v3 gain;            /* its white balance */
+    uint16_t *baked[4][3];     /* sky, sun, lamps, own light; planes of w * h */
+    uint16_t *still[3];        /* these four in the light of now */
+    float *near_;              /* 1 / Z of 2 w * 2 h samples; 0: the sky */
+    struct scene_lighting lit; /* what `still` was made with */
     bool ready;
 };
 struct scene_sample { /* of the picture that is being drawn; all 0 between pictures but in dirty spans */
@@ -47,10 +47,11 @@ struct scene {
     int objects_n, objects_cap;
     struct scene_sample *samples;
     uint16_t *lin[3];
-    float *ao, *beam; /* per pixel: light of the sky and the sun that is left; light of head lamps. Like samples: 1 and 0 between */
+    float *ao, *beam; /* per pixel: light of the sky and the sun that is left; light of head lamps. Like samples: 1
+                         and 0 between */
     struct scene_span {
         int lo, hi; /* pixels lo to hi - 1 of a row are dirty */
-    } *spans;
+    } * spans;
     uint8_t *curve; /* 65536: linear to picture */
     int8_t *grain;  /* 65536 */
     struct block {
@@ -66,7 +67,8 @@ struct raster_vertex {
     struct v3 c;
 };
 /* Covers samples; counts into `ob`. The vertices run counter-clockwise in the world, or nothing is drawn. */
-void scene_raster_solid(struct scene *s, const struct scene_view *v, struct scene_object *ob, const struct raster_vertex t[3]);
+void scene_raster_solid(struct scene *s, const struct scene_view *v, struct scene_object *ob,
+                        const struct raster_vertex t[3]);
 /* Marks samples of the ground as shaded. */
 void scene_raster_shade(struct scene *s, const struct scene_view *v, const struct raster_vertex t[3]);
 /* Dirty pixels; cut to the picture. */

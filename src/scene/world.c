@@ -1,17 +1,32 @@
 /* What stands still, and the light on it.
  *
- * The still world is met by rays and not by triangles: it is cast once per camera, so time does not matter much, and patterns
- * (bricks, slabs, asphalt, leaves) are functions of the place, which a ray finds exactly. The ground is three levels of one plane:
- * carriageway, kerb, pavement. Everything else is a box or, for trees, a heap of balls with ragged edges.
+ * The still world is met by rays and not by triangles: it is cast once per camera, so time does not matter much, and
+ * patterns (bricks, slabs, asphalt, leaves) are functions of the place, which a ray finds exactly. The ground is
+ * three levels of one plane: carriageway, kerb, pavement. Everything else is a box or, for trees, a heap of balls
+ * with ragged edges.
  *
- * Patterns get the footprint of a sample and fade to their mean where they would be finer than that (Norton, Rockwood and Skolmoski
- * 1982 call it clamping), or distant paving would shimmer. SPDX-License-Identifier: Apache-2.0 */
+ * Patterns get the footprint of a sample and fade to their mean where they would be finer than that (Norton, Rockwood
+ * and Skolmoski 1982 call it clamping), or distant paving would shimmer. SPDX-License-Identifier: Apache-2.0 */
 #include "scene/world.h"
 
 #include <string.h>
 
-enum material { MAT_SHOPS, MAT_BRICK, MAT_PLASTER, MAT_POLE, MAT_WOOD, MAT_AWNING, MAT_SIGN, MAT_TRUNK, MAT_PLANTER, MAT_METAL,
-    MAT_SHELTER, MAT_ROOF, MAT_HEDGE, MAT_BULB };
+enum material {
+    MAT_SHOPS,
+    MAT_BRICK,
+    MAT_PLASTER,
+    MAT_POLE,
+    MAT_WOOD,
+    MAT_AWNING,
+    MAT_SIGN,
+    MAT_TRUNK,
+    MAT_PLANTER,
+    MAT_METAL,
+    MAT_SHELTER,
+    MAT_ROOF,
+    MAT_HEDGE,
+    MAT_BULB
+};
 
 static void box(struct scene_world *w, int material, struct v3 lo, struct v3 hi)
 {
@@ -28,9 +43,10 @@ static void tree(struct scene_world *w, struct rng *r, float x, float y, float h
     box(w, MAT_TRUNK, V3(x - 0.14f, y - 0.14f, z), V3(x + 0.14f, y + 0.14f, z + h * 0.6f));
     *t = (struct world_tree){V3(x, y, z + h * 0.68f), h * 0.42f, rng_unit(r), w->balls_n, 0};
     for (int i = 0; i < 11 && w->balls_n < WORLD_BALLS; i++, t->count++) {
-        float a = rng_range(r, 0, 2 * SCENE_PI), d = h * rng_range(r, 0.08f, 0.23f), up = h * rng_range(r, -0.17f, 0.2f);
-        w->balls[w->balls_n++] =
-            (struct world_ball){V3(x + d * cos_of(a), y + d * sin_of(a), t->centre.z + up), h * rng_range(r, 0.11f, 0.17f)};
+        float a = rng_range(r, 0, 2 * SCENE_PI), d = h * rng_range(r, 0.08f, 0.23f),
+              up = h * rng_range(r, -0.17f, 0.2f);
+        w->balls[w->balls_n++] = (struct world_ball){V3(x + d * cos_of(a), y + d * sin_of(a), t->centre.z + up),
+                                                     h * rng_range(r, 0.11f, 0.17f)};
     }
 }
 
@@ -99,14 +115,16 @@ static void furniture(struct scene_world *w, struct rng *r)
         box(w, MAT_PLANTER, V3(x - 1, 10, 0.12f), V3(x + 1, 11, 0.6f));
         box(w, MAT_HEDGE, V3(x - 0.9f, 10.1f, 0.6f), V3(x + 0.9f, 10.9f, 0.95f));
     }
-    for (int i = 0; i < 7; i++) box(w, MAT_METAL, V3(-13 + 1.5f * (float)i, 6.5f, 0.1f), V3(-12.9f + 1.5f * (float)i, 6.6f, 0.95f));
+    for (int i = 0; i < 7; i++)
+        box(w, MAT_METAL, V3(-13 + 1.5f * (float)i, 6.5f, 0.1f), V3(-12.9f + 1.5f * (float)i, 6.6f, 0.95f));
     box(w, MAT_SHELTER, V3(36, 5.7f, 0.1f), V3(40, 5.78f, 2.4f)); /* a bus stop */
     box(w, MAT_METAL, V3(35.8f, 4.6f, 2.4f), V3(40.2f, 5.9f, 2.5f));
     box(w, MAT_HEDGE, V3(-58, -7.6f, 0), V3(-13, -6.9f, 0.8f));
     box(w, MAT_HEDGE, V3(34, -7.6f, 0), V3(58, -6.9f, 0.8f));
-    static const float at[][3] = {{-14, -12, 7}, {-22, -16, 8}, {-34, -12, 7.5f}, {-46, -17, 8}, {1, -19, 7}, {12, -17, 8}, {21, -22, 7},
-                                  {29, -17, 7.5f}, {40, -13, 7}, {50, -18, 8}, {14, 8.4f, 5.2f}, {28.2f, 9.4f, 5.4f}, {-26, -24, 8},
-                                  {-6, -27, 8}, {36, -25, 8}, {-25.6f, 34, 6}, {-15.6f, 44, 6}};
+    static const float at[][3] = {
+        {-14, -12, 7}, {-22, -16, 8},   {-34, -12, 7.5f}, {-46, -17, 8},   {1, -19, 7},      {12, -17, 8},
+        {21, -22, 7},  {29, -17, 7.5f}, {40, -13, 7},     {50, -18, 8},    {14, 8.4f, 5.2f}, {28.2f, 9.4f, 5.4f},
+        {-26, -24, 8}, {-6, -27, 8},    {36, -25, 8},     {-25.6f, 34, 6}, {-15.6f, 44, 6}};
     for (size_t i = 0; i < ARRAY_LEN(at); i++) tree(w, r, at[i][0], at[i][1], at[i][2] * rng_range(r, 0.92f, 1.08f));
 }
 
@@ -118,7 +136,8 @@ static bool along_sun(const void *world, struct v3 p, float *x, float *y)
     return true;
 }
 
-void scene_world_rects(const struct scene_world *w, world_project_fn *f, const void *camera, struct world_rect ret[WORLD_BOXES + WORLD_TREES])
+void scene_world_rects(const struct scene_world *w, world_project_fn *f, const void *camera,
+                       struct world_rect ret[WORLD_BOXES + WORLD_TREES])
 {
     for (int i = 0; i < w->boxes_n + w->trees_n; i++) {
         const struct world_tree *t = &w->trees[MAX(i - w->boxes_n, 0)];
@@ -139,13 +158,15 @@ void scene_world_rects(const struct scene_world *w, world_project_fn *f, const v
     }
 }
 
-struct world_set scene_world_within(const struct scene_world *w, const struct world_rect *rects, float x0, float y0, float x1, float y1)
+struct world_set scene_world_within(const struct scene_world *w, const struct world_rect *rects, float x0, float y0,
+                                    float x1, float y1)
 {
     struct world_set s = {{0, 0, 0}};
     for (int i = 0; i < WORLD_BOXES + w->trees_n; i++) {
         if (i == w->boxes_n) i = WORLD_BOXES;
         const struct world_rect *r = &rects[i];
-        if (i < WORLD_BOXES + w->trees_n && r->x0 <= x1 && r->x1 >= x0 && r->y0 <= y1 && r->y1 >= y0) s.bits[i / 64] |= (uint64_t)1 << (i % 64);
+        if (i < WORLD_BOXES + w->trees_n && r->x0 <= x1 && r->x1 >= x0 && r->y0 <= y1 && r->y1 >= y0)
+            s.bits[i / 64] |= (uint64_t)1 << (i % 64);
     }
     return s;
 }
@@ -158,7 +179,8 @@ static void make_shades(struct scene_world *w)
     for (int y = 0; y < WORLD_GRID; y++)
         for (int x = 0; x < WORLD_GRID; x++) {
             float fx = (float)((x - WORLD_GRID / 2) * SHADE_CELL), fy = (float)((y - WORLD_GRID / 2) * SHADE_CELL);
-            w->shades[y][x] = scene_world_within(w, rects, x ? fx : -1e8f, y ? fy : -1e8f, x < WORLD_GRID - 1 ? fx + SHADE_CELL : 1e8f,
+            w->shades[y][x] = scene_world_within(w, rects, x ? fx : -1e8f, y ? fy : -1e8f,
+                                                 x < WORLD_GRID - 1 ? fx + SHADE_CELL : 1e8f,
                                                  y < WORLD_GRID - 1 ? fy + SHADE_CELL : 1e8f);
         }
 }
@@ -225,7 +247,7 @@ static float joint(float x, float size, float width, float foot) /* 1 on the gri
 static float paint(float x, float y, float foot)
 {
     float p = 0, dash = x / 6 - floorf(x / 6);
-    bool mouth = x > -24 && x < -16, zebra = x > -4.6f && x < 0.6f;
+    bool mouth = x > -24 && x<-16, zebra = x> - 4.6f && x < 0.6f;
     if (y > -3.6f && y < 3.6f) {
         if (!mouth && !zebra && (x < -9 || x > 5 || dash < 2)) {
             if (dash < 0.5f || (x > -10 && x < 5)) p = MAX(p, line(y, 0, 0.06f, foot));
@@ -262,7 +284,8 @@ static struct v3 asphalt(int seed, float x, float y, float foot)
 {
     float near_ = clampf(0.05f / MAX(foot, 0.001f), 0, 1);
     float big = fbm2(x * 0.22f, y * 0.22f, 3, seed + 1), mid = fbm2(x * 1.7f, y * 1.7f, 2, seed + 2);
-    float grain = noise2(x * 23, y * 23, seed + 3) - 0.5f, speck = hash_unit((int)floorf(x * 41), (int)floorf(y * 41), seed + 4) - 0.5f;
+    float grain = noise2(x * 23, y * 23, seed + 3) - 0.5f,
+          speck = hash_unit((int)floorf(x * 41), (int)floorf(y * 41), seed + 4) - 0.5f;
     float g = 0.083f + 0.05f * (big - 0.5f) + 0.025f * (mid - 0.5f) + near_ * (0.035f * grain + 0.045f * speck);
     float yy = y < 0 ? -y : y;
     if (yy < 3.5f) { /* wheel tracks are polished, the middle of a lane is oily */
@@ -277,7 +300,9 @@ static struct v3 asphalt(int seed, float x, float y, float foot)
     float crack = fbm2(x * 0.6f, y * 0.6f, 4, seed + 9) - 0.5f;
     g *= 1 - 0.5f * clampf(1 - (crack < 0 ? -crack : crack) * 130, 0, 1) * near_ * smooth(0.5f, 0.6f, big);
     float mx = x - floorf(x / 19) * 19 - 9, my = yy - 1.2f, md = mx * mx + my * my; /* manholes */
-    if (md < 0.11f) g = md > 0.085f ? 0.035f : 0.1f + 0.05f * ((int)floorf(x * 16 + 1000) & 1) - 0.03f * ((int)floorf(y * 16 + 1000) & 1);
+    if (md < 0.11f)
+        g = md > 0.085f ? 0.035f
+                        : 0.1f + 0.05f * ((int)floorf(x * 16 + 1000) & 1) - 0.03f * ((int)floorf(y * 16 + 1000) & 1);
     g = MAX(g, 0.02f);
     return V3(g, g * 0.985f, g * 0.97f);
 }
@@ -299,12 +324,15 @@ static struct v3 grass(int seed, float x, float y, float foot)
     float big = fbm2(x * 0.15f, y * 0.15f, 3, seed), mid = fbm2(x * 1.3f, y * 1.3f, 3, seed + 1);
     float near_ = clampf(0.07f / MAX(foot, 0.001f), 0, 1);
     float blade = (noise2(x * 17, y * 26, seed + 2) - 0.5f) * near_;
-    struct v3 c = v3_mix(V3(0.055f, 0.105f, 0.028f), V3(0.13f, 0.165f, 0.05f), clampf(0.2f + 1.2f * (big - 0.3f) + 0.3f * (mid - 0.5f), 0, 1));
+    struct v3 c = v3_mix(V3(0.055f, 0.105f, 0.028f), V3(0.13f, 0.165f, 0.05f),
+                         clampf(0.2f + 1.2f * (big - 0.3f) + 0.3f * (mid - 0.5f), 0, 1));
     c = v3_scale(c, 1 + 0.5f * (mid - 0.5f) + 0.7f * blade);
-    return v3_mix(c, V3(0.16f, 0.12f, 0.07f), smooth(0.66f, 0.85f, fbm2(x * 0.5f + 40, y * 0.5f, 3, seed + 3)) * 0.7f);
+    return v3_mix(c, V3(0.16f, 0.12f, 0.07f),
+                  smooth(0.66f, 0.85f, fbm2(x * 0.5f + 40, y * 0.5f, 3, seed + 3)) * 0.7f);
 }
 
-static struct v3 raised(int seed, float x, float y, float foot) /* what a place that is not carriageway is paved with */
+static struct v3 raised(int seed, float x, float y,
+                        float foot) /* what a place that is not carriageway is paved with */
 {
     if (y > 6.5f && y < 17 && x > -14 && x < 30) {
         bool band = (x / 6 - floorf(x / 6)) < 0.1f;
@@ -312,7 +340,8 @@ static struct v3 raised(int seed, float x, float y, float foot) /* what a place 
                     : slabs(seed + 21, x, y, 1.2f, 0.8f, foot, V3(0.30f, 0.27f, 0.235f), V3(0.41f, 0.375f, 0.33f));
     }
     bool south = y < 0 && (y > -6.5f ? true : (x > 3 && x < 33 && y > -12));
-    bool path = y < -6.4f && (x + 2 + (y + 6.5f) * -0.31f) * 1 > -1.1f && (x + 2 + (y + 6.5f) * -0.31f) < 1.1f && y > -33;
+    bool path =
+        y < -6.4f && (x + 2 + (y + 6.5f) * -0.31f) * 1 > -1.1f && (x + 2 + (y + 6.5f) * -0.31f) < 1.1f && y > -33;
     if (path) {
         float g = 0.8f + 0.4f * fbm2(x * 2, y * 2, 3, seed + 30);
         return v3_scale(V3(0.30f, 0.255f, 0.19f), g);
@@ -332,7 +361,8 @@ static void hit_ground(const struct scene_world *w, struct v3 from, struct v3 d,
         h->albedo = raised(w->seed, x, y, foot);
         float e = foot + 0.02f;
         if (is_road(x + 0.15f, y) || is_road(x - 0.15f, y) || is_road(x, y + 0.15f) || is_road(x, y - 0.15f))
-            h->albedo = v3_scale(V3(0.34f, 0.335f, 0.33f), 1 - 0.4f * MAX(joint(x, 1, 0.015f, e), joint(y, 1, 0.015f, e)));
+            h->albedo =
+                v3_scale(V3(0.34f, 0.335f, 0.33f), 1 - 0.4f * MAX(joint(x, 1, 0.015f, e), joint(y, 1, 0.015f, e)));
         return;
     }
     float t0 = -from.z / d.z;
@@ -346,7 +376,8 @@ static void hit_ground(const struct scene_world *w, struct v3 from, struct v3 d,
     }
     h->t = t0;
     h->albedo = asphalt(w->seed, x, y, foot);
-    float worn = fbm2(x * 3.1f, y * 3.1f, 3, w->seed + 60), p = paint(x, y, foot) * (1 - 0.75f * smooth(0.52f, 0.7f, worn));
+    float worn = fbm2(x * 3.1f, y * 3.1f, 3, w->seed + 60),
+          p = paint(x, y, foot) * (1 - 0.75f * smooth(0.52f, 0.7f, worn));
     h->albedo = v3_mix(h->albedo, V3(0.68f, 0.68f, 0.65f), p * 0.9f);
     for (int i = 0; i < 4; i++) { /* gutters are darker */
         float e = 0.12f * (float)(i + 1);
@@ -371,9 +402,11 @@ static void facade(const struct world_box *b, float u, float z, float foot, stru
         float tone = hash_unit((int)floorf(su / 0.24f), (int)row, b->seed) * near_ + 0.5f * (1 - near_);
         wall = v3_mix(V3(0.21f, 0.085f, 0.055f), V3(0.33f, 0.15f, 0.1f), tone);
         if ((b->seed / 31) & 1) wall = v3_mix(wall, V3(0.3f, 0.22f, 0.14f), 0.6f);
-        wall = v3_mix(wall, V3(0.33f, 0.31f, 0.28f), 0.7f * MAX(joint(su, 0.24f, 0.008f, foot), joint(z, 0.085f, 0.008f, foot)));
+        wall = v3_mix(wall, V3(0.33f, 0.31f, 0.28f),
+                      0.7f * MAX(joint(su, 0.24f, 0.008f, foot), joint(z, 0.085f, 0.008f, foot)));
     } else {
-        static const struct v3 tints[] = {{0.52f, 0.46f, 0.36f}, {0.42f, 0.43f, 0.44f}, {0.50f, 0.38f, 0.28f}, {0.4f, 0.45f, 0.38f}};
+        static const struct v3 tints[] = {
+            {0.52f, 0.46f, 0.36f}, {0.42f, 0.43f, 0.44f}, {0.50f, 0.38f, 0.28f}, {0.4f, 0.45f, 0.38f}};
         wall = tints[b->material == MAT_SHOPS ? 0 : (b->seed / 31) & 3];
         wall = v3_scale(wall, 0.96f + 0.08f * noise2(u * 11, z * 11, b->seed + 1));
     }
@@ -402,19 +435,24 @@ static void facade(const struct world_box *b, float u, float z, float foot, stru
     if (shop) { /* goods behind the glass */
         float gu = u * 1.7f, gz = z * 2.4f, tone = hash_unit((int)floorf(gu), (int)floorf(gz), b->seed + 5);
         float gap = MAX(joint(gu, 1, 0.06f, foot), joint(gz, 1, 0.1f, foot));
-        struct v3 warm = v3_mix(V3(0.2f, 0.15f, 0.1f), V3(0.13f, 0.16f, 0.18f), hash_unit((int)floorf(gu), (int)floorf(gz), b->seed + 6));
+        struct v3 warm = v3_mix(V3(0.2f, 0.15f, 0.1f), V3(0.13f, 0.16f, 0.18f),
+                                hash_unit((int)floorf(gu), (int)floorf(gz), b->seed + 6));
         struct v3 goods = v3_scale(warm, (0.25f + 0.9f * tone) * (1 - 0.8f * gap) * (fz < 1.65f ? 1 : 0.12f));
         h->albedo = v3_add(h->albedo, v3_scale(goods, 0.5f));
-        h->glow = v3_add(v3_scale(V3(1, 0.86f, 0.62f), 0.22f * room + 0.3f * smooth(1.9f, 2.6f, fz)), v3_scale(goods, 1.6f));
+        h->glow = v3_add(v3_scale(V3(1, 0.86f, 0.62f), 0.22f * room + 0.3f * smooth(1.9f, 2.6f, fz)),
+                         v3_scale(goods, 1.6f));
         h->gloss = 0.22f;
     } else {
-        if (r > 0.55f && fz > 2.6f - 1.9f * (r - 0.5f)) h->albedo = V3(0.42f, 0.41f, 0.37f), h->gloss = 0.12f; /* a blind */
-        if (r < 0.25f && du > wu * 0.55f) h->albedo = V3(0.33f, 0.31f, 0.28f), h->gloss = 0.15f;           /* curtains */
-        if (lit > 0.68f) h->glow = v3_scale(lit > 0.9f ? V3(0.62f, 0.75f, 1) : V3(1, 0.78f, 0.45f), (0.16f + 0.3f * r) * room);
+        if (r > 0.55f && fz > 2.6f - 1.9f * (r - 0.5f))
+            h->albedo = V3(0.42f, 0.41f, 0.37f), h->gloss = 0.12f;                               /* a blind */
+        if (r < 0.25f && du > wu * 0.55f) h->albedo = V3(0.33f, 0.31f, 0.28f), h->gloss = 0.15f; /* curtains */
+        if (lit > 0.68f)
+            h->glow = v3_scale(lit > 0.9f ? V3(0.62f, 0.75f, 1) : V3(1, 0.78f, 0.45f), (0.16f + 0.3f * r) * room);
     }
 }
 
-static void hit_box(const struct scene_world *w, const struct world_box *b, struct v3 from, struct v3 d, float angle, struct world_hit *h)
+static void hit_box(const struct scene_world *w, const struct world_box *b, struct v3 from, struct v3 d, float angle,
+                    struct world_hit *h)
 {
     struct v3 p = v3_madd(from, d, h->t), n = h->normal;
     float u = n.x != 0 ? p.y + 200 : p.x + 200, across = n.z != 0 ? p.y + 200 : p.z;
@@ -425,14 +463,22 @@ static void hit_box(const struct scene_world *w, const struct world_box *b, stru
     case MAT_SHOPS:
     case MAT_BRICK:
     case MAT_PLASTER:
-        if (n.z > 0.5f) h->albedo = V3(0.14f, 0.13f, 0.13f);
-        else facade(b, u, p.z, foot, h);
+        if (n.z > 0.5f)
+            h->albedo = V3(0.14f, 0.13f, 0.13f);
+        else
+            facade(b, u, p.z, foot, h);
         return;
     case MAT_POLE: h->albedo = V3(0.09f, 0.1f, 0.1f); return;
     case MAT_METAL: h->albedo = V3(0.16f, 0.165f, 0.17f); return;
-    case MAT_WOOD: h->albedo = v3_scale(V3(0.26f, 0.15f, 0.07f), 0.75f + 0.5f * noise2(u * 3, across * 31, b->seed)); return;
-    case MAT_TRUNK: h->albedo = v3_scale(V3(0.14f, 0.1f, 0.07f), 0.6f + 0.8f * noise2(u * 21, across * 4, b->seed)); return;
-    case MAT_PLANTER: h->albedo = v3_scale(V3(0.27f, 0.26f, 0.25f), 0.85f + 0.3f * fbm2(u * 2, across * 2, 2, b->seed)); return;
+    case MAT_WOOD:
+        h->albedo = v3_scale(V3(0.26f, 0.15f, 0.07f), 0.75f + 0.5f * noise2(u * 3, across * 31, b->seed));
+        return;
+    case MAT_TRUNK:
+        h->albedo = v3_scale(V3(0.14f, 0.1f, 0.07f), 0.6f + 0.8f * noise2(u * 21, across * 4, b->seed));
+        return;
+    case MAT_PLANTER:
+        h->albedo = v3_scale(V3(0.27f, 0.26f, 0.25f), 0.85f + 0.3f * fbm2(u * 2, across * 2, 2, b->seed));
+        return;
     case MAT_HEDGE:
         h->albedo = v3_scale(V3(0.06f, 0.125f, 0.035f), 0.45f + 1.1f * fbm2(u * 7, across * 9, 3, b->seed));
         h->open *= 0.85f;
@@ -441,18 +487,28 @@ static void hit_box(const struct scene_world *w, const struct world_box *b, stru
     case MAT_SHELTER: h->albedo = V3(0.05f, 0.07f, 0.07f), h->gloss = 0.3f; return;
     case MAT_BULB: h->albedo = V3(0.7f, 0.7f, 0.65f), h->glow = V3(3.2f, 2.5f, 1.5f); return;
     case MAT_AWNING: {
-        static const struct v3 tints[] = {{0.48f, 0.05f, 0.05f}, {0.05f, 0.2f, 0.1f}, {0.08f, 0.12f, 0.34f}, {0.5f, 0.27f, 0.05f}, {0.28f, 0.07f, 0.2f}};
+        static const struct v3 tints[] = {{0.48f, 0.05f, 0.05f},
+                                          {0.05f, 0.2f, 0.1f},
+                                          {0.08f, 0.12f, 0.34f},
+                                          {0.5f, 0.27f, 0.05f},
+                                          {0.28f, 0.07f, 0.2f}};
         int shop = (int)((b->lo.x + 12.81f) / 8);
         bool pale = ((int)floorf(u / 0.45f) & 1) && foot < 0.4f;
         h->albedo = pale ? V3(0.62f, 0.6f, 0.56f) : tints[(shop + w->seed) % 5];
         return;
     }
     case MAT_SIGN: {
-        static const struct v3 tints[] = {{0.04f, 0.05f, 0.07f}, {0.32f, 0.04f, 0.05f}, {0.04f, 0.16f, 0.09f}, {0.05f, 0.1f, 0.28f}, {0.3f, 0.2f, 0.04f}};
+        static const struct v3 tints[] = {{0.04f, 0.05f, 0.07f},
+                                          {0.32f, 0.04f, 0.05f},
+                                          {0.04f, 0.16f, 0.09f},
+                                          {0.05f, 0.1f, 0.28f},
+                                          {0.3f, 0.2f, 0.04f}};
         int shop = (int)((b->lo.x + 12.81f) / 8);
         float fu = p.x - b->lo.x - 0.7f, fz = (p.z - b->lo.z) / 0.7f;
-        int k = (int)floorf(fu / 0.34f), cx = (int)floorf((fu / 0.34f - (float)k) * 5), cz = (int)floorf((fz - 0.2f) / 0.6f * 5);
-        bool letter = fu > 0 && k < 12 && cx < 4 && fz > 0.2f && fz < 0.8f && hash_unit(k * 5 + MIN(cx, 3 - cx), cz, shop * 7 + w->seed) > 0.42f;
+        int k = (int)floorf(fu / 0.34f), cx = (int)floorf((fu / 0.34f - (float)k) * 5),
+            cz = (int)floorf((fz - 0.2f) / 0.6f * 5);
+        bool letter = fu > 0 && k < 12 && cx < 4 && fz > 0.2f && fz < 0.8f &&
+                      hash_unit(k * 5 + MIN(cx, 3 - cx), cz, shop * 7 + w->seed) > 0.42f;
         h->albedo = letter ? V3(0.7f, 0.68f, 0.6f) : tints[(shop + w->seed + 2) % 5];
         h->glow = v3_scale(letter ? V3(1, 0.95f, 0.8f) : tints[(shop + w->seed + 2) % 5], letter ? 0.7f : 0.5f);
         return;
@@ -476,7 +532,8 @@ static inline float box_entry(const struct world_box *b, struct v3 o, struct v3 
 static struct v3 inverse(struct v3 d)
 {
     float e = 1e-7f;
-    return V3(1 / (d.x < e && d.x > -e ? e : d.x), 1 / (d.y < e && d.y > -e ? e : d.y), 1 / (d.z < e && d.z > -e ? e : d.z));
+    return V3(1 / (d.x < e && d.x > -e ? e : d.x), 1 / (d.y < e && d.y > -e ? e : d.y),
+              1 / (d.z < e && d.z > -e ? e : d.z));
 }
 
 static float ball_entry(struct v3 c, float r, struct v3 o, struct v3 d)
@@ -489,10 +546,12 @@ static float ball_entry(struct v3 c, float r, struct v3 o, struct v3 d)
 
 static float ragged(struct v3 p) /* 0 to 1: where leaves are */
 {
-    return 0.5f * (noise2(p.x * 3.1f + p.z * 1.7f, p.y * 3.1f - p.z * 2.3f, 3) + noise2(p.x * 7.9f - p.z * 5.1f, p.y * 7.9f + p.z * 6.7f, 4));
+    return 0.5f * (noise2(p.x * 3.1f + p.z * 1.7f, p.y * 3.1f - p.z * 2.3f, 3) +
+                   noise2(p.x * 7.9f - p.z * 5.1f, p.y * 7.9f + p.z * 6.7f, 4));
 }
 
-static void hit_tree(const struct scene_world *w, const struct world_tree *t, struct v3 o, struct v3 d, struct world_hit *h)
+static void hit_tree(const struct scene_world *w, const struct world_tree *t, struct v3 o, struct v3 d,
+                     struct world_hit *h)
 {
     float near_ = ball_entry(t->centre, t->r * 1.1f, o, d);
     if (near_ < 0 || near_ > h->t) return;
@@ -505,7 +564,9 @@ static void hit_tree(const struct scene_world *w, const struct world_tree *t, st
         if (leaf < 0.47f - 0.3f * rim) continue;
         float fine = noise2(p.x * 15 + p.z * 9, p.y * 15 - p.z * 11, 5);
         struct v3 green = v3_mix(V3(0.045f, 0.105f, 0.024f), V3(0.105f, 0.155f, 0.035f), t->tint);
-        *h = (struct world_hit){.t = at, .normal = v3_unit(V3(n.x + (fine - 0.5f), n.y + (leaf - 0.5f) * 1.5f, n.z + 0.5f * (fine - leaf)))};
+        *h = (struct world_hit){
+            .t = at,
+            .normal = v3_unit(V3(n.x + (fine - 0.5f), n.y + (leaf - 0.5f) * 1.5f, n.z + 0.5f * (fine - leaf)))};
         h->albedo = v3_scale(green, 0.45f + 1.0f * leaf + 0.5f * (fine - 0.5f));
         h->open = clampf(0.55f + 0.45f * (p.z - t->centre.z) / t->r, 0.2f, 1);
     }
@@ -515,11 +576,13 @@ struct v3 scene_world_sky(const struct scene_world *w, struct v3 d)
 {
     float up = clampf(d.z, 0, 1), k = 1 - up;
     struct v3 c = v3_mix(V3(0.36f, 0.58f, 1.0f), V3(0.92f, 0.98f, 1.05f), k * k * k);
-    float s = 1 / (up + 0.12f), cloud = smooth(0.5f, 0.78f, fbm2(d.x * s * 1.3f + 9, d.y * s * 1.3f, 5, w->seed + 90));
+    float s = 1 / (up + 0.12f),
+          cloud = smooth(0.5f, 0.78f, fbm2(d.x * s * 1.3f + 9, d.y * s * 1.3f, 5, w->seed + 90));
     return v3_mix(c, V3(1.15f, 1.13f, 1.1f), cloud * 0.8f * smooth(0, 0.1f, up));
 }
 
-void scene_world_cast(const struct scene_world *w, const struct world_set *set, struct v3 from, struct v3 d, float angle, struct world_hit *h)
+void scene_world_cast(const struct scene_world *w, const struct world_set *set, struct v3 from, struct v3 d,
+                      float angle, struct world_hit *h)
 {
     *h = (struct world_hit){.t = 1000, .sky = true, .open = 1};
     hit_ground(w, from, d, angle, h);
@@ -532,11 +595,14 @@ void scene_world_cast(const struct scene_world *w, const struct world_set *set, 
         float t = box_entry(&w->boxes[i], from, inv, &axis);
         if (t < 0 || t >= h->t) continue;
         h->t = t, best = i, h->sky = false;
-        h->normal = axis == 0 ? V3(d.x > 0 ? -1 : 1, 0, 0) : axis == 1 ? V3(0, d.y > 0 ? -1 : 1, 0) : V3(0, 0, d.z > 0 ? -1 : 1);
+        h->normal = axis == 0   ? V3(d.x > 0 ? -1 : 1, 0, 0)
+                    : axis == 1 ? V3(0, d.y > 0 ? -1 : 1, 0)
+                                : V3(0, 0, d.z > 0 ? -1 : 1);
     }
     if (best >= 0) hit_box(w, &w->boxes[best], from, d, angle, h);
     for (; i >= 0; i = next_of(&left)) hit_tree(w, &w->trees[i - WORLD_BOXES], from, d, h);
-    if (h->sky) h->albedo = scene_world_sky(w, d);
+    if (h->sky)
+        h->albedo = scene_world_sky(w, d);
     else if (h->normal.z > 0.9f && from.z + h->t * d.z < 0.2f) { /* the ground by a wall sees less sky */
         struct v3 p = v3_madd(from, d, h->t);
         for (int k = 0; k < 12; k++) { /* the buildings */
@@ -594,6 +660,7 @@ void scene_lighting(float hour, struct scene_lighting *ret)
     int i = hour < at[1] ? 0 : hour < at[2] ? 1 : 2;
     float t = clampf((hour - at[i]) / (at[i + 1] - at[i]), 0, 1);
     const struct scene_lighting *a = &keys[i], *b = &keys[i + 1];
-    *ret = (struct scene_lighting){v3_mix(a->sky, b->sky, t), v3_mix(a->sun, b->sun, t), v3_mix(a->lamp, b->lamp, t),
-                                   v3_mix(a->window, b->window, t), mixf(a->noise, b->noise, t), mixf(a->beams, b->beams, t)};
+    *ret = (struct scene_lighting){v3_mix(a->sky, b->sky, t),   v3_mix(a->sun, b->sun, t),
+                                   v3_mix(a->lamp, b->lamp, t), v3_mix(a->window, b->window, t),
+                                   mixf(a->noise, b->noise, t), mixf(a->beams, b->beams, t)};
 }

@@ -31,7 +31,8 @@ struct scene_world {
     struct world_ball balls[WORLD_BALLS];
     struct world_tree trees[WORLD_TREES];
     struct v3 lamps[WORLD_LAMPS];
-    struct world_set shades[WORLD_GRID][WORLD_GRID]; /* what can shade a place, by where its ray from the sun meets z = 0 */
+    struct world_set shades[WORLD_GRID]
+                           [WORLD_GRID]; /* what can shade a place, by where its ray from the sun meets z = 0 */
 };
 void scene_world_init(struct scene_world *w, uint64_t seed);
 
@@ -47,10 +48,13 @@ typedef bool world_project_fn(const void *camera, struct v3 p, float *x, float *
 struct world_rect {
     float x0, y0, x1, y1;
 };
-void scene_world_rects(const struct scene_world *w, world_project_fn *f, const void *camera, struct world_rect ret[WORLD_BOXES + WORLD_TREES]);
-struct world_set scene_world_within(const struct scene_world *w, const struct world_rect *rects, float x0, float y0, float x1, float y1);
+void scene_world_rects(const struct scene_world *w, world_project_fn *f, const void *camera,
+                       struct world_rect ret[WORLD_BOXES + WORLD_TREES]);
+struct world_set scene_world_within(const struct scene_world *w, const struct world_rect *rects, float x0, float y0,
+                                    float x1, float y1);
 /* What the ray meets first; always something (the sky). `angle`: of one sample, so that fine patterns fade out. */
-void scene_world_cast(const struct scene_world *w, const struct world_set *set, struct v3 from, struct v3 dir, float angle, struct world_hit *ret);
+void scene_world_cast(const struct scene_world *w, const struct world_set *set, struct v3 from, struct v3 dir,
+                      float angle, struct world_hit *ret);
 /* The share of the sun that reaches p, 0 or 1, less in leaves. */
 float scene_world_sun(const struct scene_world *w, struct v3 p);
 /* Street lamps' light on a surface. */
