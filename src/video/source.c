@@ -6,8 +6,8 @@
  * they are counted and may be refused: then the picture is lost and counted, and decoding goes on.
  *
  * What FFmpeg allocates for itself cannot be counted where it happens; it is charged as MEM_DECODER by
- * `video_decoder_bytes`, a bound over what was measured (encode_test.c measures again). It is charged before the codec
- * is opened, so that a camera that cannot fit is refused rather than killed.
+ * `video_decoder_bytes`, a bound over what was measured (encode_test.c measures again). It is charged before the
+ * codec is opened, so that a camera that cannot fit is refused rather than killed.
  *
  * Pictures are decoded in order even when few are wanted, because the wanted ones refer to the others; but where
  * every picture stands alone (MJPEG, PNG) the unwanted are not decoded, and where few are wanted those that no other
