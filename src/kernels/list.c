@@ -1,6 +1,6 @@
 /* The order in which kernel classes are asked: oneDNN's own order, then plain C, which takes what is left.
  *
- * The classes are named one by one because a constant table cannot be made out of another one; list_test holds it against
+ * The classes are named one by one because a constant table cannot be made out of another one; edge_test.c holds it against
  * kernels_onednn_classes. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/kernel.h"
 #include "kernels/ref/ref.h"
