@@ -1,13 +1,14 @@
 /* What main.c lists besides run, verify and explain: one line per verb. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "base/version.h"
+#include "cli/bench.h"
 #include "cli/check.h"
 #include "cli/eval.h"
 #include "cli/model_cmd.h"
+#include "cli/scene.h"
 #include "cli/serve_cmd.h"
 #include "video/video.h"
-
-#define BRIM_VERSION "0.1.0"
 
 /* clang-format off */
 #define CLI_MORE_COMMANDS \
@@ -15,5 +16,7 @@
     {"mem", cli_mem, "of a running box: bytes by payer and purpose"}, \
     {"why", cli_why, "of a running box: the last decisions about a camera, and their reasons"}, \
     {"budget", cli_budget, "of a running box: change the budget"}, \
+    {"scene", cli_scene, "draw a synthetic site with ground truth"}, \
+    {"bench", cli_bench, "honest figures: the site at several budgets"}, \
     {"check", cli_check, "is a site file right"}, \
     {"eval", cli_eval, "score tracks against truth"},

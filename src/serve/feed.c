@@ -97,6 +97,18 @@ void serve_feed_close(struct serve_feed *f)
     pthread_mutex_unlock(&f->lock);
 }
 
+json_t *serve_text_json(const char *s)
+{
+    json_t *j = json_string(s);
+    if (j) return j;
+    char *copy = xstrdup(s);
+    for (char *c = copy; *c; c++)
+        if ((unsigned char)*c >= 0x80) *c = '?';
+    j = json_string(copy);
+    free(copy);
+    return j;
+}
+
 json_t *serve_event_json(const struct rows_event *e)
 {
     char uid[2 * ROWS_UID + 1] = "";
@@ -105,9 +117,10 @@ json_t *serve_event_json(const struct rows_event *e)
         uid[2 * i] = hex[e->uid[i] >> 4];
         uid[2 * i + 1] = hex[e->uid[i] & 15];
     }
-    return json_pack("{s:I, s:s, s:f, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:[f,f,f,f], s:[i,i], s:i, s:f}", "id", (json_int_t)e->id, "uid",
-                     uid, "time", e->time, "camera", e->camera, "query", e->query, "event", e->event, "zone", e->zone, "label", e->label,
-                     "attributes", e->attributes, "track", (json_int_t)e->track, "frame", (json_int_t)e->frame, "score", e->score, "box",
+    return json_pack("{s:I, s:s, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:f, s:[f,f,f,f], s:[i,i], s:i, s:f}", "id", (json_int_t)e->id,
+                     "uid", uid, "time", e->time, "camera", serve_text_json(e->camera), "query", serve_text_json(e->query), "event",
+                     serve_text_json(e->event), "zone", serve_text_json(e->zone), "label", serve_text_json(e->label), "attributes",
+                     serve_text_json(e->attributes), "track", (json_int_t)e->track, "frame", (json_int_t)e->frame, "score", e->score, "box",
                      (double)e->box[0], (double)e->box[1], (double)e->box[2], (double)e->box[3], "size", e->width, e->height, "direction",
                      e->direction, "seconds", e->seconds);
 }
