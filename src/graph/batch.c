@@ -1,12 +1,14 @@
 /* A file made for one sample, asked to take several.
  *
- * Exporters write the batch of 1 into constants: Reshape to [1, 85, -1], Resize to [1, 64, 52, 52]. With a batch of 4 these would be
- * wrong, or silently mix samples. So each value carries two bits: it DEPENDS on an input of the batch; its FIRST axis is the batch, and
- * slice b of it is computed from slice b of the inputs alone. FIRST is proven operator by operator (graph_batch_pass): what is not in
- * the table loses it. Then
- *     Reshape, Resize   a leading literal 1 on a FIRST input becomes the batch: each sample is reshaped as before
+ * Exporters write the batch of 1 into constants: Reshape to [1, 85, -1], Resize to [1, 64, 52, 52]. With a batch of
+ * 4 these would be wrong, or silently mix samples. So each value carries two bits: it DEPENDS on an input of the
+ * batch; its FIRST axis is the batch, and slice b of it is computed from slice b of the inputs alone. FIRST is
+ * proven operator by operator (graph_batch_pass): what is not in the table loses it. Then
+ *
+ *     Reshape, Resize   a leading literal 1 on a FIRST input becomes the batch: each sample is reshaped as before;
  *                       on an input that DEPENDS but is not FIRST: refused, nobody knows what the 1 was
  *     outputs           one that DEPENDS must be FIRST, else refused: samples were mixed
+ *
  * A refusal costs speed (run them one at a time), a wrong guess would cost the result.
  *
  * Invariant: FIRST implies DEPENDS, rank >= 1 and dims[0] == batch. SPDX-License-Identifier: Apache-2.0 */
@@ -43,12 +45,15 @@ err graph_batch_follow(struct graph_special *s, struct graph_node *n)
 {
     int at = n->op.kind == OP_RESHAPE ? 1 : n->op.kind == OP_RESIZE ? 3 : -1;
     const struct graph_value *sizes = at < 0 ? NULL : input(s, &n->op, at);
-    if (!sizes || !sizes->constant || sizes->dtype != TENSOR_I64 || sizes->shape.rank != 1 || sizes->shape.dims[0] < 1) return ERR_OK;
+    if (!sizes || !sizes->constant || sizes->dtype != TENSOR_I64 || sizes->shape.rank != 1 ||
+        sizes->shape.dims[0] < 1)
+        return ERR_OK;
     int64_t first;
     memcpy(&first, sizes->constant, sizeof first);
     if (first != 1 || !has(s, &n->op, 0, GRAPH_BATCH_DEPENDS)) return ERR_OK;
     if (!has(s, &n->op, 0, GRAPH_BATCH_FIRST))
-        return err_set(ERR_SHAPE, "the file is made for a batch of 1, and whether this 1 is the batch is not certain; "
+        return err_set(ERR_SHAPE,
+                       "the file is made for a batch of 1, and whether this 1 is the batch is not certain; "
                        "run one at a time, or export the model with an open batch");
     struct tensor_shape shape = sizes->shape;
     const void *old = sizes->constant;
@@ -112,7 +117,8 @@ static bool other_axes(struct graph_special *s, const struct op_node *n)
     if (!first_only(s, n)) return false;
     const struct graph_value *out = &s->to->values[n->out[0]];
     int rank = n->kind == OP_UNSQUEEZE ? out->shape.rank : in[0].shape.rank;
-    if (n->kind != OP_UNSQUEEZE && n->kind != OP_SQUEEZE && !op_attr(n, "axes") && n->n_in < 2) return false; /* all of them */
+    if (n->kind != OP_UNSQUEEZE && n->kind != OP_SQUEEZE && !op_attr(n, "axes") && n->n_in < 2)
+        return false; /* all of them */
     int count = op_axes(n, n->n_in > 1 ? &in[1] : NULL, rank, axes);
     if (count <= 0) return false;
     for (int i = 0; i < count; i++)
@@ -175,13 +181,14 @@ static bool matmul(struct graph_special *s, const struct op_node *n)
 static bool keeps_first(struct graph_special *s, const struct op_node *n)
 {
     switch (n->kind) {
-    case OP_ABS: case OP_ADD: case OP_AND: case OP_CAST: case OP_CEIL: case OP_CELU: case OP_CLIP: case OP_DIV: case OP_ELU:
-    case OP_EQUAL: case OP_ERF: case OP_EXP: case OP_FLOOR: case OP_GELU: case OP_GREATER: case OP_GREATER_OR_EQUAL:
-    case OP_HARD_SIGMOID: case OP_HARD_SWISH: case OP_IDENTITY: case OP_DROPOUT: case OP_LEAKY_RELU: case OP_LESS: case OP_LESS_OR_EQUAL:
-    case OP_LOG: case OP_MAX: case OP_MEAN: case OP_MIN: case OP_MISH: case OP_MOD: case OP_MUL: case OP_NEG: case OP_NOT:
-    case OP_OR: case OP_POW: case OP_PRELU: case OP_RECIPROCAL: case OP_RELU: case OP_ROUND: case OP_SELU: case OP_SIGMOID:
-    case OP_SIGN: case OP_SILU: case OP_SIN: case OP_COS: case OP_SOFTPLUS: case OP_SOFTSIGN: case OP_SQRT: case OP_SUB:
-    case OP_SUM: case OP_TANH: case OP_WHERE: case OP_XOR: case OP_EXPAND:
+    case OP_ABS: case OP_ADD: case OP_AND: case OP_CAST: case OP_CEIL: case OP_CELU: case OP_CLIP: case OP_DIV:
+    case OP_ELU: case OP_EQUAL: case OP_ERF: case OP_EXP: case OP_FLOOR: case OP_GELU: case OP_GREATER:
+    case OP_GREATER_OR_EQUAL: case OP_HARD_SIGMOID: case OP_HARD_SWISH: case OP_IDENTITY: case OP_DROPOUT:
+    case OP_LEAKY_RELU: case OP_LESS: case OP_LESS_OR_EQUAL: case OP_LOG: case OP_MAX: case OP_MEAN:
+    case OP_MIN: case OP_MISH: case OP_MOD: case OP_MUL: case OP_NEG: case OP_NOT: case OP_OR: case OP_POW:
+    case OP_PRELU: case OP_RECIPROCAL: case OP_RELU: case OP_ROUND: case OP_SELU: case OP_SIGMOID:
+    case OP_SIGN: case OP_SILU: case OP_SIN: case OP_COS: case OP_SOFTPLUS: case OP_SOFTSIGN: case OP_SQRT:
+    case OP_SUB: case OP_SUM: case OP_TANH: case OP_WHERE: case OP_XOR: case OP_EXPAND:
         return elementwise(s, n);
     case OP_CONV: case OP_CONV_TRANSPOSE: case OP_AVERAGE_POOL: case OP_MAX_POOL: case OP_GLOBAL_AVERAGE_POOL:
     case OP_GLOBAL_MAX_POOL: case OP_BATCH_NORM: case OP_INSTANCE_NORM: case OP_LRN: case OP_DEPTH_TO_SPACE:
@@ -225,9 +232,10 @@ err graph_batch_check(struct graph_special *s)
         int v = s->to->outputs[i];
         uint8_t flag = *graph_batch_flag(s, v);
         if ((flag & GRAPH_BATCH_DEPENDS) && !(flag & GRAPH_BATCH_FIRST))
-            return err_set(ERR_SHAPE, "%s: the file is made for a batch of 1, and output '%s' would mix the samples of %lld: "
-                           "run one at a time, or export the model with an open batch", s->root->name, s->to->values[v].name,
-                           (long long)s->batch);
+            return err_set(ERR_SHAPE,
+                           "%s: the file is made for a batch of 1, and output '%s' would mix the samples of %lld: "
+                           "run one at a time, or export the model with an open batch",
+                           s->root->name, s->to->values[v].name, (long long)s->batch);
     }
     return ERR_OK;
 }

@@ -50,7 +50,8 @@ void graph_file_unref(struct graph_file **fp)
 static err map(const char *path, const uint8_t **ret, size_t *ret_size)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (fd < 0) return err_set(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    if (fd < 0)
+        return err_set(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     struct stat st;
     err e = ERR_OK;
     void *p = MAP_FAILED;
@@ -101,17 +102,19 @@ err graph_file_external(struct graph_file *f, const char *location, const struct
             *ret = &f->mappings[i];
             return ERR_OK;
         }
-    if (!f->dir) return err_set(ERR_UNSUPPORTED, "external data '%s', but the model was not read from a folder", location);
+    if (!f->dir)
+        return err_set(ERR_UNSUPPORTED, "external data '%s', but the model was not read from a folder", location);
     if (!stays_inside(location))
         return err_set(ERR_FORMAT, "external data '%s' would be outside the model's folder: refused", location);
-    if (f->n_mappings > MOST_EXTERNAL) return err_set(ERR_LIMIT, "more than %d files of external data", MOST_EXTERNAL);
+    if (f->n_mappings > MOST_EXTERNAL)
+        return err_set(ERR_LIMIT, "more than %d files of external data", MOST_EXTERNAL);
     char *joined = xasprintf("%s/%s", f->dir, location), dir[PATH_MAX], path[PATH_MAX];
     err e = ERR_OK;
     if (!realpath(f->dir, dir))
         e = err_set(ERR_IO, "%s: %s", f->dir, strerror(errno));
     else if (!realpath(joined, path))
-        e = err_set(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "external data %s: %s (it belongs beside the model)", joined,
-                    strerror(errno));
+        e = err_set(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "external data %s: %s (it belongs beside the model)",
+                    joined, strerror(errno));
     else if (strcmp(dir, "/") != 0 && (!str_starts(path, dir) || path[strlen(dir)] != '/'))
         e = err_set(ERR_FORMAT, "external data '%s' is a link out of the model's folder: refused", location);
     free(joined);

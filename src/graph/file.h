@@ -1,12 +1,13 @@
 /* The bytes that graphs borrow from: the mapping of an ONNX file, its external data, and what had to be decoded.
  *
- * Reference counted: each graph made from the file holds one. Blocks (constants that were not in the file in a form that can be
- * read in place: packed integers, or misaligned bytes) are paid by the payer of the reader, who must outlive the file.
+ * Reference counted: each graph made from the file holds one. Blocks (constants that were not in the file in a form
+ * that can be read in place: packed integers, or misaligned bytes) are paid by the payer of the reader, who must
+ * outlive the file.
  *
- * The mapping is private and read-only, and the descriptor is closed at once. A file that is *replaced* (written beside and renamed, as
- * every careful program does) stays as it was; one that is cut shorter in place while mapped ends the process with
- * SIGBUS on the next read, as with any mapping. That is why the weight store keeps its own copy of what is imported.
- * SPDX-License-Identifier: Apache-2.0 */
+ * The mapping is private and read-only, and the descriptor is closed at once. A file that is *replaced* (written
+ * beside and renamed, as every careful program does) stays as it was; one that is cut shorter in place while mapped
+ * ends the process with SIGBUS on the next read, as with any mapping. That is why the weight store keeps its own
+ * copy of what is imported. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "mem/mem.h"

@@ -1,11 +1,13 @@
-/* Constant folding: nodes whose inputs are all constant are computed now, by plain C, and Shape and Size of known shapes are known.
+/* Constant folding: nodes whose inputs are all constant are computed now, by plain C, and Shape and Size of known
+ * shapes are known.
  *
- * What is worth it: the result may be at most 64 KiB larger than the constants it was made from (a ConstantOfShape of 200 MB stays a node),
- * and the whole of folding may cost 16 operations per byte of the graph's constants plus 16 Mi. The second rule makes the time of
- * reading proportional to the file: a hostile one of a kilobyte cannot buy an hour. What is over stays a node and is
- * computed at run time; only shapes cannot wait, and op_infer says so.
+ * What is worth it: the result may be at most 64 KiB larger than the constants it was made from (a ConstantOfShape
+ * of 200 MB stays a node), and the whole of folding may cost 16 operations per byte of the graph's constants plus
+ * 16 Mi. The second rule makes the time of reading proportional to the file: a hostile one of a kilobyte cannot buy
+ * an hour. What is over stays a node and is computed at run time; only shapes cannot wait, and op_infer says so.
  *
- * Invariant: a folded value's bytes are row-major and owned by the new graph. SPDX-License-Identifier: Apache-2.0 */
+ * Invariant: a folded value's bytes are row-major and owned by the new graph. SPDX-License-Identifier: Apache-2.0
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,7 +60,8 @@ static err fold_shape(struct graph_special *s, const struct graph_node *n, const
     return ERR_OK;
 }
 
-static bool worth(struct graph_special *s, const struct graph_node *n, const struct op_info *in, const struct op_info *out)
+static bool worth(struct graph_special *s, const struct graph_node *n, const struct op_info *in,
+                  const struct op_info *out)
 {
     size_t in_bytes = 0, out_bytes = 0;
     for (int i = 0; i < n->op.n_in; i++) {
@@ -71,7 +74,9 @@ static bool worth(struct graph_special *s, const struct graph_node *n, const str
     if (out_bytes > in_bytes + WORTH) return false;
     int64_t cost = op_flops(&n->op, in, out);
     int64_t most = s->work_left;
-    if (cost < 0 || cost > most || (int64_t)in_bytes > most - cost || (int64_t)out_bytes > most - cost - (int64_t)in_bytes) return false;
+    if (cost < 0 || cost > most || (int64_t)in_bytes > most - cost ||
+        (int64_t)out_bytes > most - cost - (int64_t)in_bytes)
+        return false;
     s->work_left -= cost + (int64_t)in_bytes + (int64_t)out_bytes + 64;
     return true;
 }
@@ -120,7 +125,8 @@ static void disown(struct graph *g, const struct graph_node *n)
     }
 }
 
-err graph_fold(struct graph_special *s, const struct graph_node *n, const struct op_info *in, const struct op_info *out, bool *ret)
+err graph_fold(struct graph_special *s, const struct graph_node *n, const struct op_info *in,
+               const struct op_info *out, bool *ret)
 {
     struct graph *g = s->to;
     struct tensor ti[KERNEL_MAX_IN], to[KERNEL_MAX_OUT];

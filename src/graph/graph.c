@@ -1,10 +1,10 @@
 /* The graph itself: values, nodes, attributes, who uses what, and execution order.
  *
- * Bookkeeping is small and aborts without memory; constants are paid. A specialised graph borrows constants of the graph it came
- * from, so graphs are counted: graph_free drops one reference.
+ * Bookkeeping is small and aborts without memory; constants are paid. A specialised graph borrows constants of the
+ * graph it came from, so graphs are counted: graph_free drops one reference.
  *
- * Invariant (after reading and after graph_compact): a value has one producer at most, and a node comes after the producers of all
- * it reads, those that its subgraphs read included. SPDX-License-Identifier: Apache-2.0 */
+ * Invariant (after reading and after graph_compact): a value has one producer at most, and a node comes after the
+ * producers of all it reads, those that its subgraphs read included. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/graph.h"
 
 #include <stdlib.h>
@@ -115,7 +115,8 @@ struct graph_node *graph_add_node(struct graph *g, enum op_kind kind, const char
     vec_grow(&g->nodes, &g->cap_nodes, g->n_nodes);
     struct graph_node *n = &g->nodes[g->n_nodes++];
     *n = (struct graph_node){.n_own_in = n_in};
-    n->op = (struct op_node){.kind = kind, .name = xstrdup(name ? name : ""), .opset = g->opset, .n_in = n_in, .n_out = n_out};
+    n->op = (struct op_node){
+        .kind = kind, .name = xstrdup(name ? name : ""), .opset = g->opset, .n_in = n_in, .n_out = n_out};
     n->op.in = xnewn(int, (size_t)n_in + 1);
     n->op.out = xnewn(int, (size_t)n_out + 1);
     for (int i = 0; i < n_in; i++) n->op.in[i] = -1;

@@ -1,8 +1,9 @@
 /* What to compute, in what order: values, nodes, constants; read from ONNX, specialised to shapes, rewritten.
  *
- * A graph read from a file borrows the file's bytes: constants point into the mapping, never copied. `graph_specialise`
- * gives every value a known shape, evaluates whatever is constant then (shape arithmetic folds away), and takes the branch of an If
- * whose condition is known. `graph_rewrite` then works on known shapes only. Plans are made from the result and keyed by the shapes.
+ * A graph read from a file borrows the file's bytes: constants point into the mapping, never copied.
+ * `graph_specialise` gives every value a known shape, evaluates whatever is constant then (shape arithmetic folds
+ * away), and takes the branch of an If whose condition is known. `graph_rewrite` then works on known shapes only.
+ * Plans are made from the result and keyed by the shapes.
  *
  * Values are numbers (indices into `values`); a value has one producer at most. Nodes are in execution order.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -52,18 +53,22 @@ struct graph {
 
 /* ---- reading (onnx.c) */
 
-/* Opens and reads an ONNX file; the mapping stays open until the last graph that borrows from it is freed. ERR_FORMAT with the byte offset
- * for malformed files, ERR_UNSUPPORTED with operator, node, opset and what to do, ERR_LIMIT for sizes that cannot be. */
+/* Opens and reads an ONNX file; the mapping stays open until the last graph that borrows from it is freed.
+ * ERR_FORMAT with the byte offset for malformed files, ERR_UNSUPPORTED with operator, node, opset and what to do,
+ * ERR_LIMIT for sizes that cannot be. */
 err graph_load(const char *path, struct mem_payer *payer, struct graph **ret);
 /* The same from memory, which must stay until the graph is freed. `dir`: for external data, or NULL to refuse it.
  * Constants point into the bytes; only those that lie there in another form (packed integers, or not aligned for
- * their type, which protobuf does not promise) are decoded into memory that the payer pays, who must outlive the graph. */
-err graph_parse(const char *name, const void *bytes, size_t n, const char *dir, struct mem_payer *payer, struct graph **ret);
+ * their type, which protobuf does not promise) are decoded into memory that the payer pays, who must outlive the
+ * graph. */
+err graph_parse(const char *name, const void *bytes, size_t n, const char *dir, struct mem_payer *payer,
+                struct graph **ret);
 void graph_free(struct graph **g);
 /* Bytes that reading had to decode or realign, over the whole file. */
 size_t graph_decoded_bytes(const struct graph *g);
 
-/* A TensorProto (the .pb files of ONNX's backend tests): the view borrows from bytes where it can, else *ret_owned (free()) is set. */
+/* A TensorProto (the .pb files of ONNX's backend tests): the view borrows from bytes where it can, else *ret_owned
+ * (free()) is set. */
 err graph_parse_tensor(const void *bytes, size_t n, struct tensor *ret, char **ret_name, void **ret_owned);
 
 /* ---- writing (write.c): ONNX again. Not for graphs with fused post-ops or subgraphs (ERR_UNSUPPORTED). */
@@ -77,7 +82,8 @@ err graph_write_tensor(const char *name, const struct tensor *t, void **ret, siz
 /* ---- changing */
 
 int graph_add_value(struct graph *g, const char *name, enum tensor_dtype dtype, const struct tensor_shape *shape);
-/* Appends a node with room for the given numbers of inputs and outputs (filled with -1). The pointer is valid until the next append. */
+/* Appends a node with room for the given numbers of inputs and outputs (filled with -1). The pointer is valid until
+ * the next append. */
 struct graph_node *graph_add_node(struct graph *g, enum op_kind kind, const char *name, int n_in, int n_out);
 /* A constant whose bytes the graph owns; *ret_bytes is to be filled by the caller. */
 err graph_add_constant(struct graph *g, const char *name, enum tensor_dtype dtype, const struct tensor_shape *shape,
@@ -108,19 +114,20 @@ void graph_node_infos(const struct graph *g, const struct graph_node *n, struct 
 
 /* ---- specialising and rewriting */
 
-/* A new graph for these input shapes (NULL: those of the file; a symbol that is left becomes 1 if it is the first size of
- * an input, else ERR_SHAPE names it). Every value has a known shape; constants are folded (unless larger than they
- * are worth), dead code is gone. Borrows the same file and keeps `g` alive until freed. An output may be a constant
- * or an input (then `constant` or `is_input` is set and no node makes it). Operators brim cannot run yet (Loop, Scan, an If that is
- * not decided by now) are refused here with a sentence. A file made for a batch of 1 follows another batch where that is provably the
- * same sum per sample, else ERR_SHAPE (specialise.c says how). */
-err graph_specialise(const struct graph *g, const struct tensor_shape *input_shapes, struct mem_payer *payer, struct graph **ret);
+/* A new graph for these input shapes (NULL: those of the file; a symbol that is left becomes 1 if it is the first
+ * size of an input, else ERR_SHAPE names it). Every value has a known shape; constants are folded (unless larger
+ * than they are worth), dead code is gone. Borrows the same file and keeps `g` alive until freed. An output may be
+ * a constant or an input (then `constant` or `is_input` is set and no node makes it). Operators brim cannot run yet
+ * (Loop, Scan, an If that is not decided by now) are refused here with a sentence. A file made for a batch of 1
+ * follows another batch where that is provably the same sum per sample, else ERR_SHAPE (batch.c says how). */
+err graph_specialise(const struct graph *g, const struct tensor_shape *input_shapes, struct mem_payer *payer,
+                     struct graph **ret);
 
 /* What rewrites may do; each has a test that it fires and that numbers hold. */
 enum graph_rewrites {
     GRAPH_REWRITE_NONE = 0,
-    GRAPH_REWRITE_FOLD = 1,  /* batch norm, constant Mul and Add into Conv / Gemm weights and bias */
-    GRAPH_REWRITE_FUSE = 2,  /* activations and residual Add into Conv / Gemm as post-ops; x * sigmoid(x) into Silu; Pad into Conv */
+    GRAPH_REWRITE_FOLD = 1, /* batch norm, constant Mul and Add into Conv / Gemm weights and bias */
+    GRAPH_REWRITE_FUSE = 2, /* activations and residual Add as post-ops; x * sigmoid(x) into Silu; Pad into Conv */
     GRAPH_REWRITE_ALL = 3,
 };
 err graph_rewrite(struct graph *g, unsigned which);

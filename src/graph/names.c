@@ -1,4 +1,5 @@
-/* See names.h. Invariant: at most half of the slots are taken, so a search ends. SPDX-License-Identifier: Apache-2.0 */
+/* See names.h. Invariant: at most half of the slots are taken, so a search ends. SPDX-License-Identifier:
+ * Apache-2.0 */
 #include "graph/names.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* From names to numbers: an open-addressing table over strings that somebody else keeps. The seed is different in every
- * process, so that a file cannot be made whose names all collide. SPDX-License-Identifier: Apache-2.0 */
+/* From names to numbers: an open-addressing table over strings that somebody else keeps. The seed is different in
+ * every process, so that a file cannot be made whose names all collide. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "base/base.h"

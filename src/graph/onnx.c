@@ -1,8 +1,9 @@
 /* Reading ONNX: ModelProto, GraphProto, NodeProto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
  *
- * A graph is read in passes over its fields, because ONNX lets them come in any order: constants, inputs, the names of what
- * nodes make, outputs, the nodes themselves, and what the file says of shapes. A name that a subgraph does not know is looked up in the
- * graph around it and becomes an `outer` value. In the end every value that is read has one producer, and nodes are sorted.
+ * A graph is read in passes over its fields, because ONNX lets them come in any order: constants, inputs, the names
+ * of what nodes make, outputs, the nodes themselves, and what the file says of shapes. A name that a subgraph does
+ * not know is looked up in the graph around it and becomes an `outer` value. In the end every value that is read
+ * has one producer, and nodes are sorted.
  *
  * Nothing is believed: counts, depth, names and lengths are bounded, and bookkeeping is paid (graph_book).
  * SPDX-License-Identifier: Apache-2.0 */
@@ -54,7 +55,8 @@ err graph_read_name(struct graph_reader *r, const struct graph_wire *w, const st
 
 static err add_value(struct graph_reader *r, struct graph_scope *s, const char *name, int *ret)
 {
-    if (++r->n_values > GRAPH_MAX_VALUES) return err_set(ERR_LIMIT, "%s: more than %d values", r->name, GRAPH_MAX_VALUES);
+    if (++r->n_values > GRAPH_MAX_VALUES)
+        return err_set(ERR_LIMIT, "%s: more than %d values", r->name, GRAPH_MAX_VALUES);
     err e = graph_book(r, sizeof(struct graph_value) * 2 + 64 + strlen(name));
     if (e) return e;
     *ret = graph_add_value(s->g, name, TENSOR_NONE, NULL);
@@ -101,8 +103,8 @@ static err symbol(struct graph_reader *r, const char *name, int64_t *ret)
 }
 
 /* TensorShapeProto.Dimension: a number, a symbol, or nothing, which is a symbol of its own. */
-static err read_dim(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *field, const char *value,
-                    int axis, int64_t *ret)
+static err read_dim(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *field,
+                    const char *value, int axis, int64_t *ret)
 {
     struct graph_wire sub;
     struct graph_field f;
@@ -136,8 +138,8 @@ static err read_dim(struct graph_reader *r, const struct graph_wire *w, const st
     return e;
 }
 
-static err read_shape(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *field, const char *value,
-                      struct tensor_shape *ret)
+static err read_shape(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *field,
+                      const char *value, struct tensor_shape *ret)
 {
     struct graph_wire sub;
     struct graph_field f;
@@ -148,7 +150,8 @@ static err read_shape(struct graph_reader *r, const struct graph_wire *w, const 
     while ((more = graph_wire_next(&sub, &f)) > 0) {
         if (f.number != 1) continue;
         if (ret->rank >= TENSOR_MAX_RANK)
-            return graph_wire_fail(&sub, ERR_LIMIT, f.start, "'%s' has more than %d dimensions", value, TENSOR_MAX_RANK);
+            return graph_wire_fail(&sub, ERR_LIMIT, f.start, "'%s' has more than %d dimensions", value,
+                                   TENSOR_MAX_RANK);
         e = read_dim(r, &sub, &f, value, ret->rank, &ret->dims[ret->rank]);
         if (e) return e;
         ret->rank++;
@@ -156,7 +159,8 @@ static err read_shape(struct graph_reader *r, const struct graph_wire *w, const 
     return more;
 }
 
-err graph_read_type(struct graph_reader *r, const struct graph_wire *w, const char *value_name, struct graph_value *ret)
+err graph_read_type(struct graph_reader *r, const struct graph_wire *w, const char *value_name,
+                    struct graph_value *ret)
 {
     struct graph_wire type = *w, tensor;
     struct graph_field f;
@@ -180,8 +184,8 @@ err graph_read_type(struct graph_reader *r, const struct graph_wire *w, const ch
 }
 
 /* ValueInfoProto: *ret_name is to be freed, also on failure. */
-static err read_info(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *field, char **ret_name,
-                     struct graph_value *ret)
+static err read_info(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *field,
+                     char **ret_name, struct graph_value *ret)
 {
     struct graph_wire sub, type;
     struct graph_field f, type_field = {0};
@@ -242,7 +246,8 @@ static err read_initialiser(struct graph_reader *r, struct graph_scope *s, const
     return ERR_OK;
 }
 
-static err read_input(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w, const struct graph_field *f)
+static err read_input(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                      const struct graph_field *f)
 {
     char *name = NULL;
     struct graph_value info;
@@ -266,7 +271,8 @@ static err read_input(struct graph_reader *r, struct graph_scope *s, const struc
     return ERR_OK;
 }
 
-static err declare_outputs(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w, const struct graph_field *node)
+static err declare_outputs(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                           const struct graph_field *node)
 {
     struct graph_wire sub;
     struct graph_field f;
@@ -285,7 +291,8 @@ static err declare_outputs(struct graph_reader *r, struct graph_scope *s, const 
     return e ? e : MIN(more, 0);
 }
 
-static err read_output(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w, const struct graph_field *f)
+static err read_output(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                       const struct graph_field *f)
 {
     char *name = NULL;
     struct graph_value info;
@@ -294,16 +301,19 @@ static err read_output(struct graph_reader *r, struct graph_scope *s, const stru
     if (!e) e = resolve(r, s, name, &v);
     if (!e && v < 0) e = graph_wire_fail(w, ERR_FORMAT, f->start, "nothing makes the output '%s'", name);
     for (int i = 0; !e && i < s->g->n_outputs; i++)
-        if (s->g->outputs[i] == v && !s->outer) e = graph_wire_fail(w, ERR_FORMAT, f->start, "two outputs have the name '%s'", name);
+        if (s->g->outputs[i] == v && !s->outer)
+            e = graph_wire_fail(w, ERR_FORMAT, f->start, "two outputs have the name '%s'", name);
     free(name);
     if (e) return e;
-    if (s->g->n_outputs >= GRAPH_MAX_NAME) return graph_wire_fail(w, ERR_LIMIT, f->start, "more than %d outputs", GRAPH_MAX_NAME);
+    if (s->g->n_outputs >= GRAPH_MAX_NAME)
+        return graph_wire_fail(w, ERR_LIMIT, f->start, "more than %d outputs", GRAPH_MAX_NAME);
     learn(&s->g->values[v], &info);
     graph_add_output(s->g, v);
     return ERR_OK;
 }
 
-static err read_value_info(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w, const struct graph_field *f)
+static err read_value_info(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                           const struct graph_field *f)
 {
     char *name = NULL;
     struct graph_value info;
@@ -329,7 +339,10 @@ static err read_node_parts(struct graph_reader *r, const struct graph_wire *whol
     int more = 0, in = 0, out = 0;
     err e = ERR_OK;
     while (!e && (more = graph_wire_next(&w, &f)) > 0) {
-        char **to = f.number == N_NAME ? &p->name : f.number == N_OP ? &p->op : f.number == N_DOMAIN ? &p->domain : NULL;
+        char **to = f.number == N_NAME     ? &p->name
+                    : f.number == N_OP     ? &p->op
+                    : f.number == N_DOMAIN ? &p->domain
+                                           : NULL;
         if (to) {
             free(*to);
             *to = NULL;
@@ -337,7 +350,8 @@ static err read_node_parts(struct graph_reader *r, const struct graph_wire *whol
         } else if (f.number == N_IN || f.number == N_OUT) {
             int *n = f.number == N_IN ? &in : &out;
             e = graph_wire_want(&w, &f, GRAPH_WIRE_BYTES);
-            if (++*n > GRAPH_MAX_NAME) e = graph_wire_fail(&w, ERR_LIMIT, f.start, "a node of too many inputs or outputs");
+            if (++*n > GRAPH_MAX_NAME)
+                e = graph_wire_fail(&w, ERR_LIMIT, f.start, "a node of too many inputs or outputs");
             if (f.n) *(f.number == N_IN ? &p->n_in : &p->n_out) = *n;
         } else if (f.number == N_ATTR && ++p->n_attrs > GRAPH_MAX_ATTRS) {
             e = graph_wire_fail(&w, ERR_LIMIT, f.start, "a node of more than %d attributes", GRAPH_MAX_ATTRS);
@@ -363,21 +377,23 @@ static err check_node(const struct graph_reader *r, const struct graph_wire *w, 
     const char *domain = *p->domain ? p->domain : "ai.onnx";
     if (!*p->op) return graph_wire_fail(w, ERR_FORMAT, w->at, "node '%s' names no operator", p->name);
     if (!op_find(p->domain, p->op))
-        return graph_wire_fail(w, ERR_UNSUPPORTED, w->at, "node '%s': operator %s of %s (opset %d) is not supported; %s", p->name,
-                               p->op, domain, opset,
-                               r->has_functions ? "the file defines functions: inline them (onnx.inliner) and try again"
-                                                : "export the model without it (another opset, or a simplifier)");
+        return graph_wire_fail(
+            w, ERR_UNSUPPORTED, w->at, "node '%s': operator %s of %s (opset %d) is not supported; %s", p->name,
+            p->op, domain, opset,
+            r->has_functions ? "the file defines functions: inline them (onnx.inliner) and try again"
+                             : "export the model without it (another opset, or a simplifier)");
     if (!opset && strcmp(p->domain, "brim") != 0)
         return graph_wire_fail(w, ERR_FORMAT, w->at, "node '%s': the file imports no opset of %s", p->name, domain);
     if (p->n_in > KERNEL_MAX_IN || p->n_out > KERNEL_MAX_OUT)
-        return graph_wire_fail(w, ERR_UNSUPPORTED, w->at, "node '%s' (%s) has %d inputs and %d outputs; the most are %d and %d",
-                               p->name, p->op, p->n_in, p->n_out, KERNEL_MAX_IN, KERNEL_MAX_OUT);
+        return graph_wire_fail(w, ERR_UNSUPPORTED, w->at,
+                               "node '%s' (%s) has %d inputs and %d outputs; the most are %d and %d", p->name,
+                               p->op, p->n_in, p->n_out, KERNEL_MAX_IN, KERNEL_MAX_OUT);
     if (!p->n_out) return graph_wire_fail(w, ERR_FORMAT, w->at, "node '%s' (%s) makes nothing", p->name, p->op);
     return ERR_OK;
 }
 
-static err read_read(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w, const struct graph_field *f,
-                     const char *node, int *ret)
+static err read_read(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                     const struct graph_field *f, const char *node, int *ret)
 {
     char *name = NULL;
     int v = -1;
@@ -390,8 +406,8 @@ static err read_read(struct graph_reader *r, struct graph_scope *s, const struct
     return e;
 }
 
-static err read_node_attr(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w, const struct graph_field *f,
-                          struct op_node *n)
+static err read_node_attr(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                          const struct graph_field *f, struct op_node *n)
 {
     struct graph_wire sub;
     err e = graph_wire_sub(w, f, &sub);
@@ -406,8 +422,8 @@ static err read_node_attr(struct graph_reader *r, struct graph_scope *s, const s
 }
 
 /* Inputs, outputs and attributes. Reading attributes may add nodes to other graphs only, so `n` stays valid. */
-static err fill_node(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *whole, struct graph_node *n,
-                     const struct node_parts *p)
+static err fill_node(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *whole,
+                     struct graph_node *n, const struct node_parts *p)
 {
     struct graph_wire w = *whole;
     struct graph_field f;
@@ -435,7 +451,8 @@ static err fill_node(struct graph_reader *r, struct graph_scope *s, const struct
 
 static err constant_from_numbers(struct graph_reader *r, const struct op_attr *a, struct tensor *ret)
 {
-    bool ints = a->type == OP_ATTR_INTS || a->type == OP_ATTR_INT, list = a->type == OP_ATTR_INTS || a->type == OP_ATTR_FLOATS;
+    bool ints = a->type == OP_ATTR_INTS || a->type == OP_ATTR_INT,
+         list = a->type == OP_ATTR_INTS || a->type == OP_ATTR_FLOATS;
     int64_t n = list ? (int64_t)a->n : 1;
     const void *src = list ? (ints ? (const void *)a->ints : a->floats) : ints ? (const void *)&a->i : &a->f;
     size_t bytes = (size_t)n * (ints ? sizeof a->i : sizeof a->f);
@@ -449,7 +466,8 @@ static err constant_from_numbers(struct graph_reader *r, const struct op_attr *a
 }
 
 /* A Constant node becomes a constant value. */
-static err take_constant(struct graph_reader *r, struct graph *g, const struct graph_wire *w, const struct graph_node *n)
+static err take_constant(struct graph_reader *r, struct graph *g, const struct graph_wire *w,
+                         const struct graph_node *n)
 {
     static const char *const numbers[] = {"value_float", "value_floats", "value_int", "value_ints"};
     const struct op_attr *a = op_attr(&n->op, "value");
@@ -457,13 +475,15 @@ static err take_constant(struct graph_reader *r, struct graph *g, const struct g
     if (a && a->type == OP_ATTR_TENSOR) t = a->tensor;
     for (size_t i = 0; !t.data && i < ARRAY_LEN(numbers); i++) {
         a = op_attr(&n->op, numbers[i]);
-        if (!a || (a->type != OP_ATTR_FLOAT && a->type != OP_ATTR_INT && a->type != OP_ATTR_FLOATS && a->type != OP_ATTR_INTS))
+        if (!a || (a->type != OP_ATTR_FLOAT && a->type != OP_ATTR_INT && a->type != OP_ATTR_FLOATS &&
+                   a->type != OP_ATTR_INTS))
             continue;
         err e = constant_from_numbers(r, a, &t);
         if (e) return e;
     }
     if (!t.data)
-        return graph_wire_fail(w, ERR_UNSUPPORTED, w->at, "node '%s': a Constant that is neither a tensor nor numbers", n->op.name);
+        return graph_wire_fail(w, ERR_UNSUPPORTED, w->at,
+                               "node '%s': a Constant that is neither a tensor nor numbers", n->op.name);
     struct graph_value *v = &g->values[n->op.out[0]];
     v->dtype = t.dtype;
     v->shape = t.shape;
@@ -473,12 +493,14 @@ static err take_constant(struct graph_reader *r, struct graph *g, const struct g
     return ERR_OK;
 }
 
-static err read_node(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w, const struct graph_field *f)
+static err read_node(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                     const struct graph_field *f)
 {
     struct graph_wire sub;
     struct node_parts p = {0};
     err e = graph_wire_sub(w, f, &sub);
-    if (!e && ++r->n_nodes > GRAPH_MAX_NODES) e = err_set(ERR_LIMIT, "%s: more than %d nodes", r->name, GRAPH_MAX_NODES);
+    if (!e && ++r->n_nodes > GRAPH_MAX_NODES)
+        e = err_set(ERR_LIMIT, "%s: more than %d nodes", r->name, GRAPH_MAX_NODES);
     if (!e) e = graph_book(r, sizeof(struct graph_node) * 2 + 128);
     if (!e) e = read_node_parts(r, &sub, &p);
     if (!e) e = check_node(r, &sub, &p);
@@ -500,9 +522,11 @@ static err read_node(struct graph_reader *r, struct graph_scope *s, const struct
 
 /* ---- the graph and the model */
 
-typedef err part_reader(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w, const struct graph_field *f);
+typedef err part_reader(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                        const struct graph_field *f);
 
-static err refuse_sparse(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w, const struct graph_field *f)
+static err refuse_sparse(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                         const struct graph_field *f)
 {
     (void)r;
     (void)s;
@@ -521,11 +545,15 @@ static err each_part(struct graph_reader *r, struct graph_scope *s, const struct
     return e ? e : MIN(more, 0);
 }
 
-err graph_read_graph(struct graph_reader *r, struct graph_scope *outer, const struct graph_wire *w, int depth, struct graph **ret)
+err graph_read_graph(struct graph_reader *r, struct graph_scope *outer, const struct graph_wire *w, int depth,
+                     struct graph **ret)
 {
-    static const struct { uint32_t number; part_reader *read; } parts[] = {
-        {G_SPARSE, refuse_sparse}, {G_INITIALISER, read_initialiser}, {G_INPUT, read_input}, {G_NODE, declare_outputs},
-        {G_NODE, read_node}, {G_OUTPUT, read_output}, {G_INFO, read_value_info},
+    static const struct { uint32_t number; part_reader *read;
+    } parts[] = {
+        {G_SPARSE, refuse_sparse}, {G_INITIALISER, read_initialiser},
+        {G_INPUT, read_input},     {G_NODE, declare_outputs},
+        {G_NODE, read_node},       {G_OUTPUT, read_output},
+        {G_INFO, read_value_info},
     };
     if (depth > GRAPH_MAX_DEPTH)
         return graph_wire_fail(w, ERR_LIMIT, w->at, "graphs in graphs, more than %d deep", GRAPH_MAX_DEPTH);
@@ -576,7 +604,8 @@ static err read_opset(struct graph_reader *r, const struct graph_wire *w, const 
     if (!e && (version < 1 || version > 1000))
         e = graph_wire_fail(w, ERR_FORMAT, field->start, "opset %llu of '%s'", (unsigned long long)version, domain);
     if (!e && !*domain && version < OPSET_OLDEST)
-        e = err_set(ERR_UNSUPPORTED, "opset %d of ai.onnx in %s: brim reads %d and up; convert it with onnx.version_converter",
+        e = err_set(ERR_UNSUPPORTED,
+                    "opset %d of ai.onnx in %s: brim reads %d and up; convert it with onnx.version_converter",
                     (int)version, r->name, OPSET_OLDEST);
     if (e) {
         free(domain);
@@ -610,7 +639,8 @@ static err read_model(struct graph_reader *r, const struct graph_wire *whole, st
     if (!r->ir_version || !graph_field.number)
         return graph_wire_fail(whole, ERR_FORMAT, whole->end, "this is not an ONNX model: it has no %s",
                                graph_field.number ? "IR version" : "graph");
-    if (!opset_of(r, "")) return graph_wire_fail(whole, ERR_FORMAT, whole->end, "the model does not say which opset it uses");
+    if (!opset_of(r, ""))
+        return graph_wire_fail(whole, ERR_FORMAT, whole->end, "the model does not say which opset it uses");
     e = graph_wire_sub(whole, &graph_field, &sub);
     return e ? e : graph_read_graph(r, NULL, &sub, 0, ret);
 }
@@ -629,7 +659,8 @@ static err parse(const char *name, const void *bytes, size_t n, struct graph_fil
     return ERR_OK;
 }
 
-err graph_parse(const char *name, const void *bytes, size_t n, const char *dir, struct mem_payer *payer, struct graph **ret)
+err graph_parse(const char *name, const void *bytes, size_t n, const char *dir, struct mem_payer *payer,
+                struct graph **ret)
 {
     struct graph_file *file = graph_file_new(dir, payer);
     err e = parse(name, bytes, n, file, ret);

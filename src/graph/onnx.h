@@ -43,18 +43,21 @@ struct graph_tensor_proto {
     void *owned; /* only without a file: free() */
 };
 
-/* Charges bookkeeping to the payer, in steps: a file full of nodes of ten bytes each must not cost fifty times its size unseen. */
+/* Charges bookkeeping to the payer, in steps: a file full of nodes of ten bytes each must not cost fifty times its
+ * size unseen. */
 err graph_book(struct graph_reader *r, size_t n);
 /* A name: no control characters, no more than GRAPH_MAX_NAME bytes. */
 err graph_read_name(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f, char **ret);
 /* `file`: where decoded bytes live and external data is found; NULL: free() ret->owned, and no external data. */
 err graph_read_tensor(struct graph_file *file, const struct graph_wire *w, struct graph_tensor_proto *ret);
 bool graph_read_dtype(uint64_t number, enum tensor_dtype *ret);
-/* AttributeProto. `scope` is passed on to subgraphs. ret is to be freed by the caller even on failure (it is a valid attribute). */
+/* AttributeProto. `scope` is passed on to subgraphs. ret is to be freed by the caller even on failure (it is a
+ * valid attribute). */
 struct graph_scope;
 err graph_read_attr(struct graph_reader *r, struct graph_scope *scope, const struct graph_wire *w, int depth,
                     struct op_attr *ret);
 err graph_read_graph(struct graph_reader *r, struct graph_scope *outer, const struct graph_wire *w, int depth,
                      struct graph **ret);
 /* TypeProto: type and shape of a value. */
-err graph_read_type(struct graph_reader *r, const struct graph_wire *w, const char *value_name, struct graph_value *ret);
+err graph_read_type(struct graph_reader *r, const struct graph_wire *w, const char *value_name,
+                    struct graph_value *ret);

@@ -18,8 +18,8 @@ static float as_float(uint64_t bits)
 }
 
 /* One field of ints or floats; *cap grows by doubling, and every step is booked. */
-static err add_numbers(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f, struct op_attr *a,
-                       size_t *cap)
+static err add_numbers(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f,
+                       struct op_attr *a, size_t *cap)
 {
     bool ints = f->number == A_INTS;
     const uint8_t *pos = NULL;
@@ -43,7 +43,8 @@ static err add_numbers(struct graph_reader *r, const struct graph_wire *w, const
     return more;
 }
 
-static err read_bytes(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f, struct op_attr *a)
+static err read_bytes(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f,
+                      struct op_attr *a)
 {
     err e = graph_wire_want(w, f, GRAPH_WIRE_BYTES);
     if (!e) e = graph_book(r, f->n);
@@ -55,7 +56,8 @@ static err read_bytes(struct graph_reader *r, const struct graph_wire *w, const 
     return ERR_OK;
 }
 
-static err read_tensor(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f, struct op_attr *a)
+static err read_tensor(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f,
+                       struct op_attr *a)
 {
     struct graph_wire sub;
     struct graph_tensor_proto t;
@@ -112,11 +114,12 @@ static err read_head(struct graph_reader *r, const struct graph_wire *whole, str
         if (e) return e;
     }
     if (more < 0) return more;
-    if (!ret->name || !*ret->name) return graph_wire_fail(whole, ERR_FORMAT, whole->at, "an attribute without a name");
+    if (!ret->name || !*ret->name)
+        return graph_wire_fail(whole, ERR_FORMAT, whole->at, "an attribute without a name");
     if (!type) type = guess;
     if (type < OP_ATTR_FLOAT || type > OP_ATTR_STRINGS)
-        return graph_wire_fail(whole, type ? ERR_UNSUPPORTED : ERR_FORMAT, whole->at, "attribute '%s' has the type %llu",
-                               ret->name, (unsigned long long)type);
+        return graph_wire_fail(whole, type ? ERR_UNSUPPORTED : ERR_FORMAT, whole->at,
+                               "attribute '%s' has the type %llu", ret->name, (unsigned long long)type);
     ret->type = (enum op_attr_type)type;
     return ERR_OK;
 }

@@ -1,9 +1,9 @@
 /* TensorProto: constants, read in place where the file allows it.
  *
- * raw_data and packed float_data / double_data are little-endian arrays already: if they are aligned for their type (protobuf promises
- * nothing, so three in four are not), the constant is a pointer into the file. Misaligned ones and packed integers are decoded
- * into a block that the payer pays. A tensor's length is checked against dims before anything is allocated, so a file can cost at most
- * eight times its size here (int64 of one byte each).
+ * raw_data and packed float_data / double_data are little-endian arrays already: if they are aligned for their type
+ * (protobuf promises nothing, so three in four are not), the constant is a pointer into the file. Misaligned ones
+ * and packed integers are decoded into a block that the payer pays. A tensor's length is checked against dims
+ * before anything is allocated, so a file can cost at most eight times its size here (int64 of one byte each).
  *
  * Invariant: ret->bytes == product of dims * size of the type, and data has that many readable bytes.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -13,8 +13,19 @@
 #include "graph/onnx.h"
 
 enum { /* field numbers of onnx.proto */
-    T_DIMS = 1, T_TYPE = 2, T_SEGMENT = 3, T_FLOATS = 4, T_INT32S = 5, T_STRINGS = 6, T_INT64S = 7, T_NAME = 8, T_RAW = 9,
-    T_DOUBLES = 10, T_UINT64S = 11, T_EXTERNAL = 13, T_LOCATION = 14,
+       T_DIMS = 1,
+       T_TYPE = 2,
+       T_SEGMENT = 3,
+       T_FLOATS = 4,
+       T_INT32S = 5,
+       T_STRINGS = 6,
+       T_INT64S = 7,
+       T_NAME = 8,
+       T_RAW = 9,
+       T_DOUBLES = 10,
+       T_UINT64S = 11,
+       T_EXTERNAL = 13,
+       T_LOCATION = 14,
 };
 
 struct parts {
@@ -101,7 +112,8 @@ static err read_external(const struct graph_wire *w, const struct graph_field *f
         ok = p->has_offset = decimal(&value, &p->offset);
     else if (is(&key, "length"))
         ok = p->has_length = decimal(&value, &p->length);
-    return ok ? ERR_OK : graph_wire_fail(w, ERR_FORMAT, field->start, "external data: offset or length is not a number");
+    return ok ? ERR_OK
+              : graph_wire_fail(w, ERR_FORMAT, field->start, "external data: offset or length is not a number");
 }
 
 static err count_typed(const struct graph_wire *w, const struct graph_field *f, struct parts *p)
@@ -113,7 +125,8 @@ static err count_typed(const struct graph_wire *w, const struct graph_field *f, 
     enum graph_wire_type type = element_type((int)f->number);
     if (f->type == GRAPH_WIRE_BYTES && type != GRAPH_WIRE_VARINT) {
         size_t size = type == GRAPH_WIRE_FIXED32 ? 4 : 8;
-        if (f->n % size) return graph_wire_fail(w, ERR_FORMAT, f->start, "%zu bytes are no whole number of elements", f->n);
+        if (f->n % size)
+            return graph_wire_fail(w, ERR_FORMAT, f->start, "%zu bytes are no whole number of elements", f->n);
         p->n_typed += f->n / size;
         return ERR_OK;
     }
@@ -132,7 +145,8 @@ static err read_dims(const struct graph_wire *w, const struct graph_field *f, st
     while ((more = graph_wire_number(w, f, GRAPH_WIRE_VARINT, &pos, &v)) > 0) {
         if (ret->shape.rank >= TENSOR_MAX_RANK)
             return graph_wire_fail(w, ERR_LIMIT, f->start, "a tensor of more than %d dimensions", TENSOR_MAX_RANK);
-        if ((int64_t)v < 0) return graph_wire_fail(w, ERR_FORMAT, f->start, "a constant with the size %lld", (long long)v);
+        if ((int64_t)v < 0)
+            return graph_wire_fail(w, ERR_FORMAT, f->start, "a constant with the size %lld", (long long)v);
         ret->shape.dims[ret->shape.rank++] = (int64_t)v;
     }
     return more;
@@ -152,7 +166,11 @@ static err read_fields(const struct graph_wire *whole, struct parts *p, struct g
             p->type = f.u;
             break;
         case T_SEGMENT: return graph_wire_fail(&w, ERR_UNSUPPORTED, f.start, "a tensor in segments");
-        case T_FLOATS: case T_INT32S: case T_INT64S: case T_DOUBLES: case T_UINT64S: e = count_typed(&w, &f, p); break;
+        case T_FLOATS:
+        case T_INT32S:
+        case T_INT64S:
+        case T_DOUBLES:
+        case T_UINT64S: e = count_typed(&w, &f, p); break;
         case T_NAME:
             e = graph_wire_want(&w, &f, GRAPH_WIRE_BYTES);
             ret->name = f;
@@ -230,13 +248,14 @@ static err decode_typed(const struct graph_wire *whole, const struct parts *p, s
     return ERR_OK;
 }
 
-static err use_typed(struct graph_file *file, const struct graph_wire *w, const struct parts *p, struct graph_tensor_proto *ret)
+static err use_typed(struct graph_file *file, const struct graph_wire *w, const struct parts *p,
+                     struct graph_tensor_proto *ret)
 {
     size_t size = tensor_dtype_size(ret->dtype);
     char name[64];
     if (p->many_typed || (p->typed && p->typed != field_for(ret->dtype)))
-        return graph_wire_fail(w, ERR_FORMAT, w->at, "tensor '%s' keeps %s in a field of another type", name_of(ret, name),
-                               tensor_dtype_name(ret->dtype));
+        return graph_wire_fail(w, ERR_FORMAT, w->at, "tensor '%s' keeps %s in a field of another type",
+                               name_of(ret, name), tensor_dtype_name(ret->dtype));
     if (p->n_typed != ret->bytes / size)
         return graph_wire_fail(w, ERR_FORMAT, w->at, "tensor '%s' has %zu elements where its dimensions say %zu",
                                name_of(ret, name), p->n_typed, ret->bytes / size);
@@ -273,8 +292,9 @@ err graph_read_tensor(struct graph_file *file, const struct graph_wire *w, struc
         e = use_external(file, w, &p, &t);
     } else if (p.has_raw) {
         if (p.raw.n != t.bytes)
-            return graph_wire_fail(w, ERR_FORMAT, p.raw.start, "tensor '%s' has %zu bytes where its dimensions say %zu", name,
-                                   p.raw.n, t.bytes);
+            return graph_wire_fail(w, ERR_FORMAT, p.raw.start,
+                                   "tensor '%s' has %zu bytes where its dimensions say %zu", name, p.raw.n,
+                                   t.bytes);
         e = adopt(file, p.raw.p, &t);
     } else {
         e = use_typed(file, w, &p, &t);

@@ -1,5 +1,5 @@
-/* Tests of reading ONNX: what was written comes back, every form of a tensor is understood, and files that are cut, cyclic, lying,
- * doubled or hostile get one line and nothing more. SPDX-License-Identifier: Apache-2.0 */
+/* Tests of reading ONNX: what was written comes back, every form of a tensor is understood, and files that are cut,
+ * cyclic, lying, doubled or hostile get one line and nothing more. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/testing.h"
 
 #include <setjmp.h>
@@ -475,7 +475,8 @@ static err load_external(const char *dir, const char *location, const char *offs
     err e = graph_load(path, t.payer, &loaded);
     if (!e)
         for (size_t v = 0; v < loaded->n_values; v++)
-            if (strcmp(loaded->values[v].name, "w") == 0) assert_memory_equal(loaded->values[v].constant, "abcdefghijklmnop", 16);
+            if (strcmp(loaded->values[v].name, "w") == 0)
+                assert_memory_equal(loaded->values[v].constant, "abcdefghijklmnop", 16);
     graph_free(&loaded);
     strbuf_done(&m);
     free(path);
@@ -651,9 +652,16 @@ static void decided_branches_are_inlined(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(comes_back), cmocka_unit_test(cut_anywhere), cmocka_unit_test(changed_anywhere),
-        cmocka_unit_test(every_allocation_may_fail), cmocka_unit_test(bad_graphs), cmocka_unit_test(wrong_order_is_sorted),
-        cmocka_unit_test(every_form_of_a_tensor), cmocka_unit_test(lying_tensors), cmocka_unit_test(external_data), cmocka_unit_test(larger_than_two_gigabytes),
+        cmocka_unit_test(comes_back),
+        cmocka_unit_test(cut_anywhere),
+        cmocka_unit_test(changed_anywhere),
+        cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(bad_graphs),
+        cmocka_unit_test(wrong_order_is_sorted),
+        cmocka_unit_test(every_form_of_a_tensor),
+        cmocka_unit_test(lying_tensors),
+        cmocka_unit_test(external_data),
+        cmocka_unit_test(larger_than_two_gigabytes),
         cmocka_unit_test(decided_branches_are_inlined),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

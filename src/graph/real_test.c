@@ -1,5 +1,5 @@
-/* Tests with real models ($BRIM_DATA): each loads, specialises and rewrites, and the rewritten graph computes the same with plain C.
- * Prints what rewriting did, one line per file. SPDX-License-Identifier: Apache-2.0 */
+/* Tests with real models ($BRIM_DATA): each loads, specialises and rewrites, and the rewritten graph computes the
+ * same with plain C. Prints what rewriting did, one line per file. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/testing.h"
 
 #include <dirent.h>

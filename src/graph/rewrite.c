@@ -1,14 +1,15 @@
 /* Rewriting: the driver, and the table that is the policy. See rewrite.h for how rules live together.
  *
- * Only what is invisible from outside goes: a value with one reader that is not an output. Invariant: between rules every value that is
- * read has one producer; order is restored by graph_compact after each phase. SPDX-License-Identifier: Apache-2.0 */
+ * Only what is invisible from outside goes: a value with one reader that is not an output. Invariant: between rules
+ * every value that is read has one producer; order is restored by graph_compact after each phase.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "graph/rewrite.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Phases run one after the other, each to its fixed point: constants are folded while patterns still stand as exported, and
- * post-ops come last, because nothing folds into an operator that has one. */
+/* Phases run one after the other, each to its fixed point: constants are folded while patterns still stand as
+ * exported, and post-ops come last, because nothing folds into an operator that has one. */
 static const struct {
     int phase;
     enum graph_rewrites which;
@@ -136,7 +137,8 @@ bool graph_rw_scalar(const struct graph *g, int value, float *ret)
     return true;
 }
 
-err graph_rw_add_floats(struct graph *g, const char *name, const struct tensor_shape *shape, int *ret_value, float **ret)
+err graph_rw_add_floats(struct graph *g, const char *name, const struct tensor_shape *shape, int *ret_value,
+                        float **ret)
 {
     void *p;
     err e = graph_add_constant(g, name, TENSOR_F32, shape, ret_value, &p);

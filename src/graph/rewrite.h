@@ -1,8 +1,9 @@
 /* Inside of graph_rewrite: what rules see and may do.
  *
- * Rewriting goes in rounds. At the start of a round it is written down who makes and who reads each value; a rule looks at a node, may
- * look at its neighbours, and *touches* every node it changes. A node that was touched is not looked at again in that round, so what
- * was written down stays true of all others. Rounds repeat until none fires, at most GRAPH_MAX_ROUNDS times.
+ * Rewriting goes in rounds. At the start of a round it is written down who makes and who reads each value; a rule
+ * looks at a node, may look at its neighbours, and *touches* every node it changes. A node that was touched is not
+ * looked at again in that round, so what was written down stays true of all others. Rounds repeat until none fires,
+ * at most GRAPH_MAX_ROUNDS times.
  *
  * A rule returns 1 (it fired), 0 (it does not apply) or an error; the graph is valid in all three cases.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -25,11 +26,13 @@ typedef int graph_rule_fn(struct graph_rewriter *r, int node);
 bool graph_rw_free(const struct graph_rewriter *r, int node);
 /* The node that makes this value and may be looked at, or -1. */
 int graph_rw_producer(const struct graph_rewriter *r, int value);
-/* The same, if it is of this kind and `value` has one reader and is no output: then it may be changed with its reader. */
+/* The same, if it is of this kind and `value` has one reader and is no output: then it may be changed with its
+ * reader. */
 int graph_rw_only(const struct graph_rewriter *r, int value, enum op_kind kind);
 bool graph_rw_single(const struct graph_rewriter *r, int value);
 void graph_rw_touch(struct graph_rewriter *r, int node);
-/* Takes the node out; its output is `value` from now on. False (nothing done) if the output cannot go: it is the graph's. */
+/* Takes the node out; its output is `value` from now on. False (nothing done) if the output cannot go: it is the
+ * graph's. */
 bool graph_rw_bypass(struct graph_rewriter *r, int node, int value);
 /* `by` makes what `dead` made; `dead` is gone. Both touched. */
 void graph_rw_take_over(struct graph_rewriter *r, int by, int dead);
@@ -40,11 +43,13 @@ const float *graph_rw_floats(const struct graph *g, int value, size_t *ret_n);
 /* A float32 constant of one number (any rank)? */
 bool graph_rw_scalar(const struct graph *g, int value, float *ret);
 bool graph_rw_is_f32(const struct graph *g, int value);
-err graph_rw_add_floats(struct graph *g, const char *name, const struct tensor_shape *shape, int *ret_value, float **ret);
+err graph_rw_add_floats(struct graph *g, const char *name, const struct tensor_shape *shape, int *ret_value,
+                        float **ret);
 
 /* The rules; each says its pattern and condition where it stands. */
 graph_rule_fn graph_rule_norm_into_producer, graph_rule_affine_into_producer, graph_rule_affine_into_consumer,
-    graph_rule_norm_alone, graph_rule_matmul_bias, graph_rule_constants_meet;                            /* rewrite_fold.c */
-graph_rule_fn graph_rule_pad_into_window, graph_rule_transposes, graph_rule_reshapes;                    /* rewrite_move.c */
-graph_rule_fn graph_rule_silu, graph_rule_hard_swish, graph_rule_hard_sigmoid, graph_rule_clip;          /* rewrite_pattern.c */
-graph_rule_fn graph_rule_post_activation, graph_rule_post_add;                                           /* rewrite_post.c */
+    graph_rule_norm_alone, graph_rule_matmul_bias, graph_rule_constants_meet;         /* rewrite_fold.c */
+graph_rule_fn graph_rule_pad_into_window, graph_rule_transposes, graph_rule_reshapes; /* rewrite_move.c */
+graph_rule_fn graph_rule_silu, graph_rule_hard_swish, graph_rule_hard_sigmoid,
+    graph_rule_clip;                                           /* rewrite_pattern.c */
+graph_rule_fn graph_rule_post_activation, graph_rule_post_add; /* rewrite_post.c */

@@ -1,8 +1,9 @@
 /* Folding constants into the weights of Conv, ConvTranspose, Gemm and MatMul.
  *
- * Batch normalisation, Mul, Add, Sub and Div with a constant per channel are all the same thing: y[c] = scale[c] x[c] + shift[c] (an
- * *affine*). After a linear operator it moves into its weight and bias, before a convolution too where no border is padded. Scales
- * are computed in double and rounded once, so a folded network differs from the original by float32 rounding only.
+ * Batch normalisation, Mul, Add, Sub and Div with a constant per channel are all the same thing: y[c] = scale[c]
+ * x[c] + shift[c] (an *affine*). After a linear operator it moves into its weight and bias, before a convolution
+ * too where no border is padded. Scales are computed in double and rounded once, so a folded network differs from
+ * the original by float32 rounding only.
  *
  * A weight that others read as well is not touched if it is large: folding would make a second copy of it.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -90,7 +91,8 @@ static bool per_channel(const struct tensor_shape *x, const struct tensor_shape 
 }
 
 /* Mul, Add, Sub, Div of x and a constant. `axis`: of the channels, counted from the end if negative. */
-static bool arithmetic_affine(const struct graph_rewriter *r, const struct graph_node *n, int axis, struct affine *ret)
+static bool arithmetic_affine(const struct graph_rewriter *r, const struct graph_node *n, int axis,
+                              struct affine *ret)
 {
     enum op_kind kind = n->op.kind;
     if ((kind != OP_MUL && kind != OP_ADD && kind != OP_SUB && kind != OP_DIV) || n->op.n_in != 2) return false;
@@ -159,7 +161,9 @@ static int foldable(const struct graph_rewriter *r, int value)
     if (p < 0 || !graph_rw_single(r, value)) return -1;
     const struct graph_node *n = &r->g->nodes[p];
     size_t count;
-    if (!linear(n->op.kind) || n->n_post || n->op.n_in < 2 || !graph_rw_floats(r->g, n->op.in[1], &count) || count == 0) return -1;
+    if (!linear(n->op.kind) || n->n_post || n->op.n_in < 2 || !graph_rw_floats(r->g, n->op.in[1], &count) ||
+        count == 0)
+        return -1;
     if (!may_change(r, n->op.in[1])) return -1;
     if ((n->op.kind == OP_GEMM || n->op.kind == OP_MATMUL) && r->g->values[n->op.in[1]].shape.rank != 2) return -1;
     return p;
@@ -175,7 +179,8 @@ static bool read_bias(const struct graph_rewriter *r, const struct graph_node *n
     if (v < 0) return true;
     const float *p = graph_rw_floats(r->g, v, &count);
     const struct tensor_shape *s = &r->g->values[v].shape;
-    if (!p || (count != 1 && (int64_t)count != channels) || (count != 1 && s->dims[s->rank - 1] != channels)) return false;
+    if (!p || (count != 1 && (int64_t)count != channels) || (count != 1 && s->dims[s->rank - 1] != channels))
+        return false;
     for (int64_t c = 0; c < channels; c++) ret[c] = beta * p[count == 1 ? 0 : c];
     return true;
 }
@@ -231,7 +236,8 @@ static int into_producer(struct graph_rewriter *r, int node, const struct affine
     return fired;
 }
 
-/* BatchNormalization(Conv | ConvTranspose | Gemm) -> the same with other weights. Condition: constants; one reader. */
+/* BatchNormalization(Conv | ConvTranspose | Gemm) -> the same with other weights. Condition: constants; one reader.
+ */
 int graph_rule_norm_into_producer(struct graph_rewriter *r, int node)
 {
     struct affine a;
@@ -309,7 +315,8 @@ static int fold_before(struct graph_rewriter *r, int node, const struct affine *
     struct graph_node *n = &g->nodes[node];
     int old = n->op.in[1], weight, bias;
     struct tensor_shape ws = g->values[old].shape, bs = tensor_shape_of(1, ws.dims);
-    int64_t group = op_attr_int(&n->op, "group", 1), out = ws.dims[0], in = ws.dims[1], window = tensor_count(&ws) / (out * in);
+    int64_t group = op_attr_int(&n->op, "group", 1), out = ws.dims[0], in = ws.dims[1],
+            window = tensor_count(&ws) / (out * in);
     if (in * group != a->n || !all_finite(a)) return 0;
     double *b = xnewn(double, (size_t)out + 1);
     float *w, *bp;
@@ -330,18 +337,21 @@ static int fold_before(struct graph_rewriter *r, int node, const struct affine *
     return 1;
 }
 
-/* Conv(affine(x)) -> Conv(x). Condition: the affine has one reader; no padding, or nothing is added (zeros stay zeros). */
+/* Conv(affine(x)) -> Conv(x). Condition: the affine has one reader; no padding, or nothing is added (zeros stay
+ * zeros). */
 int graph_rule_affine_into_consumer(struct graph_rewriter *r, int node)
 {
     struct graph *g = r->g;
     const struct graph_node *n = &g->nodes[node];
     size_t count;
-    if (n->op.kind != OP_CONV || n->n_post || n->op.n_in < 2 || !graph_rw_floats(g, n->op.in[1], &count) || !count) return 0;
+    if (n->op.kind != OP_CONV || n->n_post || n->op.n_in < 2 || !graph_rw_floats(g, n->op.in[1], &count) || !count)
+        return 0;
     if (!may_change(r, n->op.in[1]) || !graph_rw_single(r, n->op.in[0])) return 0;
     int p = graph_rw_producer(r, n->op.in[0]);
     struct affine a;
     if (p < 0 || g->nodes[p].n_post) return 0;
-    bool found = g->nodes[p].op.kind == OP_BATCH_NORM ? norm_affine(r, &g->nodes[p], &a) : arithmetic_affine(r, &g->nodes[p], 1, &a);
+    bool found = g->nodes[p].op.kind == OP_BATCH_NORM ? norm_affine(r, &g->nodes[p], &a)
+                                                      : arithmetic_affine(r, &g->nodes[p], 1, &a);
     if (!found) return 0;
     int x = a.x, fired = no_shift(&a) || unpadded(g, n) ? fold_before(r, node, &a) : 0;
     affine_done(&a);
@@ -408,8 +418,8 @@ static int constant_at(const struct graph *g, const struct graph_node *n, bool *
     return !*ret_inverse && graph_rw_floats(g, n->op.in[0], &count) ? 0 : -1;
 }
 
-/* (x + a) + b -> x + (a + b), (x * a) * b -> x * (a * b), with - and / likewise. Condition: one reader; the new constant is no
- * larger than the larger of the two. */
+/* (x + a) + b -> x + (a + b), (x * a) * b -> x * (a * b), with - and / likewise. Condition: one reader; the new
+ * constant is no larger than the larger of the two. */
 int graph_rule_constants_meet(struct graph_rewriter *r, int node)
 {
     struct graph *g = r->g;

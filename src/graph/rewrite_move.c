@@ -43,18 +43,22 @@ static bool any(const int64_t *p, int n)
 }
 
 /* May the window see zeros at its border in place of what Pad wrote there? */
-static bool same_with_border(const struct graph_rewriter *r, struct graph_node *n, const struct op_window *w, const int64_t *pads, int x)
+static bool same_with_border(const struct graph_rewriter *r, struct graph_node *n, const struct op_window *w,
+                             const int64_t *pads, int x)
 {
     if (n->op.kind == OP_CONV) return true;
     if (op_attr_int(&n->op, "ceil_mode", 0)) return false;
     for (int i = 0; i < w->n; i++) /* a window of nothing but border is something else in a pool */
-        if (w->pad_begin[i] + pads[i + 2] >= w->kernel[i] || w->pad_end[i] + pads[w->n + 2 + i + 2] >= w->kernel[i]) return false;
-    if (n->op.kind == OP_MAX_POOL) return n->op.n_out == 1 && never_negative(r, x); /* its border is -inf, Pad's is 0 */
+        if (w->pad_begin[i] + pads[i + 2] >= w->kernel[i] || w->pad_end[i] + pads[w->n + 2 + i + 2] >= w->kernel[i])
+            return false;
+    if (n->op.kind == OP_MAX_POOL)
+        return n->op.n_out == 1 && never_negative(r, x); /* its border is -inf, Pad's is 0 */
     return op_attr_int(&n->op, "count_include_pad", 0) || (!any(w->pad_begin, w->n) && !any(w->pad_end, w->n));
 }
 
-/* Conv | AveragePool | MaxPool (Pad (x, zeros)) -> with larger pads. Condition: Pad has one reader; spatial axes only; explicit
- * padding. AveragePool: the zeros were counted, so they are from now on; MaxPool: x is never negative. */
+/* Conv | AveragePool | MaxPool (Pad (x, zeros)) -> with larger pads. Condition: Pad has one reader; spatial axes
+ * only; explicit padding. AveragePool: the zeros were counted, so they are from now on; MaxPool: x is never
+ * negative. */
 int graph_rule_pad_into_window(struct graph_rewriter *r, int node)
 {
     struct graph *g = r->g;
@@ -69,7 +73,8 @@ int graph_rule_pad_into_window(struct graph_rewriter *r, int node)
     int64_t pads[2 * TENSOR_MAX_RANK], sum[2 * TENSOR_MAX_RANK];
     int x = g->nodes[p].op.in[0];
     if (xs->bounded || !zero_pads(g, &g->nodes[p], xs->rank, pads)) return 0;
-    if (op_window(&n->op, xs, k == OP_CONV ? &g->values[n->op.in[1]].shape : NULL, &w) || w.n != xs->rank - 2) return 0;
+    if (op_window(&n->op, xs, k == OP_CONV ? &g->values[n->op.in[1]].shape : NULL, &w) || w.n != xs->rank - 2)
+        return 0;
     if (!same_with_border(r, n, &w, pads, x)) return 0;
     for (int i = 0; i < w.n; i++) {
         sum[i] = w.pad_begin[i] + pads[i + 2];
@@ -140,7 +145,8 @@ static bool plain(const struct tensor_shape *s)
     return !s->bounded;
 }
 
-/* Reshape | Flatten | Squeeze | Unsqueeze of another of them -> one Reshape to the last shape; one that changes nothing goes. */
+/* Reshape | Flatten | Squeeze | Unsqueeze of another of them -> one Reshape to the last shape; one that changes
+ * nothing goes. */
 int graph_rule_reshapes(struct graph_rewriter *r, int node)
 {
     struct graph *g = r->g;

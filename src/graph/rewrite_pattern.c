@@ -23,7 +23,8 @@ static bool near(float a, float b)
     return fabsf(a - b) <= 1e-6f * MAX(fabsf(b), 1.0f);
 }
 
-/* A binary node with a constant of one number: the other operand, or -1. For Sub and Div the number must come second. */
+/* A binary node with a constant of one number: the other operand, or -1. For Sub and Div the number must come
+ * second. */
 static int with_number(const struct graph *g, const struct graph_node *n, enum op_kind kind, float *ret)
 {
     if (n->op.kind != kind || n->op.n_in != 2 || n->n_post) return -1;
@@ -117,7 +118,9 @@ int graph_rule_hard_swish(struct graph_rewriter *r, int node)
     for (int i = 0; i < 2 && n->op.kind == OP_MUL && graph_rw_is_f32(g, n->op.out[0]); i++) {
         int s = graph_rw_only(r, n->op.in[i], OP_HARD_SIGMOID), x = n->op.in[1 - i];
         if (s < 0 || g->nodes[s].op.in[0] != x) continue;
-        if (!near(op_attr_float(&g->nodes[s].op, "alpha", 0.2f), 1.0f / 6) || op_attr_float(&g->nodes[s].op, "beta", 0.5f) != 0.5f) continue;
+        if (!near(op_attr_float(&g->nodes[s].op, "alpha", 0.2f), 1.0f / 6) ||
+            op_attr_float(&g->nodes[s].op, "beta", 0.5f) != 0.5f)
+            continue;
         become_unary(n, OP_HARD_SWISH, x, 14);
         graph_rw_touch(r, node);
         bury(r, s);
@@ -126,7 +129,8 @@ int graph_rule_hard_swish(struct graph_rewriter *r, int node)
     return 0;
 }
 
-/* Min(Max(x, lo), hi), Max(Min(x, hi), lo), Min(Relu(x), hi) -> Clip(x, lo, hi). Condition: numbers with lo <= hi; one reader. */
+/* Min(Max(x, lo), hi), Max(Min(x, hi), lo), Min(Relu(x), hi) -> Clip(x, lo, hi). Condition: numbers with lo <= hi;
+ * one reader. */
 int graph_rule_clip(struct graph_rewriter *r, int node)
 {
     struct graph *g = r->g;

@@ -1,6 +1,8 @@
-/* Post-ops: what follows Conv, ConvTranspose, Gemm or MatMul element by element is done while its result is still at hand.
+/* Post-ops: what follows Conv, ConvTranspose, Gemm or MatMul element by element is done while its result is still
+ * at hand.
  *
- * Condition for all: float32, and the value between has one reader and is no output. SPDX-License-Identifier: Apache-2.0 */
+ * Condition for all: float32, and the value between has one reader and is no output. SPDX-License-Identifier:
+ * Apache-2.0 */
 #include <math.h>
 
 #include "graph/rewrite.h"
@@ -88,8 +90,9 @@ static void add_post_input(struct graph_node *n, int value)
     n->post[n->n_post++] = (struct kernel_post){.kind = KERNEL_POST_ADD, .input = at};
 }
 
-/* linear + y -> linear with the post-op Add, one per operator. Condition: equal shapes, y not constant. Of two candidates the later one is
- * taken: the other's result is there by then. No cycle can come of it, for the linear operator's only reader was the Add. */
+/* linear + y -> linear with the post-op Add, one per operator. Condition: equal shapes, y not constant. Of two
+ * candidates the later one is taken: the other's result is there by then. No cycle can come of it, for the linear
+ * operator's only reader was the Add. */
 int graph_rule_post_add(struct graph_rewriter *r, int node)
 {
     struct graph *g = r->g;
@@ -98,7 +101,8 @@ int graph_rule_post_add(struct graph_rewriter *r, int node)
     int best = -1, other = -1;
     for (int i = 0; i < 2; i++) {
         int x = n->op.in[i], y = n->op.in[1 - i], p = host(r, x);
-        if (p < 0 || p < best || adds_already(&g->nodes[p]) || !graph_rw_is_f32(g, y) || g->values[y].constant) continue;
+        if (p < 0 || p < best || adds_already(&g->nodes[p]) || !graph_rw_is_f32(g, y) || g->values[y].constant)
+            continue;
         if (!tensor_shape_equal(&g->values[x].shape, &g->values[y].shape) || g->values[y].shape.bounded) continue;
         if (g->nodes[p].op.n_in + 2 > KERNEL_MAX_IN) continue;
         best = p;

@@ -1,5 +1,5 @@
-/* Tests of rewrites: each fires on its pattern, leaves what it must not touch, and the numbers hold: the graph before and after is run by
- * plain C on the same random input. SPDX-License-Identifier: Apache-2.0 */
+/* Tests of rewrites: each fires on its pattern, leaves what it must not touch, and the numbers hold: the graph
+ * before and after is run by plain C on the same random input. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/testing.h"
 
 #include <setjmp.h>
@@ -22,7 +22,8 @@ static void check_(struct graph *g, size_t nodes, int posts, const char *file, i
     for (size_t i = 0; i < s->n_nodes; i++) n_post += s->nodes[i].n_post;
     double d = before && after ? testing_distance(after, m, before, n) : 1e9;
     if (s->n_nodes != nodes || n_post != posts || !(d < 2e-6)) {
-        for (size_t i = 0; i < s->n_nodes; i++) print_error("%s, %d post-ops\n", op_name(s->nodes[i].op.kind), s->nodes[i].n_post);
+        for (size_t i = 0; i < s->n_nodes; i++)
+            print_error("%s, %d post-ops\n", op_name(s->nodes[i].op.kind), s->nodes[i].n_post);
         print_error("%zu nodes, %d post-ops, distance %g\n", s->n_nodes, n_post, d);
         _fail(file, line);
     }
@@ -89,7 +90,8 @@ static void norm_into_conv(void **state)
     g = start(t, &x);
     CHECK(g, batch_norm(g, conv(g, x, 4, 8, 3, 4), 8), 1, 0); /* depthwise */
     g = start(t, &x);
-    int y = testing_node(g, OP_CONV_TRANSPOSE, x, testing_floats(g, 9, DIMS(4, 3, 2, 2)), testing_floats(g, 3, DIMS(6)));
+    int y = testing_node(g, OP_CONV_TRANSPOSE, x, testing_floats(g, 9, DIMS(4, 3, 2, 2)),
+                         testing_floats(g, 3, DIMS(6)));
     graph_set_int(testing_last(g), "group", 2);
     graph_set_ints(testing_last(g), "strides", (int64_t[]){2, 2}, 2);
     CHECK(g, batch_norm(g, y, 6), 1, 0);
@@ -138,7 +140,8 @@ static void constants_after_linear(void **state)
         struct graph *g = start(t, &x);
         CHECK(g, testing_node(g, kinds[i], conv(g, x, 4, 6, 3, 1), testing_floats(g, 8, DIMS(1, 6, 1, 1)), -1), 1, 0);
         g = start(t, &x); /* constant first */
-        CHECK(g, testing_node(g, kinds[i], testing_number(g, 1.5f), conv(g, x, 4, 6, 3, 1), -1), kinds[i] == OP_DIV ? 2 : 1, 0);
+        CHECK(g, testing_node(g, kinds[i], testing_number(g, 1.5f), conv(g, x, 4, 6, 3, 1), -1),
+              kinds[i] == OP_DIV ? 2 : 1, 0);
         g = start(t, &x); /* per column of the picture: not a channel */
         CHECK(g, testing_node(g, kinds[i], conv(g, x, 4, 6, 3, 1), testing_floats(g, 8, DIMS(5)), -1), 2, 0);
         g = graph_new("m", 13, t->payer);
@@ -163,7 +166,8 @@ static void constants_meet(void **state)
 
 static int pad(struct graph *g, int x, float value)
 {
-    int y = testing_node(g, OP_PAD, x, testing_ints(g, 8, (int64_t[]){0, 0, 1, 0, 0, 0, 1, 1}), testing_number(g, value));
+    int y = testing_node(g, OP_PAD, x, testing_ints(g, 8, (int64_t[]){0, 0, 1, 0, 0, 0, 1, 1}),
+                         testing_number(g, value));
     return y;
 }
 
@@ -237,7 +241,8 @@ static void patterns(void **state)
     for (int form = 0; form < 4; form++) { /* x clip(x + 3, 0, 6) / 6, divided before or after, by Div or Mul */
         g = start(t, &x);
         y = testing_node(g, OP_MUL, x, testing_number(g, 4), -1);
-        int c = clip06(g, testing_node(g, OP_ADD, y, testing_number(g, 3), -1)), six = testing_number(g, form & 1 ? 6 : 1.0f / 6);
+        int c = clip06(g, testing_node(g, OP_ADD, y, testing_number(g, 3), -1)),
+            six = testing_number(g, form & 1 ? 6 : 1.0f / 6);
         enum op_kind kind = form & 1 ? OP_DIV : OP_MUL;
         y = form & 2 ? testing_node(g, OP_MUL, y, testing_node(g, kind, c, six, -1), -1)
                      : testing_node(g, kind, testing_node(g, OP_MUL, y, c, -1), six, -1);
@@ -264,7 +269,8 @@ static void patterns(void **state)
 static void activations(void **state)
 {
     struct testing *t = *state;
-    static const enum op_kind kinds[] = {OP_RELU, OP_LEAKY_RELU, OP_SIGMOID, OP_HARD_SIGMOID, OP_HARD_SWISH, OP_TANH, OP_ELU};
+    static const enum op_kind kinds[] = {OP_RELU,       OP_LEAKY_RELU, OP_SIGMOID, OP_HARD_SIGMOID,
+                                         OP_HARD_SWISH, OP_TANH,       OP_ELU};
     int x;
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         struct graph *g = start(t, &x);
@@ -275,7 +281,8 @@ static void activations(void **state)
     CHECK(g, clip06(g, conv(g, x, 4, 6, 3, 1)), 1, 1);
     g = start(t, &x); /* two readers: nothing is fused */
     int y = conv(g, x, 4, 6, 3, 1);
-    CHECK(g, testing_node(g, OP_ADD, testing_node(g, OP_RELU, y, -1, -1), testing_node(g, OP_TANH, y, -1, -1), -1), 4, 0);
+    CHECK(g, testing_node(g, OP_ADD, testing_node(g, OP_RELU, y, -1, -1), testing_node(g, OP_TANH, y, -1, -1), -1),
+          4, 0);
 }
 
 static void residuals(void **state)
@@ -317,9 +324,12 @@ static void long_chains(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(norm_into_conv), cmocka_unit_test(norm_into_gemm), cmocka_unit_test(norm_elsewhere),
-        cmocka_unit_test(constants_after_linear), cmocka_unit_test(constants_meet), cmocka_unit_test(pads), cmocka_unit_test(moves),
-        cmocka_unit_test(patterns), cmocka_unit_test(activations), cmocka_unit_test(residuals), cmocka_unit_test(long_chains),
+        cmocka_unit_test(norm_into_conv), cmocka_unit_test(norm_into_gemm),
+        cmocka_unit_test(norm_elsewhere), cmocka_unit_test(constants_after_linear),
+        cmocka_unit_test(constants_meet), cmocka_unit_test(pads),
+        cmocka_unit_test(moves),          cmocka_unit_test(patterns),
+        cmocka_unit_test(activations),    cmocka_unit_test(residuals),
+        cmocka_unit_test(long_chains),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

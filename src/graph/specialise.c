@@ -1,14 +1,15 @@
 /* From a file's graph to one whose every shape is known.
  *
- * One walk in execution order copies the needed nodes into a new graph: shapes by op_infer, constants computed as soon as all
- * inputs of a node are (fold.c), Identity and inference-time Dropout skipped, the branch of a decided If put in its place. Shape arithmetic thus
- * disappears by itself. What depends on data carries an upper bound (tensor_shape.bounded).
+ * One walk in execution order copies the needed nodes into a new graph: shapes by op_infer, constants computed as
+ * soon as all inputs of a node are (fold.c), Identity and inference-time Dropout skipped, the branch of a decided
+ * If put in its place. Shape arithmetic thus disappears by itself. What depends on data carries an upper bound
+ * (tensor_shape.bounded).
  *
- * Symbols: a caller's shape binds the names it meets, and one name has one size. What stays open is 1 on the first axis of an input
- * (the batch), else an error that names it.
+ * Symbols: a caller's shape binds the names it meets, and one name has one size. What stays open is 1 on the first
+ * axis of an input (the batch), else an error that names it.
  *
- * Invariant: a value of the new graph is known in type and shape from the moment it exists, and the source is never changed.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Invariant: a value of the new graph is known in type and shape from the moment it exists, and the source is never
+ * changed. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/specialise.h"
 
 #include <stdlib.h>
@@ -37,7 +38,8 @@ static err bind_given(struct graph_special *s, const struct tensor_shape *given)
     for (int i = 0; i < s->root->n_inputs; i++) {
         const struct graph_value *v = &s->root->values[s->root->inputs[i]];
         if (v->has_shape && v->shape.rank != given[i].rank)
-            return err_set(ERR_SHAPE, "%s: input '%s' has %d axes, not %d", s->root->name, v->name, v->shape.rank, given[i].rank);
+            return err_set(ERR_SHAPE, "%s: input '%s' has %d axes, not %d", s->root->name, v->name, v->shape.rank,
+                           given[i].rank);
         for (int a = 0; a < given[i].rank && v->has_shape; a++) {
             err e = given[i].dims[a] >= 0 ? bind(s, v, a, given[i].dims[a]) : ERR_OK;
             if (e) return e;
@@ -47,7 +49,8 @@ static err bind_given(struct graph_special *s, const struct tensor_shape *given)
 }
 
 /* The size of one axis: the caller's, the file's, the symbol's; an open first axis is one sample. */
-static err size_of(struct graph_special *s, const struct graph_value *v, const struct tensor_shape *given, int axis, int64_t *ret)
+static err size_of(struct graph_special *s, const struct graph_value *v, const struct tensor_shape *given, int axis,
+                   int64_t *ret)
 {
     int64_t size = given ? given->dims[axis] : -1;
     if (size < 0) size = v->has_shape ? v->shape.dims[axis] : -1;
@@ -57,8 +60,9 @@ static err size_of(struct graph_special *s, const struct graph_value *v, const s
         size = *known;
     }
     if (size < 0)
-        return err_set(ERR_SHAPE, "%s: the size '%s' of input '%s' (axis %d) is open: say what it is", s->root->name,
-                       v->has_shape ? s->root->symbols[TENSOR_SYMBOL_NUMBER(v->shape.dims[axis])] : "?", v->name, axis);
+        return err_set(
+            ERR_SHAPE, "%s: the size '%s' of input '%s' (axis %d) is open: say what it is", s->root->name,
+            v->has_shape ? s->root->symbols[TENSOR_SYMBOL_NUMBER(v->shape.dims[axis])] : "?", v->name, axis);
     *ret = size;
     return ERR_OK;
 }
@@ -67,7 +71,8 @@ static err add_inputs(struct graph_special *s, const struct tensor_shape *given,
 {
     for (int i = 0; i < s->root->n_inputs; i++) {
         const struct graph_value *v = &s->root->values[s->root->inputs[i]];
-        if (!v->has_shape && !given) return err_set(ERR_SHAPE, "%s: the file does not say the shape of input '%s'", s->root->name, v->name);
+        if (!v->has_shape && !given)
+            return err_set(ERR_SHAPE, "%s: the file does not say the shape of input '%s'", s->root->name, v->name);
         struct tensor_shape shape = {.rank = given ? given[i].rank : v->shape.rank};
         int64_t count;
         err e = ERR_OK;
@@ -77,7 +82,8 @@ static err add_inputs(struct graph_special *s, const struct tensor_shape *given,
         int to = map[s->root->inputs[i]] = graph_add_input(s->to, v->name, v->dtype, &shape);
         bool one = v->has_shape && v->shape.rank > 0 && v->shape.dims[0] == 1;
         if (i == 0 && one && shape.dims[0] != 1) s->batch = shape.dims[0];
-        if (s->batch && one && shape.dims[0] == s->batch) *graph_batch_flag(s, to) = GRAPH_BATCH_DEPENDS | GRAPH_BATCH_FIRST;
+        if (s->batch && one && shape.dims[0] == s->batch)
+            *graph_batch_flag(s, to) = GRAPH_BATCH_DEPENDS | GRAPH_BATCH_FIRST;
     }
     return ERR_OK;
 }
@@ -108,7 +114,8 @@ static bool constant_true(const struct graph_value *v)
 }
 
 /* Does the node only hand its input on? */
-static bool hands_on(struct graph_special *s, const struct graph *from, const struct graph_node *n, int *map, const int *uses)
+static bool hands_on(struct graph_special *s, const struct graph *from, const struct graph_node *n, int *map,
+                     const int *uses)
 {
     if (n->op.n_in < 1 || n->op.in[0] < 0 || n->op.out[0] < 0) return false;
     if (n->op.kind == OP_IDENTITY) return true;
@@ -125,8 +132,10 @@ static err emit_if(struct graph_special *s, const struct graph *from, const stru
         return wrap_node(err_set(ERR_FORMAT, "the condition is not a boolean"), from, &n->op);
     const struct graph_value *c = &s->to->values[cond];
     if (!c->constant || c->constant_bytes != 1)
-        return wrap_node(err_set(ERR_UNSUPPORTED, "the condition depends on the data; export the model without it, or with a "
-                                 "fixed input size"), from, &n->op);
+        return wrap_node(err_set(ERR_UNSUPPORTED,
+                                 "the condition depends on the data; export the model without it, or with a "
+                                 "fixed input size"),
+                         from, &n->op);
     const struct op_attr *a = op_attr(&n->op, constant_true(c) ? "then_branch" : "else_branch");
     if (!a || !a->graph || a->graph->n_inputs || a->graph->n_outputs < n->op.n_out)
         return wrap_node(err_set(ERR_FORMAT, "the branch is missing, or its outputs do not fit"), from, &n->op);
@@ -143,8 +152,8 @@ static err emit_if(struct graph_special *s, const struct graph *from, const stru
     return e;
 }
 
-static void add_outputs(struct graph_special *s, const struct graph *from, const struct graph_node *old, struct graph_node *n,
-                        const struct op_info *out, int *map)
+static void add_outputs(struct graph_special *s, const struct graph *from, const struct graph_node *old,
+                        struct graph_node *n, const struct op_info *out, int *map)
 {
     for (int o = 0; o < old->op.n_out; o++) {
         int v = old->op.out[o];
@@ -161,8 +170,10 @@ static err check_known(const struct op_node *n, const struct op_info *out)
         err e = tensor_shape_count(&out[o].shape, &count);
         if (e) return e;
         size_t size = tensor_dtype_size(out[o].dtype);
-        if (!size) return err_set(ERR_UNSUPPORTED, "output %d would be of type %s", o, tensor_dtype_name(out[o].dtype));
-        if (count > ((int64_t)1 << 47) / (int64_t)size) return err_set(ERR_LIMIT, "output %d has more than 2^47 bytes", o);
+        if (!size)
+            return err_set(ERR_UNSUPPORTED, "output %d would be of type %s", o, tensor_dtype_name(out[o].dtype));
+        if (count > ((int64_t)1 << 47) / (int64_t)size)
+            return err_set(ERR_LIMIT, "output %d has more than 2^47 bytes", o);
     }
     return ERR_OK;
 }
@@ -171,7 +182,9 @@ static err emit_node(struct graph_special *s, const struct graph *from, const st
 {
     struct op_info in[KERNEL_MAX_IN], out[KERNEL_MAX_OUT] = {{0}};
     if (old->op.kind == OP_LOOP || old->op.kind == OP_SCAN)
-        return wrap_node(err_set(ERR_UNSUPPORTED, "loops cannot be run yet; export the model with the loop unrolled"), from, &old->op);
+        return wrap_node(
+            err_set(ERR_UNSUPPORTED, "loops cannot be run yet; export the model with the loop unrolled"), from,
+            &old->op);
     struct graph_node *n = graph_copy_node(s->to, old);
     for (int i = 0; i < old->op.n_in; i++) n->op.in[i] = take(s, from, map, old->op.in[i]);
     bool folded = false;
@@ -236,7 +249,8 @@ static err specialise(struct graph_special *s, const struct tensor_shape *given)
     err e = given ? bind_given(s, given) : ERR_OK;
     if (!e) e = add_inputs(s, given, map);
     if (!e) e = emit_graph(s, g, map);
-    for (int i = 0; !e && i < g->n_outputs; i++) add_output(s, g->values[g->outputs[i]].name, take(s, g, map, g->outputs[i]));
+    for (int i = 0; !e && i < g->n_outputs; i++)
+        add_output(s, g->values[g->outputs[i]].name, take(s, g, map, g->outputs[i]));
     free(map);
     if (!e && s->batch) e = graph_batch_check(s);
     if (!e) graph_drop_dead(s->to);
@@ -250,7 +264,8 @@ static int64_t constant_bytes(const struct graph *g)
     return sum;
 }
 
-err graph_specialise(const struct graph *g, const struct tensor_shape *input_shapes, struct mem_payer *payer, struct graph **ret)
+err graph_specialise(const struct graph *g, const struct tensor_shape *input_shapes, struct mem_payer *payer,
+                     struct graph **ret)
 {
     if (g->parent) return err_set(ERR_USAGE, "%s: a subgraph cannot be specialised alone", g->name);
     struct graph_special s = {.root = g, .to = graph_new(g->name, g->opset, payer)};

@@ -15,7 +15,8 @@ struct graph_special {
     int64_t work_left;  /* what folding may still cost */
 };
 uint8_t *graph_batch_flag(struct graph_special *s, int value);
-/* Makes constants of a Reshape or Resize follow the batch. Before op_infer. `n` is in s->to and its inputs are set. */
+/* Makes constants of a Reshape or Resize follow the batch. Before op_infer. `n` is in s->to and its inputs are set.
+ */
 err graph_batch_follow(struct graph_special *s, struct graph_node *n);
 /* What the outputs of `n` are with regard to the batch. After op_infer. */
 void graph_batch_pass(struct graph_special *s, const struct graph_node *n);
@@ -23,5 +24,5 @@ void graph_batch_pass(struct graph_special *s, const struct graph_node *n);
 err graph_batch_check(struct graph_special *s);
 
 /* Computes the outputs of `n` if they are constant and worth it: *ret says whether. */
-err graph_fold(struct graph_special *s, const struct graph_node *n, const struct op_info *in, const struct op_info *out,
-               bool *ret);
+err graph_fold(struct graph_special *s, const struct graph_node *n, const struct op_info *in,
+               const struct op_info *out, bool *ret);

@@ -1,5 +1,5 @@
-/* Tests of graph_specialise: symbols, folding and its limits, outputs that keep their names, and a batch that follows.
- * SPDX-License-Identifier: Apache-2.0 */
+/* Tests of graph_specialise: symbols, folding and its limits, outputs that keep their names, and a batch that
+ * follows. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/testing.h"
 
 #include <setjmp.h>
@@ -39,7 +39,8 @@ static void symbols_are_bound(void **state)
     symbol_on(g, b, 2, "W");
     graph_add_output(g, testing_node(g, OP_ADD, a, b, -1));
     REFUSED(graph_specialise(g, NULL, t.payer, &s), ERR_SHAPE, "'W' of input 'a'");
-    struct tensor_shape given[] = {tensor_shape_of(3, (int64_t[]){2, 3, 5}), tensor_shape_of(3, (int64_t[]){2, 3, 6})};
+    struct tensor_shape given[] = {tensor_shape_of(3, (int64_t[]){2, 3, 5}),
+                                   tensor_shape_of(3, (int64_t[]){2, 3, 6})};
     REFUSED(graph_specialise(g, given, t.payer, &s), ERR_SHAPE, "'W' is 5, but input 'b' makes it 6");
     given[1].dims[2] = -1; /* open: as the symbol says */
     assert_int_equal(graph_specialise(g, given, t.payer, &s), ERR_OK);
@@ -137,7 +138,8 @@ static void outputs_keep_their_names(void **state)
     struct graph *g = graph_new("m", 13, t.payer);
     int x = testing_input(g, "x", DIMS(4)), y = testing_node(g, OP_RELU, x, -1, -1);
     int outs[] = {testing_node(g, OP_IDENTITY, y, -1, -1), testing_node(g, OP_IDENTITY, y, -1, -1),
-                  testing_node(g, OP_DROPOUT, x, -1, -1), testing_node(g, OP_IDENTITY, testing_floats(g, 1, DIMS(4)), -1, -1)};
+                  testing_node(g, OP_DROPOUT, x, -1, -1),
+                  testing_node(g, OP_IDENTITY, testing_floats(g, 1, DIMS(4)), -1, -1)};
     const char *names[] = {"a", "b", "c", "d"};
     for (int i = 0; i < 4; i++) {
         free(g->values[outs[i]].name);
@@ -167,8 +169,10 @@ static struct graph *batch_of_one(struct mem_payer *payer, enum mix mix)
     int y = testing_node(g, OP_CONV, x, testing_floats(g, 1, DIMS(4, 3, 3, 3)), -1);
     y = testing_node(g, OP_RESHAPE, y, testing_ints(g, 5, (int64_t[]){1, 2, 2, 4, 4}), -1);
     y = testing_node(g, OP_TRANSPOSE, y, -1, -1);
-    graph_set_ints(testing_last(g), "perm", mix == MOVED ? (int64_t[]){2, 1, 0, 3, 4} : (int64_t[]){0, 2, 1, 3, 4}, 5);
-    y = testing_node(g, OP_RESHAPE, y, testing_ints(g, 2, mix == MERGED ? (int64_t[]){-1, 32} : (int64_t[]){1, -1}), -1);
+    graph_set_ints(testing_last(g), "perm", mix == MOVED ? (int64_t[]){2, 1, 0, 3, 4} : (int64_t[]){0, 2, 1, 3, 4},
+                   5);
+    y = testing_node(g, OP_RESHAPE, y, testing_ints(g, 2, mix == MERGED ? (int64_t[]){-1, 32} : (int64_t[]){1, -1}),
+                     -1);
     if (mix == MERGED) y = testing_node(g, OP_RESHAPE, y, testing_ints(g, 2, (int64_t[]){1, -1}), -1);
     graph_add_output(g, testing_node(g, OP_SIGMOID, y, -1, -1));
     return g;
@@ -208,7 +212,8 @@ static void batch_follows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(symbols_are_bound), cmocka_unit_test(shape_arithmetic_disappears), cmocka_unit_test(folding_is_bounded), cmocka_unit_test(bounded_results_become_exact),
+        cmocka_unit_test(symbols_are_bound),        cmocka_unit_test(shape_arithmetic_disappears),
+        cmocka_unit_test(folding_is_bounded),       cmocka_unit_test(bounded_results_become_exact),
         cmocka_unit_test(outputs_keep_their_names), cmocka_unit_test(batch_follows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

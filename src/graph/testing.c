@@ -63,7 +63,8 @@ static err run_node(const struct graph *g, const struct graph_node *n, struct te
     for (int k = 0; k < n->n_post && !e; k++) {
         float *x = out[0].data;
         const float *add = n->post[k].kind == KERNEL_POST_ADD ? in[n->post[k].input].data : NULL;
-        for (int64_t i = 0, c = tensor_count(&out[0].shape); i < c; i++) x[i] = post(&n->post[k], x[i], add ? add[i] : 0);
+        for (int64_t i = 0, c = tensor_count(&out[0].shape); i < c; i++)
+            x[i] = post(&n->post[k], x[i], add ? add[i] : 0);
     }
     for (int o = 0; o < n->op.n_out; o++)
         if (n->op.out[o] >= 0) values[n->op.out[o]] = out[o];
@@ -74,7 +75,8 @@ float *testing_run(const struct graph *g, uint64_t seed, size_t *ret_n)
 {
     struct tensor *values = xnewn(struct tensor, g->n_values + 1);
     for (size_t v = 0; v < g->n_values; v++)
-        if (g->values[v].constant) values[v] = tensor_view(g->values[v].dtype, &g->values[v].shape, g->values[v].constant);
+        if (g->values[v].constant)
+            values[v] = tensor_view(g->values[v].dtype, &g->values[v].shape, g->values[v].constant);
     for (int i = 0; i < g->n_inputs; i++) {
         const struct graph_value *v = &g->values[g->inputs[i]];
         float *x = xnewn(float, (size_t)tensor_count(&v->shape) * 2 + 2);

@@ -62,7 +62,8 @@ int graph_wire_next(struct graph_wire *w, struct graph_field *ret)
     uint64_t tag, n;
     err e = varint(w, &at, w->end, &tag);
     if (e) return e;
-    if (tag >> 3 == 0 || tag >> 3 > 0x1fffffff) return graph_wire_fail(w, ERR_FORMAT, f.start, "not a field of protobuf");
+    if (tag >> 3 == 0 || tag >> 3 > 0x1fffffff)
+        return graph_wire_fail(w, ERR_FORMAT, f.start, "not a field of protobuf");
     f.number = (uint32_t)(tag >> 3);
     switch (tag & 7) {
     case GRAPH_WIRE_VARINT:
@@ -77,7 +78,8 @@ int graph_wire_next(struct graph_wire *w, struct graph_field *ret)
         e = varint(w, &at, w->end, &n);
         if (e) return e;
         if (n > (size_t)(w->end - at))
-            return graph_wire_fail(w, ERR_FORMAT, f.start, "a field of %llu bytes where %zu are left: the file is cut or damaged",
+            return graph_wire_fail(w, ERR_FORMAT, f.start,
+                                   "a field of %llu bytes where %zu are left: the file is cut or damaged",
                                    (unsigned long long)n, (size_t)(w->end - at));
         f.p = at;
         f.n = (size_t)n;
@@ -94,7 +96,8 @@ int graph_wire_next(struct graph_wire *w, struct graph_field *ret)
 err graph_wire_want(const struct graph_wire *w, const struct graph_field *f, enum graph_wire_type type)
 {
     if (f->type == type) return ERR_OK;
-    return graph_wire_fail(w, ERR_FORMAT, f->start, "field %u has wire type %d, not %d", f->number, (int)f->type, (int)type);
+    return graph_wire_fail(w, ERR_FORMAT, f->start, "field %u has wire type %d, not %d", f->number, (int)f->type,
+                           (int)type);
 }
 
 err graph_wire_sub(const struct graph_wire *w, const struct graph_field *f, struct graph_wire *ret)

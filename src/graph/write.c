@@ -1,8 +1,8 @@
 /* Writing ONNX: the graph as a ModelProto.
  *
- * A message needs its length before its content, so the model is a list of pieces (bytes of our own, or borrowed constants) and
- * a sum; nested messages are lists that are appended to the one around them. Constants are never copied, and a file larger
- * than memory can be written.
+ * A message needs its length before its content, so the model is a list of pieces (bytes of our own, or borrowed
+ * constants) and a sum; nested messages are lists that are appended to the one around them. Constants are never
+ * copied, and a file larger than memory can be written.
  *
  * Invariant: out->n is the sum of its pieces. SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
@@ -111,8 +111,8 @@ static void out_done(struct out *o)
 
 /* ---- messages (field numbers of onnx.proto) */
 
-static void tensor_message(struct out *o, const char *name, enum tensor_dtype dtype, const struct tensor_shape *shape, const void *p,
-                           size_t n)
+static void tensor_message(struct out *o, const char *name, enum tensor_dtype dtype,
+                           const struct tensor_shape *shape, const void *p, size_t n)
 {
     for (int i = 0; i < shape->rank; i++) put_number(o, 1, (uint64_t)shape->dims[i]);
     put_number(o, 2, (uint64_t)dtype);
@@ -172,8 +172,10 @@ static bool of_brim(enum op_kind kind)
 static err node_message(struct out *o, const struct graph *g, char *const *names, const struct graph_node *n)
 {
     if (n->n_post || n->op.n_in != n->n_own_in)
-        return err_set(ERR_UNSUPPORTED, "%s: node '%s' has fused operations, which ONNX cannot say; write the graph before rewriting it",
-                       g->name, n->op.name);
+        return err_set(
+            ERR_UNSUPPORTED,
+            "%s: node '%s' has fused operations, which ONNX cannot say; write the graph before rewriting it",
+            g->name, n->op.name);
     for (int i = 0; i < n->op.n_in; i++) put_string(o, 1, n->op.in[i] < 0 ? "" : names[n->op.in[i]]);
     for (int i = 0; i < n->op.n_out; i++) put_string(o, 2, n->op.out[i] < 0 ? "" : names[n->op.out[i]]);
     if (*n->op.name) put_string(o, 3, n->op.name);
@@ -182,7 +184,8 @@ static err node_message(struct out *o, const struct graph *g, char *const *names
     for (int i = 0; i < n->op.n_attrs; i++) {
         struct out a = {0};
         if (n->op.attrs[i].type == OP_ATTR_GRAPH)
-            return err_set(ERR_UNSUPPORTED, "%s: node '%s' holds a graph, which is not written yet", g->name, n->op.name);
+            return err_set(ERR_UNSUPPORTED, "%s: node '%s' holds a graph, which is not written yet", g->name,
+                           n->op.name);
         if (n->op.attrs[i].type == OP_ATTR_STRINGS) continue;
         attr_message(&a, &n->op.attrs[i]);
         put_message(o, 5, &a);
@@ -221,7 +224,8 @@ static err graph_message(struct out *o, const struct graph *g, char *const *name
     return e;
 }
 
-/* Names must be unique in a file, and those that rewrites make need not be: inputs and outputs keep theirs, then the first comer. */
+/* Names must be unique in a file, and those that rewrites make need not be: inputs and outputs keep theirs, then
+ * the first comer. */
 static void name_values(const struct graph *g, char **names)
 {
     struct graph_names taken = {0};
@@ -291,7 +295,8 @@ err graph_write_tensor(const char *name, const struct tensor *t, void **ret, siz
 {
     struct out o = {0};
     if (!tensor_is_row_major(t)) return err_set(ERR_UNSUPPORTED, "'%s' is not in row-major order", name);
-    tensor_message(&o, name, t->dtype, &t->shape, t->data, (size_t)tensor_count(&t->shape) * tensor_dtype_size(t->dtype));
+    tensor_message(&o, name, t->dtype, &t->shape, t->data,
+                   (size_t)tensor_count(&t->shape) * tensor_dtype_size(t->dtype));
     flush(&o);
     *ret = joined(&o);
     *ret_n = o.n;
