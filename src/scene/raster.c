@@ -4,7 +4,9 @@
  * belongs to a triangle if it is on the inner side of its three edges; on a shared edge both may have it and the
  * nearer wins, which is harmless. Light is interpolated on the screen: triangles are small. SPDX-License-Identifier:
  * Apache-2.0 */
-#pragma GCC optimize("O3")
+#ifndef __clang__
+#pragma GCC optimize("O3") /* clang vectorises at -O2 already */
+#endif
 #include "scene/view.h"
 
 struct setup {
@@ -33,8 +35,16 @@ static bool prepare(const struct raster_vertex *t, int w, int h, struct setup *s
     return true;
 }
 
-/* The samples of row y that are inside; exact ends are found by the caller's test. */
-static inline void row_span(const struct setup *s, float y, int *x0, int *x1)
+static inline bool outside(const struct setup *s, int x, float y)
+{
+    float fx = (float)x + 0.5f;
+    return s->a[0] * fx + s->b[0] * y + s->c[0] < 0 || s->a[1] * fx + s->b[1] * y + s->c[1] < 0 ||
+           s->a[2] * fx + s->b[2] * y + s->c[2] < 0;
+}
+
+/* The samples of row y that are inside: the ends are guessed, then tested; what lies between is inside, as triangles
+ * are convex. */
+static inline void row_span(const struct setup *s, float y, int *ret_x0, int *ret_x1)
 {
     float lo = (float)s->x0, hi = (float)s->x1;
     for (int i = 0; i < 3; i++) {
@@ -44,13 +54,31 @@ static inline void row_span(const struct setup *s, float y, int *x0, int *x1)
         else if (s->inv[i] > 0)
             hi = MIN(hi, x + 1.5f);
     }
-    *x0 = (int)MAX(lo, (float)s->x0), *x1 = hi > lo ? (int)MIN(hi, (float)s->x1) : *x0;
+    int x0 = (int)lo, x1 = hi > lo ? (int)hi : x0;
+    while (x0 < x1 && outside(s, x0, y)) x0++;
+    while (x0 < x1 && outside(s, x1 - 1, y)) x1--;
+    *ret_x0 = x0, *ret_x1 = x1;
+}
+
+/* A value that is linear over the triangle: at sample x of row y it is a (x + 0.5) + row. */
+struct slope {
+    float a, b, c;
+};
+static struct slope slope_of(const struct setup *s, float v0, float v1, float v2)
+{
+    return (struct slope){s->a[0] * v0 + s->a[1] * v1 + s->a[2] * v2, s->b[0] * v0 + s->b[1] * v1 + s->b[2] * v2,
+                          s->c[0] * v0 + s->c[1] * v1 + s->c[2] * v2};
 }
 
 static uint16_t light16(float x)
 {
     x *= VIEW_ONE;
     return (uint16_t)(x <= 0 ? 0 : x >= 65535 ? 65535 : x);
+}
+
+static void count_whole(struct scene_object *ob, int x0, int x1, int y)
+{
+    ob->wx0 = MIN(ob->wx0, x0), ob->wx1 = MAX(ob->wx1, x1), ob->wy0 = MIN(ob->wy0, y), ob->wy1 = MAX(ob->wy1, y + 1);
 }
 
 void scene_raster_solid(struct scene *sc, const struct scene_view *v, struct scene_object *ob,
@@ -60,30 +88,29 @@ void scene_raster_solid(struct scene *sc, const struct scene_view *v, struct sce
     struct setup s;
     if (!prepare(t, w, h, &s, false)) return;
     uint16_t id = (uint16_t)(ob - sc->objects + 1);
+    struct slope z = slope_of(&s, t[0].near_, t[1].near_, t[2].near_), r = slope_of(&s, t[0].c.x, t[1].c.x, t[2].c.x);
+    struct slope g = slope_of(&s, t[0].c.y, t[1].c.y, t[2].c.y), b = slope_of(&s, t[0].c.z, t[1].c.z, t[2].c.z);
     for (int y = s.y0; y < s.y1; y++) {
-        float fy = (float)y + 0.5f;
-        int x0, x1;
+        float fy = (float)y + 0.5f, z_row = z.b * fy + z.c, r_row = r.b * fy + r.c, g_row = g.b * fy + g.c,
+              b_row = b.b * fy + b.c;
+        int x0, x1, fresh = 0;
         row_span(&s, fy, &x0, &x1);
+        if (x0 >= x1) continue;
         struct scene_sample *row = sc->samples + (size_t)y * (size_t)w;
         const float *still = v->near_ + (size_t)y * (size_t)w;
         for (int x = x0; x < x1; x++) {
-            float fx = (float)x + 0.5f, w0 = s.a[0] * fx + s.b[0] * fy + s.c[0],
-                  w1 = s.a[1] * fx + s.b[1] * fy + s.c[1], w2 = s.a[2] * fx + s.b[2] * fy + s.c[2];
-            if (w0 < 0 || w1 < 0 || w2 < 0) continue;
             struct scene_sample *p = &row[x];
-            if (p->stamp != id) {
-                p->stamp = id;
-                ob->whole++;
-                ob->wx0 = MIN(ob->wx0, x), ob->wx1 = MAX(ob->wx1, x + 1), ob->wy0 = MIN(ob->wy0, y),
-                ob->wy1 = MAX(ob->wy1, y + 1);
-            }
-            float near_ = w0 * t[0].near_ + w1 * t[1].near_ + w2 * t[2].near_;
+            fresh += p->stamp != id;
+            p->stamp = id;
+            float fx = (float)x + 0.5f, near_ = z.a * fx + z_row;
             if (near_ <= p->near_ || near_ <= still[x]) continue;
             p->near_ = near_, p->object = id;
-            p->rgb[0] = light16(w0 * t[0].c.x + w1 * t[1].c.x + w2 * t[2].c.x);
-            p->rgb[1] = light16(w0 * t[0].c.y + w1 * t[1].c.y + w2 * t[2].c.y);
-            p->rgb[2] = light16(w0 * t[0].c.z + w1 * t[1].c.z + w2 * t[2].c.z);
+            p->rgb[0] = light16(r.a * fx + r_row);
+            p->rgb[1] = light16(g.a * fx + g_row);
+            p->rgb[2] = light16(b.a * fx + b_row);
         }
+        ob->whole += fresh;
+        count_whole(ob, x0, x1, y);
     }
 }
 
@@ -92,20 +119,18 @@ void scene_raster_shade(struct scene *sc, const struct scene_view *v, const stru
     int w = 2 * sc->o.width, h = 2 * sc->o.height;
     struct setup s;
     if (!prepare(t, w, h, &s, true)) return;
+    struct slope z = slope_of(&s, t[0].near_, t[1].near_, t[2].near_);
     scene_dirty(sc, s.x0 / 2, s.y0 / 2, (s.x1 + 1) / 2, (s.y1 + 1) / 2);
     for (int y = s.y0; y < s.y1; y++) {
-        float fy = (float)y + 0.5f;
+        float fy = (float)y + 0.5f, z_row = z.b * fy + z.c;
         int x0, x1;
         row_span(&s, fy, &x0, &x1);
         struct scene_sample *row = sc->samples + (size_t)y * (size_t)w;
         const float *still = v->near_ + (size_t)y * (size_t)w;
         for (int x = x0; x < x1; x++) {
-            if (row[x].shaded) continue;
-            float fx = (float)x + 0.5f, w0 = s.a[0] * fx + s.b[0] * fy + s.c[0],
-                  w1 = s.a[1] * fx + s.b[1] * fy + s.c[1], w2 = s.a[2] * fx + s.b[2] * fy + s.c[2];
-            if (w0 < 0 || w1 < 0 || w2 < 0) continue;
-            float near_ = w0 * t[0].near_ + w1 * t[1].near_ + w2 * t[2].near_;
-            row[x].shaded = near_ > still[x] * 0.97f && near_ < still[x] * 1.05f; /* the ground, a kerb up or down */
+            float near_ = z.a * ((float)x + 0.5f) + z_row;
+            if (near_ > still[x] * 0.97f && near_ < still[x] * 1.05f)
+                row[x].shaded = 1; /* the ground, a kerb up or down */
         }
     }
 }

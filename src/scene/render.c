@@ -10,7 +10,9 @@
  *
  * Truth is counted, not computed: every triangle stamps the samples it covers (the whole), and after all are drawn
  * the samples whose nearest is an object are counted (the seen). SPDX-License-Identifier: Apache-2.0 */
-#pragma GCC optimize("O3")
+#ifndef __clang__
+#pragma GCC optimize("O3") /* clang vectorises at -O2 already */
+#endif
 #include "scene/view.h"
 
 #include <string.h>
