@@ -214,8 +214,8 @@ err engine_set_budget(struct engine *e, uint64_t bytes)
 
 bool engine_finished(struct engine *e)
 {
-    bool finished = true;
     pthread_mutex_lock(&e->lock);
+    bool finished = e->n_cameras > 0; /* a box without cameras waits for a reload */
     for (size_t i = 0; i < e->n_cameras && finished; i++) {
         struct video_stats v;
         video_camera_stats(e->cameras[i]->cam, &v);
