@@ -321,6 +321,37 @@ static void long_chains(void **state)
     CHECK(g, y, 1, 0);
 }
 
+/* A failed allocation leaves a graph that is valid and gives the same numbers. */
+static void every_allocation_may_fail(void **state)
+{
+    struct testing *t = *state;
+    int x;
+    struct graph *g = start(t, &x);
+    int y = batch_norm(g, conv(g, pad(g, x, 0), 4, 6, 3, 1), 6);
+    y = testing_node(g, OP_MIN, testing_node(g, OP_RELU, y, -1, -1), testing_number(g, 0.3f), -1);
+    y = testing_node(g, OP_ADD, testing_node(g, OP_ADD, y, testing_number(g, 1), -1), testing_number(g, 2), -1);
+    y = batch_norm(g, y, 6);
+    y = testing_node(g, OP_FLATTEN, testing_node(g, OP_UNSQUEEZE, y, testing_ints(g, 1, (int64_t[]){1}), -1), -1, -1);
+    graph_add_output(g, testing_node(g, OP_RELU, y, -1, -1));
+    bool done = false;
+    for (uint64_t at = 1; !done; at++) {
+        struct graph *s = testing_specialised(g, t->payer);
+        size_t n, m;
+        float *before = testing_run(s, 3, &n);
+        mem_fault_at(t->budget, at);
+        err e = graph_rewrite(s, GRAPH_REWRITE_ALL);
+        done = mem_fault_calls(t->budget) < at;
+        mem_fault_at(t->budget, 0);
+        assert_int_equal(e, done ? ERR_OK : ERR_NOMEM);
+        float *after = testing_run(s, 3, &m);
+        assert_true(testing_distance(after, m, before, n) < 2e-6);
+        free(before);
+        free(after);
+        graph_free(&s);
+    }
+    graph_free(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,7 +360,7 @@ int main(void)
         cmocka_unit_test(constants_meet), cmocka_unit_test(pads),
         cmocka_unit_test(moves),          cmocka_unit_test(patterns),
         cmocka_unit_test(activations),    cmocka_unit_test(residuals),
-        cmocka_unit_test(long_chains),
+        cmocka_unit_test(long_chains),    cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

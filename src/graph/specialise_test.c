@@ -209,12 +209,40 @@ static void batch_follows(void **state)
     testing_done(&t);
 }
 
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    struct testing t;
+    testing_init(&t, UINT64_MAX);
+    struct graph *graphs[] = {shape_arithmetic(t.payer), batch_of_one(t.payer, GOOD)};
+    struct tensor_shape shapes[] = {tensor_shape_of(3, (int64_t[]){5, 3, 4}),
+                                    tensor_shape_of(4, (int64_t[]){4, 3, 6, 6})};
+    uint64_t owed = mem_budget_used(t.budget);
+    for (int i = 0; i < 2; i++) {
+        bool done = false;
+        for (uint64_t at = 1; !done; at++) {
+            struct graph *s = NULL;
+            mem_fault_at(t.budget, at);
+            err e = graph_specialise(graphs[i], &shapes[i], t.payer, &s);
+            done = mem_fault_calls(t.budget) < at;
+            mem_fault_at(t.budget, 0);
+            assert_int_equal(e, done ? ERR_OK : ERR_NOMEM);
+            graph_free(&s);
+            assert_int_equal(mem_budget_used(t.budget), owed);
+        }
+        graph_free(&graphs[i]);
+        owed = mem_budget_used(t.budget);
+    }
+    testing_done(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(symbols_are_bound),        cmocka_unit_test(shape_arithmetic_disappears),
-        cmocka_unit_test(folding_is_bounded),       cmocka_unit_test(bounded_results_become_exact),
-        cmocka_unit_test(outputs_keep_their_names), cmocka_unit_test(batch_follows),
+        cmocka_unit_test(symbols_are_bound),         cmocka_unit_test(shape_arithmetic_disappears),
+        cmocka_unit_test(folding_is_bounded),        cmocka_unit_test(bounded_results_become_exact),
+        cmocka_unit_test(outputs_keep_their_names),  cmocka_unit_test(batch_follows),
+        cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
