@@ -8,7 +8,9 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline float ref_scale2(int32_t n)
+#define REF_INLINE static inline __attribute__((always_inline))
+
+REF_INLINE float ref_scale2(int32_t n)
 {
     int32_t bits = (int32_t)((uint32_t)(n + 127) << 23);
     float f;
@@ -16,7 +18,7 @@ static inline float ref_scale2(int32_t n)
     return f;
 }
 
-static inline float ref_expf(float x)
+REF_INLINE float ref_expf(float x)
 {
     x = x < -104.0f ? -104.0f : x;
     x = x > 89.0f ? 89.0f : x;
@@ -39,12 +41,12 @@ static inline float ref_expf(float x)
     return y * ref_scale2(half) * ref_scale2(n - half);
 }
 
-static inline float ref_sigmoidf(float x)
+REF_INLINE float ref_sigmoidf(float x)
 {
     return 1.0f / (1.0f + ref_expf(-x));
 }
 
-static inline float ref_tanhf(float x)
+REF_INLINE float ref_tanhf(float x)
 {
     float z = x * x;
     float near = -5.70498872745e-3f;

@@ -14,10 +14,13 @@ static void REF_HOT block_f32(float *restrict c, int64_t ldc, const float *restr
                               int64_t k)
 {
     float acc[ROWS][COLUMNS] = {{0}};
-    for (int64_t p = 0; p < k; p++)
-        for (int r = 0; r < ROWS; r++) {
-            float v = a[r * lda + p];
-            for (int j = 0; j < COLUMNS; j++) acc[r][j] += v * b[p * ldb + j];
+    const float *a1 = a + lda, *a2 = a1 + lda, *a3 = a2 + lda;
+    for (int64_t p = 0; p < k; p++, b += ldb)
+        for (int j = 0; j < COLUMNS; j++) {
+            acc[0][j] += a[p] * b[j];
+            acc[1][j] += a1[p] * b[j];
+            acc[2][j] += a2[p] * b[j];
+            acc[3][j] += a3[p] * b[j];
         }
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < COLUMNS; j++) c[r * ldc + j] = acc[r][j];

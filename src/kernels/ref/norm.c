@@ -7,6 +7,7 @@
 #include "kernels/ref/ref.h"
 
 #include <math.h>
+#include <string.h>
 
 /* p: y, x, mean, a, scale, bias */
 enum { Y, X, MEAN, A, SCALE, BIAS, OPERANDS };
@@ -97,6 +98,17 @@ static err check_channels(const struct ref_call *c, int first, int last)
     return ERR_OK;
 }
 
+/* float64 into the type that x is computed in, in place; returns that type. */
+static enum tensor_dtype narrow(double *v, int64_t n, enum tensor_dtype x)
+{
+    if (ref_domain(x) != REF_F32) return TENSOR_F64;
+    for (int64_t i = 0; i < n; i++) {
+        float f = (float)v[i];
+        memcpy((char *)v + i * (int64_t)sizeof f, &f, sizeof f);
+    }
+    return TENSOR_F32;
+}
+
 size_t ref_batch_norm_scratch(const struct ref_call *c)
 {
     return c->in[0].shape.rank < 2 ? 0 : REF_ALIGN(c->in[0].shape.dims[1] * 8);
@@ -114,7 +126,7 @@ err ref_batch_norm(struct ref_call *c)
     double epsilon = (double)op_attr_float(c->node, "epsilon", 1e-5f);
     double *a = ref_scratch(c, (size_t)channels * 8);
     for (int64_t i = 0; i < channels; i++) a[i] = ref_double_at(&c->in[1], i) / sqrt(ref_double_at(&c->in[4], i) + epsilon);
-    struct tensor factor = tensor_view(TENSOR_F64, &c->in[1].shape, a);
+    struct tensor factor = tensor_view(narrow(a, channels, x->dtype), &c->in[1].shape, a);
     factor = per_channel(&factor, x->shape.rank);
     struct tensor bias = per_channel(&c->in[2], x->shape.rank), mean = per_channel(&c->in[3], x->shape.rank);
     affine((const struct tensor *[]){&c->out[0], x, &mean, &factor, NULL, &bias});
@@ -131,6 +143,12 @@ static void moments_row(void *context, char *const *p, const int64_t *step, int6
     for (int64_t i = 0; i < n; i += REF_CHUNK) {
         int64_t m = MIN(n - i, REF_CHUNK);
         ref_convert(ref_domain(type), ref_fetch(type, p[0] + i * step[0], step[0], m, raw), TENSOR_F64, x, m);
+        if (step[1] == 8) {
+            double *s = (double *)(void *)(p[1] + i * 8), *q = (double *)(void *)(p[2] + i * 8);
+            for (int64_t k = 0; k < m; k++) s[k] += x[k];
+            for (int64_t k = 0; k < m; k++) q[k] += x[k] * x[k];
+            continue;
+        }
         if (step[1]) {
             for (int64_t k = 0; k < m; k++) {
                 *(double *)(void *)(p[1] + (i + k) * step[1]) += x[k];
@@ -179,6 +197,8 @@ static void moments(struct ref_call *c, unsigned mask, double epsilon, struct te
         double variance = b[i] / (double)n - a[i] * a[i];
         b[i] = 1 / sqrt((variance < 0 ? 0 : variance) + epsilon);
     }
+    mean->dtype = narrow(a, count, type);
+    inverse->dtype = narrow(b, count, type);
 }
 
 size_t ref_instance_norm_scratch(const struct ref_call *c)

@@ -16,10 +16,11 @@
 
 enum { REF_CHUNK = 256, REF_MAX_OPERANDS = KERNEL_MAX_IN + KERNEL_MAX_OUT };
 
-/* Wider vectors where the processor has them; the arithmetic and so the bits stay the same (no contraction). */
+/* Wider vectors where the processor has them; the arithmetic and so the bits stay the same (no contraction). Nobody looks at the
+ * floating-point exception flags, so both sides of a choice may be computed. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
-#define REF_HOT __attribute__((target_clones("avx2", "default"), optimize("O3")))
+#define REF_HOT __attribute__((target_clones("avx2", "default"), optimize("O3", "no-trapping-math")))
 #else
 #define REF_HOT
 #endif

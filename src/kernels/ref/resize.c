@@ -236,17 +236,32 @@ static void mix_f64(double *y, const double *x, const struct taps *t, int64_t pl
     }
 }
 
+/* The innermost axis itself. */
+static void row_f32(float *y, const float *x, const struct taps *t, int64_t out)
+{
+    const int64_t *index = t->index;
+    const float *w = t->weight;
+    for (int64_t i = 0; i < out; i++, index += t->n, w += t->n) {
+        float sum = x[index[0]] * w[0];
+        for (int64_t k = 1; k < t->n; k++) sum += x[index[k]] * w[k];
+        y[i] = sum;
+    }
+}
+
 static void pass(const struct resize *r, enum tensor_dtype type, void *to, const void *from, const struct taps *t, int64_t outer, int64_t in,
                  int64_t out, int64_t inner, size_t size)
 {
+    if (inner == 1 && type == TENSOR_F32) {
+        for (int64_t o = 0; o < outer; o++) row_f32((float *)to + o * out, (const float *)from + o * in, t, out);
+        return;
+    }
     for (int64_t o = 0; o < outer; o++)
         for (int64_t x = 0; x < out; x++) {
             char *y = (char *)to + (o * out + x) * inner * (int64_t)size;
             const char *f = (const char *)from + o * in * inner * (int64_t)size;
             if (r->mode == NEAREST) {
                 const char *p = f + t->index[x] * inner * (int64_t)size;
-                if (inner == 1 && size == 4) memcpy(y, p, 4);
-                else memcpy(y, p, (size_t)inner * size);
+                memcpy(y, p, (size_t)inner * size);
             } else if (type == TENSOR_F32) {
                 mix_f32((float *)(void *)y, (const float *)(const void *)f, t, x, inner);
             } else {

@@ -7,6 +7,8 @@
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
 
+#include <string.h>
+
 #define AT(T, p, i) (*(T *)(void *)((p) + (i)))
 
 #define SOFTMAX(T, suffix, EXP, LOG)                                                                             \
@@ -105,6 +107,75 @@ static struct tensor accumulators(struct ref_call *c, const struct tensor *x, un
     return acc;
 }
 
+/* ---- Softmax of dense float32: memory is [outer, n, inner], the sums run over n */
+
+enum { BLOCK = 1024 };
+
+static bool find_lanes(const struct tensor *x, const struct tensor *y, unsigned mask, int64_t *n, int64_t *inner)
+{
+    if (x->dtype != TENSOR_F32 || mask == 0 || !tensor_same_dense_layout(x, y)) return false;
+    bool one = (mask & (mask - 1)) == 0;
+    *n = 1;
+    *inner = 1;
+    for (int i = 0; i < x->shape.rank; i++)
+        if (mask >> i & 1) {
+            *n *= x->shape.dims[i];
+            if (one && x->shape.dims[i] > 1) *inner = x->strides[i];
+        }
+    return one || tensor_is_row_major(x); /* several axes are always the last ones */
+}
+
+/* Lanes of n numbers one after another, a block of whole lanes at a time so that short ones fill the vectors of exp too. */
+static void softmax_rows(float *y, const float *x, int64_t lanes, int64_t n)
+{
+    int64_t most = MAX(BLOCK / n, 1);
+    for (int64_t done = 0; done < lanes; done += most, x += most * n, y += most * n) {
+        int64_t count = MIN(most, lanes - done);
+        for (int64_t k = 0; k < count; k++) {
+            const float *from = x + k * n;
+            float m = from[0];
+            for (int64_t i = 1; i < n; i++) m = from[i] > m ? from[i] : m;
+            for (int64_t i = 0; i < n; i++) y[k * n + i] = from[i] - m;
+        }
+        exp_dense_f32(y, y, 0, count * n);
+        for (int64_t k = 0; k < count; k++) {
+            double sum = 0;
+            for (int64_t i = 0; i < n; i++) sum += (double)y[k * n + i];
+            for (int64_t i = 0; i < n; i++) y[k * n + i] /= (float)sum;
+        }
+    }
+}
+
+/* One [n, inner] plane, some columns at a time. */
+static void REF_HOT softmax_columns(float *y, const float *x, int64_t n, int64_t inner)
+{
+    for (int64_t at = 0; at < inner; at += REF_CHUNK) {
+        int64_t width = MIN(REF_CHUNK, inner - at);
+        float m[REF_CHUNK], sum[REF_CHUNK] = {0};
+        memcpy(m, x + at, (size_t)width * sizeof *m);
+        for (int64_t k = 1; k < n; k++)
+            for (int64_t i = 0; i < width; i++) m[i] = x[k * inner + at + i] > m[i] ? x[k * inner + at + i] : m[i];
+        for (int64_t k = 0; k < n; k++)
+            for (int64_t i = 0; i < width; i++) {
+                float e = ref_expf(x[k * inner + at + i] - m[i]);
+                y[k * inner + at + i] = e;
+                sum[i] += e;
+            }
+        for (int64_t k = 0; k < n; k++)
+            for (int64_t i = 0; i < width; i++) y[k * inner + at + i] /= sum[i];
+    }
+}
+
+static void softmax_dense(const struct tensor *y, const struct tensor *x, int64_t n, int64_t inner)
+{
+    int64_t count = tensor_count(&x->shape);
+    if (inner == 1) {
+        softmax_rows(y->data, x->data, count / n, n);
+        return;
+    }
+    for (int64_t at = 0; at < count; at += n * inner) softmax_columns((float *)y->data + at, (const float *)x->data + at, n, inner);
+}
+
 /* x and y in their own strides, or float32 copies of half precision. */
 static struct tensor operand(struct ref_call *c, const struct tensor *t, bool input)
 {
@@ -124,6 +195,12 @@ err ref_softmax(struct ref_call *c)
     if (e || tensor_count(&c->in[0].shape) == 0) return e;
     bool logs = c->node->kind == OP_LOG_SOFTMAX;
     struct tensor x = operand(c, &c->in[0], true), y = operand(c, &c->out[0], false);
+    int64_t n, inner;
+    if (!logs && find_lanes(&x, &y, mask, &n, &inner)) {
+        softmax_dense(&y, &x, n, inner);
+        if (y.data != c->out[0].data) ref_dense_done(c, 0, &y);
+        return ERR_OK;
+    }
     struct tensor most = accumulators(c, &x, mask, -INFINITY), sum = accumulators(c, &x, mask, 0);
     const struct tensor *all[] = {&y, &x, &most, &sum};
     bool wide = x.dtype == TENSOR_F64;
