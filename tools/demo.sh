@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# ./run demo: draws a site (once), serves it, and shows the page. --headless: serves it for a while and checks what came out.
+set -eu
+cd "$(dirname "$0")/.."
+brim="${BRIM:-$PWD/build/brim}" # the test runs another build of it
+export BRIM_DEMO="${BRIM_DEMO:-$PWD/build/demo}" BRIM_DEMO_PORT="${BRIM_DEMO_PORT:-8090}"
+headless=no
+case "${1:-}" in --headless) headless=yes; BRIM_DEMO_PORT=0 ;; "") ;; *) echo "usage: ./run demo [--headless]" >&2; exit 2 ;; esac
+
+if [ ! -f "$BRIM_DEMO/scene.json" ]; then
+    echo "drawing a site with four cameras (20 s of video; once)" >&2
+    rm -rf "$BRIM_DEMO.new"
+    "$brim" scene -o "$BRIM_DEMO.new" --cameras 4 --seconds 20 --fps 10 --size 640x360 --seed 7 >&2
+    rm -rf "$BRIM_DEMO"; mkdir -p "$(dirname "$BRIM_DEMO")"; mv "$BRIM_DEMO.new" "$BRIM_DEMO"
+fi
+
+if [ $headless = yes ]; then
+    store=$(mktemp -d)
+    trap 'rm -rf "$store"' EXIT
+    "$brim" serve examples/demo.yaml --store "$store" --seconds 12 --json >"$store/summary.json"
+    exec python3 tools/demo_check.py "$store/summary.json"
+fi
+echo "open http://127.0.0.1:$BRIM_DEMO_PORT/ in a browser; Ctrl-C ends it" >&2
+exec "$brim" serve examples/demo.yaml --store "$BRIM_DEMO/store"

@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Prints the summary of a demo run and checks that the main job was done; exit 1 if it was not."""
+import json
+import sys
+
+with open(sys.argv[1]) as f:
+    s = json.load(f)
+bad = list(s["problems"])
+print(f"{'query':10} {'camera':10} {'frames':>7} {'run':>6} {'tracks':>7} {'events':>7} {'p50 ms':>7} {'p95 ms':>7}")
+for q in s["queries"]:
+    print(f"{q['query']:10} {q['camera']:10} {q['offered']:7} {q['run']:6} {q['tracks']:7} {q['events']:7} {q['p50_ms']:7.1f} {q['p95_ms']:7.1f}")
+    if q["problem"]:
+        bad.append(f"{q['query']}@{q['camera']}: {q['problem']}")
+    if q["run"] < q["offered"] // 2 or not q["run"]:
+        bad.append(f"{q['query']}@{q['camera']}: only {q['run']} of {q['offered']} frames were run")
+    if not q["tracks"] or not q["events"]:
+        bad.append(f"{q['query']}@{q['camera']}: nothing was tracked")
+for c in s["cameras"]:
+    if c["state"] != "live":
+        bad.append(f"camera {c['camera']} is {c['state']}: {c['error']}")
+m = s["memory"]
+print(f"budget: peak {m['peak_bytes'] / 2**20:.1f} of {m['limit_bytes'] / 2**20:.1f} MiB; "
+      f"the kernel says {m['rss']['total'] / 2**20:.1f} MiB resident, {m['rss']['anon'] / 2**20:.1f} of it private")
+if m["peak_bytes"] > m["limit_bytes"]:
+    bad.append("the budget was exceeded")
+for line in bad:
+    print("NOT RIGHT:", line)
+print("demo: done" if not bad else "demo: failed")
+sys.exit(1 if bad else 0)
