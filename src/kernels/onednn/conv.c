@@ -4,7 +4,9 @@
  * like it falls silently to reference code. ONNX and oneDNN agree on everything but three things: oneDNN counts
  * dilation from 0, groups are an axis of their own in front of the weight, and a transposed convolution's weight is
  * [I, O/g, k...] in ONNX and [g, O/g, I/g, k...] there, which is the same bytes seen through other strides.
- * SPDX-License-Identifier: Apache-2.0 */
+ * A residual is added by a binary post-operation; where only the convolution by gemm is left, by "sum" (see
+ * prim.c), and where that cannot follow the function before it, in a loop afterwards. SPDX-License-Identifier:
+ * Apache-2.0 */
 #include "kernels/onednn/state.h"
 
 struct geometry {
@@ -94,17 +96,27 @@ static err geometry_of(const struct kernel_query *q, bool transposed, struct geo
 static err make_state(const struct geometry *g, const void *desc, size_t bytes, const char *what,
                       const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
 {
-    struct onednn_job j = {.spec = {.what = what,
-                                    .desc = desc,
-                                    .desc_bytes = bytes,
-                                    .dst = &g->dst,
-                                    .grouped = g->w.group > 1,
-                                    .flops = g->flops}};
+    struct onednn_job j = {
+        .spec = {
+            .what = what, .desc = desc, .desc_bytes = bytes, .dst = &g->dst, .window = true, .flops = g->flops}};
     onednn_job_arg(&j, DNNL_ARG_SRC, 0);
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     if (g->has_bias) onednn_job_arg(&j, DNNL_ARG_BIAS, 2);
     onednn_job_pack(&j, DNNL_ARG_WEIGHTS, 1, &g->plain);
-    return onednn_state_new(&j, q, payer, ret);
+    int adds = 0;
+    for (int i = 0; i < q->n_post; i++) adds += q->post[i].kind == KERNEL_POST_ADD;
+    err e = onednn_state_new(&j, q, payer, ret);
+    if (e != ERR_UNSUPPORTED || adds != 1) return e;
+    j.spec.sum = true; /* nothing that is fast can add from elsewhere: copy there first, then add in place */
+    e = onednn_state_new(&j, q, payer, ret);
+    const struct kernel_post *last = &q->post[q->n_post - 1];
+    if (e != ERR_UNSUPPORTED || last->kind != KERNEL_POST_ADD || onednn_posts_lie_like_output(q)) return e;
+    struct kernel_query without = *q; /* nor in place: add afterwards */
+    without.n_post--;
+    j.spec.sum = false;
+    e = onednn_state_new(&j, &without, payer, ret);
+    if (!e) onednn_state_add_after(*ret, last->input, tensor_count(&q->out[0].shape));
+    return e;
 }
 
 static err prepare_conv(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)

@@ -130,7 +130,7 @@ static const int64_t REAL[][16] = {
 
 struct one {
     struct try_node node;
-    struct tensor in[3], out;
+    struct tensor in[4], out; /* in[3]: what a post-operation may add */
     struct kernel_query q;
     const struct kernel_class *class;
     struct kernel_state *state;
@@ -157,6 +157,7 @@ static void conv_init(struct one *c, const int64_t *v)
     c->out = tensor_view(TENSOR_F32, &y, NULL);
     tensor_strides_channels_last(&x, c->in[0].strides);
     tensor_strides_channels_last(&y, c->out.strides);
+    c->in[3] = c->out;
     c->q = (struct kernel_query){.node = &c->node.op,
                                  .n_in = 3,
                                  .n_out = 1,
@@ -192,12 +193,14 @@ static void real_convolutions_get_real_code(void **state)
     struct mem_payer *p = mem_payer_new(b, "model");
     for (size_t i = 0; i < ARRAY_LEN(REAL); i++)
         for (int threads = 1; threads <= 2; threads++)
-            for (int post = 0; post < 2; post++) {
+            for (int post = 0; post < 3; post++) {
                 struct one c;
                 conv_init(&c, REAL[i]);
                 c.q.threads = threads;
-                c.q.n_post = post;
+                c.q.n_post = post; /* nothing; silu; silu and an addition */
+                c.q.n_in = post == 2 ? 4 : 3;
                 c.q.post[0].kind = KERNEL_POST_SILU;
+                c.q.post[1] = (struct kernel_post){.kind = KERNEL_POST_ADD, .input = 3};
                 if (one_prepare(&c, p)) fail_msg("row %zu: %s", i, err_text());
                 if (strstr(c.class->describe(c.state), "ref"))
                     print_message("# row %zu: %s\n", i, c.class->describe(c.state));
@@ -350,7 +353,8 @@ static void weights_are_only_read(void **state)
     conv_init(&c, V);
     assert_int_equal(one_prepare(&c, p), ERR_OK);
     size_t n = c.class->weight_bytes(c.state, 1), scratch = c.class->scratch_bytes(c.state);
-    assert_true(n > 17 * 24 * 9 * sizeof(float)); /* this one is padded */
+    /* this one is padded wherever there are vectors of 8 or 16 */
+    if (n == 17 * 24 * 9 * sizeof(float)) print_message("# not padded on this processor\n");
     void *w = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_int_equal(c.class->pack(c.state, 1, c.in[1].data, w), ERR_OK);
     assert_int_equal(mprotect(w, n, PROT_READ), 0);

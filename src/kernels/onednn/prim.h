@@ -25,7 +25,8 @@ struct onednn_spec {
     int n_post;
     const struct kernel_post *post;
     const dnnl_memory_desc_t *dst; /* needed if there is a KERNEL_POST_ADD */
-    bool grouped;                  /* a convolution in groups: some implementations have to be avoided */
+    bool window;                   /* a convolution: some implementations have to be avoided */
+    bool sum;                      /* KERNEL_POST_ADD adds to what is in the output already, see state.c */
     int threads;
     int64_t flops; /* above ONEDNN_REF_FLOPS a reference implementation is refused; ONEDNN_NO_REF: always */
 };

@@ -34,6 +34,10 @@ struct kernel_state {
     struct state_arg *args;
     int n_packed;
     struct state_packed *packed;
+    int copy_from;       /* the input that is copied into the output before a run (spec.sum) */
+    size_t copy_bytes;   /* 0: none is */
+    int add_from;        /* the input that is added to the output after a run */
+    int64_t add_count;   /* 0: none is */
     size_t scratch, own; /* `own`: bytes of the state itself, charged as code */
 };
 /* A memory object takes 1024 bytes, a stream 160 (mallinfo2, oneDNN 2.6.3). */
@@ -244,7 +248,10 @@ static err fill(struct kernel_state *s, const struct onednn_job *j, const struct
     for (int i = 0; i < j->n_packed && !e; i++)
         e = add_packed(s, j->packed[i].arg, j->packed[i].from, &j->packed[i].plain);
     for (int i = 0; i < q->n_post && !e; i++)
-        if (q->post[i].kind == KERNEL_POST_ADD)
+        if (q->post[i].kind == KERNEL_POST_ADD && j->spec.sum) {
+            s->copy_from = q->post[i].input;
+            s->copy_bytes = dnnl_memory_desc_get_size(j->spec.dst);
+        } else if (q->post[i].kind == KERNEL_POST_ADD)
             e = add_memory(s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(onednn_post_index(q->post, i)) | DNNL_ARG_SRC_1,
                            q->post[i].input, j->spec.dst);
     if (e) return e;
@@ -298,6 +305,12 @@ err onednn_state_new(struct onednn_job *job, const struct kernel_query *q, struc
     }
     *ret = s;
     return ERR_OK;
+}
+
+void onednn_state_add_after(struct kernel_state *s, int input, int64_t count)
+{
+    s->add_from = input;
+    s->add_count = count;
 }
 
 void onednn_state_free(struct kernel_state **state)
@@ -390,10 +403,14 @@ err onednn_run(struct kernel_state *s, const struct kernel_buffers *b)
     dnnl_status_t st = dnnl_success;
     int n = s->n_args;
     onednn_threads(s->threads);
+    if (s->copy_bytes) memcpy(b->out[0], b->in[s->copy_from], s->copy_bytes);
     for (int i = 0; i < n && !st; i++)
         st = point(s, i, s->args[i].from == ONEDNN_FROM_OUT ? b->out[0] : b->in[s->args[i].from]);
     if (!st && s->scratch) st = point(s, n++, b->scratch);
     if (!st) st = dnnl_primitive_execute(s->hold.prim->handle, s->stream, n, s->exec);
     if (!st) st = dnnl_stream_wait(s->stream);
+    float *out = b->out[0];
+    const float *more = s->add_count ? b->in[s->add_from] : NULL;
+    for (int64_t i = 0; i < s->add_count && !st; i++) out[i] += more[i];
     return onednn_check(st, ERR_INTERNAL, s->hold.prim->impl);
 }

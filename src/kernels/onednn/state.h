@@ -30,6 +30,9 @@ void onednn_job_pack(struct onednn_job *j, int arg, int from, const dnnl_memory_
 err onednn_state_new(struct onednn_job *job, const struct kernel_query *q, struct mem_payer *payer,
                      struct kernel_state **ret);
 
+/* From now on every run ends with output += input, `count` numbers. */
+void onednn_state_add_after(struct kernel_state *s, int input, int64_t count);
+
 /* Memory descriptors in f32 (rank 1 to TENSOR_MAX_RANK). */
 dnnl_memory_desc_t onednn_rows(const struct tensor_shape *s);
 dnnl_memory_desc_t onednn_last(const struct tensor_shape *s); /* channels-last; row-major for rank < 3 */
