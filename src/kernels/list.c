@@ -6,12 +6,12 @@
 #include "kernels/ref/ref.h"
 
 extern const struct kernel_class onednn_conv, onednn_deconv, onednn_linear, onednn_matmul, onednn_pool, onednn_softmax,
-    onednn_norm, onednn_layer_norm, onednn_eltwise, onednn_binary, onednn_resize, onednn_concat, onednn_copy;
+    onednn_norm, onednn_layer_norm, onednn_eltwise, onednn_binary, onednn_resize, onednn_copy;
 
 static const struct kernel_class *const ONLY_REF[] = {&kernels_ref_class, NULL};
 static const struct kernel_class *const ALL[] = {
     &onednn_conv,       &onednn_deconv,  &onednn_linear, &onednn_matmul, &onednn_pool,   &onednn_softmax, &onednn_norm,
-    &onednn_layer_norm, &onednn_eltwise, &onednn_binary, &onednn_resize, &onednn_concat, &onednn_copy,    &kernels_ref_class,
+    &onednn_layer_norm, &onednn_eltwise, &onednn_binary, &onednn_resize, &onednn_copy,    &kernels_ref_class,
     NULL,
 };
 

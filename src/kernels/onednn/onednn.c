@@ -5,11 +5,7 @@
 #include "kernels/onednn/state.h"
 
 const struct kernel_class *const kernels_onednn_classes[] = {
-    &onednn_conv,    &onednn_deconv,
-    &onednn_linear,  &onednn_matmul,
-    &onednn_pool,    &onednn_softmax,
-    &onednn_norm,    &onednn_layer_norm,
-    &onednn_eltwise, &onednn_binary,
-    &onednn_resize,  &onednn_concat,
-    &onednn_copy,    NULL,
+    &onednn_conv, &onednn_deconv,     &onednn_linear,  &onednn_matmul, &onednn_pool,   &onednn_softmax,
+    &onednn_norm, &onednn_layer_norm, &onednn_eltwise, &onednn_binary, &onednn_resize, &onednn_copy,
+    NULL,
 };

@@ -21,7 +21,7 @@ struct onednn_spec {
     const void *desc; /* an operation descriptor, or what `make` reads */
     size_t desc_bytes;
     onednn_make_fn
-        *make; /* for the few operators without a descriptor (reorder, concat); NULL: ask oneDNN in its order */
+        *make; /* for the few operators without a descriptor (reorder); NULL: ask oneDNN in its order */
     int n_post;
     const struct kernel_post *post;
     const dnnl_memory_desc_t *dst; /* needed if there is a KERNEL_POST_ADD */

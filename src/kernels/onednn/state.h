@@ -86,5 +86,4 @@ void onednn_state_free(struct kernel_state **s);
                                     .free = onednn_state_free}
 
 extern const struct kernel_class onednn_conv, onednn_deconv, onednn_linear, onednn_matmul, onednn_pool,
-    onednn_softmax, onednn_norm, onednn_layer_norm, onednn_eltwise, onednn_binary, onednn_resize, onednn_concat,
-    onednn_copy;
+    onednn_softmax, onednn_norm, onednn_layer_norm, onednn_eltwise, onednn_binary, onednn_resize, onednn_copy;
