@@ -27,7 +27,7 @@ reader() { # the files of which the target is the test; "!" first: they must rea
     yaml) echo src/base/yaml*.c ;;
     head) echo src/task/head*.c ;;
     mot) echo src/task/mot.c ;;
-    esac
+    esac | tr ' ' '\n' | grep -v _test.c | xargs
 }
 
 if [ ! -f "$build/build.ninja" ]; then
@@ -49,11 +49,12 @@ lines_of() { # NAME: "PERCENT COVERED/ALL" of its reader from the committed corp
     [ -n "$files" ] || { echo "- -"; return; }
     LLVM_PROFILE_FILE=$work/$name.raw "$build/tests/fuzz/${name}_fuzz" -runs=0 "tests/fuzz/corpus/$name" >"$work/$name.cov" 2>&1 || true
     "$profdata" merge -o "$work/$name.data" "$work/$name.raw" 2>/dev/null || { echo "- -"; return; }
-    # shellcheck disable=SC2086
-    "$cov" export -summary-only -instr-profile "$work/$name.data" "$build/tests/fuzz/${name}_fuzz" $files |
-        python3 -c 'import json, sys
-l = json.load(sys.stdin)["data"][0]["totals"]["lines"]
-print("%.1f %d/%d" % (l["percent"], l["covered"], l["count"]))'
+    "$cov" export -summary-only -instr-profile "$work/$name.data" "$build/tests/fuzz/${name}_fuzz" |
+        python3 -c 'import json, os, sys
+wanted = [os.path.realpath(f) for f in sys.argv[1:]]
+lines = [f["summary"]["lines"] for f in json.load(sys.stdin)["data"][0]["files"] if os.path.realpath(f["filename"]) in wanted]
+covered, count = sum(l["covered"] for l in lines), sum(l["count"] for l in lines)
+print("%.1f %d/%d" % (100 * covered / max(count, 1), covered, count))' $files
 }
 
 failed=0
