@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { TILE = 16 };
+enum { TILE = 8 };
 
 struct plan {
     int rank;

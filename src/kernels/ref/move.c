@@ -228,6 +228,8 @@ err ref_tile(struct ref_call *c)
 
 /* ---- Pad */
 
+static const int64_t MOST_PAD = (int64_t)1 << 40; /* so that sums and products of pads and sizes stay in range */
+
 enum pad_mode { PAD_CONSTANT, PAD_REFLECT, PAD_EDGE, PAD_WRAP };
 
 static int64_t pad_source(int64_t i, int64_t size, enum pad_mode mode)
@@ -268,6 +270,8 @@ static err pad_begins(const struct ref_call *c, int64_t *begin, int64_t *end)
     int count = n_axes >= 0 ? n_axes : rank;
     if (n != 2 * count) return err_set(ERR_SHAPE, "%d pads for %d axes", n, count);
     for (int i = 0; i < rank; i++) begin[i] = end[i] = 0;
+    for (int i = 0; i < 2 * count; i++)
+        if (pads[i] > MOST_PAD || pads[i] < -MOST_PAD) return err_set(ERR_LIMIT, "a pad of %lld", (long long)pads[i]);
     for (int i = 0; i < count; i++) {
         int axis = 0;
         if ((e = ref_axis(n_axes >= 0 ? axes[i] : i, rank, &axis))) return e;

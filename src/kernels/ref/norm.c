@@ -53,11 +53,13 @@ static void affine_row(void *context, char *const *p, const int64_t *step, int64
         int64_t m = MIN(n - i, REF_CHUNK);
         const void *v[OPERANDS];
         for (int k = X; k < OPERANDS; k++) v[k] = same(t[k], own, p[k] + i * step[k], step[k], m, raw[k], buf[k]);
+        bool plain = t[Y] == own && step[Y] == (int64_t)tensor_dtype_size(own);
+        char *y = plain ? p[Y] + i * step[Y] : (char *)buf[Y];
         if (own == TENSOR_F32)
-            affine_f32((float *)(void *)buf[Y], v[X], v[MEAN], v[A], v[SCALE], v[BIAS], m);
+            affine_f32((float *)(void *)y, v[X], v[MEAN], v[A], v[SCALE], v[BIAS], m);
         else
-            affine_f64(buf[Y], v[X], v[MEAN], v[A], v[SCALE], v[BIAS], m);
-        ref_put(t[Y], p[Y] + i * step[Y], step[Y], m, buf[Y]);
+            affine_f64((double *)(void *)y, v[X], v[MEAN], v[A], v[SCALE], v[BIAS], m);
+        if (!plain) ref_put(t[Y], p[Y] + i * step[Y], step[Y], m, buf[Y]);
     }
 }
 

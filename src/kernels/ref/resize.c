@@ -330,6 +330,7 @@ size_t ref_resize_scratch(const struct ref_call *c)
 {
     struct resize r = {.mode = CUBIC, .antialias = op_attr_int(c->node, "antialias", 0) != 0};
     const struct tensor_shape *in = &c->in[0].shape, *out = &c->out[0].shape;
+    if (tensor_count(in) == 0 || tensor_count(out) == 0) return 0;
     size_t bytes = 2 * way_bytes(in, out) + REF_ALIGN(tensor_count(out) * 8);
     for (int i = 0; i < out->rank && i < in->rank; i++) {
         double scale = in->dims[i] ? (double)out->dims[i] / (double)in->dims[i] : 1;
