@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ./run demo --headless with the brim of this build. TAP, one test.
-export BRIM="$1" BRIM_DEMO="$2"
+BRIM="$(realpath "$1")" BRIM_DEMO="$(realpath "$2")"
+export BRIM BRIM_DEMO
 cd "$(dirname "$0")/.." || exit 1
 echo "1..1"
 if tools/demo.sh --headless >"$BRIM_DEMO.log" 2>&1 </dev/null; then echo "ok 1 - demo"; else echo "not ok 1 - demo"; fi
