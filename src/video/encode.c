@@ -16,6 +16,7 @@
 
 enum {
     MAX_SIDE = 8192,
+    OVER_READ = 64,
     BASE_BYTES = 2 << 20,
     JPEG_BYTES = 16,
     X264_BASE = 6 << 20,
@@ -30,6 +31,7 @@ struct encoder {
     struct SwsContext *sws;
     AVFrame *frame;
     AVPacket *packet;
+    uint8_t *tail; /* the last rows and OVER_READ bytes, see fill */
     size_t charged;
 };
 
@@ -40,6 +42,8 @@ static void encoder_done(struct encoder *e)
     e->sws = NULL;
     av_frame_free(&e->frame);
     av_packet_free(&e->packet);
+    free(e->tail);
+    e->tail = NULL;
     if (e->charged) mem_release(e->payer, MEM_OTHER, e->charged);
     e->charged = 0;
 }
@@ -66,12 +70,16 @@ static err encoder_charge(struct encoder *e, int w, int h, int base, int per_pix
     return x;
 }
 
+/* libswscale reads up to OVER_READ bytes past the last row, where the caller's memory may end; so the rows from which it could get
+ * there are handed over as a slice of their own, copied to where that does no harm. Slices begin at even rows. */
 static err fill(struct encoder *e, const uint8_t *rgb, int stride)
 {
-    const uint8_t *src[4] = {rgb};
-    int strides[4] = {stride};
+    int h = e->frame->height, row = 3 * e->frame->width, rows = (OVER_READ / row + 3) & ~1, y0 = h > rows ? (h - rows) & ~1 : 0;
     if (av_frame_make_writable(e->frame) < 0) return err_set(ERR_NOMEM, "FFmpeg got no memory for a picture");
-    sws_scale(e->sws, src, strides, 0, e->frame->height, e->frame->data, e->frame->linesize);
+    if (!e->tail) e->tail = xcalloc(1, (size_t)(rows + 1) * (size_t)row + OVER_READ);
+    for (int y = y0; y < h; y++) memcpy(e->tail + (size_t)(y - y0) * (size_t)row, rgb + (size_t)y * (size_t)stride, (size_t)row);
+    if (y0) sws_scale(e->sws, (const uint8_t *const[4]){rgb}, (const int[4]){stride}, 0, y0, e->frame->data, e->frame->linesize);
+    sws_scale(e->sws, (const uint8_t *const[4]){e->tail}, (const int[4]){row}, y0, h - y0, e->frame->data, e->frame->linesize);
     return ERR_OK;
 }
 

@@ -10,6 +10,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <cmocka.h>
 
@@ -47,6 +48,30 @@ static int count_frames(const char *path, enum video_decode decode)
     video_camera_close(&cam);
     mem_budget_free(&b);
     return n;
+}
+
+/* The bytes end where memory ends. */
+static void encoders_read_no_further(void **state)
+{
+    (void)state;
+    static const int sizes[][2] = {{320, 192}, {1, 1}, {1, 40}, {3, 7}, {5, 2}, {17, 1}, {33, 3}, {322, 181}, {640, 360}};
+    struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "jpeg");
+    struct video_jpeg *j = video_jpeg_new(p, 80);
+    const uint8_t *bytes;
+    size_t n;
+    for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
+        size_t w = (size_t)sizes[s][0], h = (size_t)sizes[s][1], page = (size_t)sysconf(_SC_PAGESIZE);
+        size_t map = (w * h * 3 + page - 1) / page * page;
+        uint8_t *all = mmap(NULL, map + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        assert_true(all != MAP_FAILED);
+        assert_int_equal(mprotect(all + map, page, PROT_NONE), 0);
+        assert_int_equal(video_jpeg_encode(j, all + map - w * h * 3, (int)w * 3, (int)w, (int)h, &bytes, &n), ERR_OK);
+        munmap(all, map + page);
+    }
+    video_jpeg_free(&j);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
 }
 
 static void jpeg_comes_back(void **state)
@@ -331,6 +356,7 @@ static void show(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(encoders_read_no_further),
         cmocka_unit_test(jpeg_comes_back),        cmocka_unit_test(killed_writer_leaves_a_file_that_plays),
         cmocka_unit_test(full_disk_is_an_error),  cmocka_unit_test(charges_cover_what_is_allocated),
         cmocka_unit_test(drawing_stays_in_the_picture), cmocka_unit_test(show)};
