@@ -20,6 +20,8 @@ struct serve {
     struct engine_site *hold;
     const struct site_outputs *outputs;
     char *site_path;
+    bool own_store;
+    uint64_t budget;
     struct serve_feed *feed;
     struct rows *rows;
     struct serve_files *files;
@@ -143,6 +145,8 @@ err serve_open(struct engine *e, const struct serve_options *o, struct serve **r
     s->hold = engine_site_hold(e);
     s->outputs = &engine_site_get(s->hold)->outputs;
     s->site_path = o->site_path ? xstrdup(o->site_path) : NULL;
+    s->own_store = o->own_store;
+    s->budget = o->budget;
     s->feed = serve_feed_new();
     err x = open_control(s); /* first: it owns the store */
     if (!x) x = serve_files_open(e, s->feed, &s->files);
@@ -194,7 +198,11 @@ err serve_reload(struct serve *s)
 {
     struct site *site;
     err e = site_load(s->site_path, &site);
-    if (!e && (e = engine_reload(s->engine, site))) site_free(&site);
+    if (!e) {
+        if (s->own_store) site->store = NULL; /* what the command line said stays said */
+        if (s->budget) site->budget = s->budget;
+        e = engine_reload(s->engine, site);
+    }
     engine_set_problem(s->engine, "reload", e ? err_text() : "");
     if (!e) log_info("serve", "%s: reloaded", s->site_path);
     return e;

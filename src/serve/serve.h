@@ -9,6 +9,8 @@ struct serve;
 struct serve_options {
     const char *site_path; /* for reload */
     bool no_http;
+    bool own_store;        /* the store is not the site's: its `store` is not looked at when the site is read again */
+    uint64_t budget;       /* instead of the site's; 0: the site's */
 };
 
 /* ERR_BUSY: port, database or store in use. What can fail later (a disk, a broker) is a problem that is shown and tried again. */
