@@ -1,18 +1,22 @@
 /* The order in which kernel classes are asked: oneDNN's own order, then plain C, which takes what is left.
  *
- * The classes are named one by one because a constant table cannot be made out of another one; edge_test.c holds it against
- * kernels_onednn_classes. SPDX-License-Identifier: Apache-2.0 */
+ * The classes are named one by one because a constant table cannot be made out of another one; edge_test.c
+ * holds it against kernels_onednn_classes. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/kernel.h"
 #include "kernels/ref/ref.h"
 
-extern const struct kernel_class onednn_conv, onednn_deconv, onednn_linear, onednn_matmul, onednn_pool, onednn_softmax,
-    onednn_norm, onednn_layer_norm, onednn_eltwise, onednn_binary, onednn_resize, onednn_copy;
+extern const struct kernel_class onednn_conv, onednn_deconv, onednn_linear, onednn_matmul, onednn_pool,
+    onednn_softmax, onednn_norm, onednn_layer_norm, onednn_eltwise, onednn_binary, onednn_resize, onednn_copy;
 
 static const struct kernel_class *const ONLY_REF[] = {&kernels_ref_class, NULL};
 static const struct kernel_class *const ALL[] = {
-    &onednn_conv,       &onednn_deconv,  &onednn_linear, &onednn_matmul, &onednn_pool,   &onednn_softmax, &onednn_norm,
-    &onednn_layer_norm, &onednn_eltwise, &onednn_binary, &onednn_resize, &onednn_copy,    &kernels_ref_class,
-    NULL,
+    &onednn_conv,       &onednn_deconv,
+    &onednn_linear,     &onednn_matmul,
+    &onednn_pool,       &onednn_softmax,
+    &onednn_norm,       &onednn_layer_norm,
+    &onednn_eltwise,    &onednn_binary,
+    &onednn_resize,     &onednn_copy,
+    &kernels_ref_class, NULL,
 };
 
 const struct kernel_class *const *kernels_list(bool only_ref)

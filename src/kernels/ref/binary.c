@@ -1,7 +1,9 @@
-/* Element-wise operators of two or more inputs with NumPy's broadcasting: arithmetic, comparison, logic, Where, Clip, Pow.
+/* Element-wise operators of two or more inputs with NumPy's broadcasting: arithmetic, comparison, logic,
+ * Where, Clip, Pow.
  *
- * Bad numbers: an integer divided by zero is 0, and its remainder too; the smallest integer over -1 wraps; shifts by the width or
- * more are 0. Max and Min give NaN if any operand is NaN. SPDX-License-Identifier: Apache-2.0 */
+ * Bad numbers: an integer divided by zero is 0, and its remainder too; the smallest integer over -1 wraps;
+ * shifts by the width or more are 0. Max and Min give NaN if any operand is NaN. SPDX-License-Identifier:
+ * Apache-2.0 */
 #include "kernels/ref/fastmath.h"
 #include "kernels/ref/ref.h"
 #include "kernels/ref/ops.h"
@@ -31,70 +33,86 @@ static inline int64_t int_mod(int64_t x, int64_t y)
     int64_t r = int_rem(x, y);
     return r != 0 && (r < 0) != (y < 0) ? r + y : r;
 }
-#define WRAP(op) (int64_t)((uint64_t)x op (uint64_t)y)
+#define WRAP(op) (int64_t)((uint64_t)x op(uint64_t) y)
 
 /* name, float32, float64, i64, u64 */
-#define ARITHMETIC(X)                                                                                                  \
-    X(add, x + y, x + y, WRAP(+), x + y)                                                                               \
-    X(sub, x - y, x - y, WRAP(-), x - y)                                                                               \
-    X(mul, x * y, x * y, WRAP(*), x * y)                                                                               \
-    X(div, x / y, x / y, int_div(x, y), y == 0 ? 0 : x / y)                                                            \
-    X(max, x < y || y != y ? y : x, x < y || y != y ? y : x, x < y ? y : x, x < y ? y : x)                             \
-    X(min, x > y || y != y ? y : x, x > y || y != y ? y : x, x > y ? y : x, x > y ? y : x)                             \
-    X(fmod, fmodf(x, y), fmod(x, y), int_rem(x, y), y == 0 ? 0 : x % y)                                                \
-    X(mod, mod_floor_f32(x, y), mod_floor_f64(x, y), int_mod(x, y), y == 0 ? 0 : x % y)                                \
-    X(prelu, x < 0 ? x * y : x, x < 0 ? x * y : x, x < 0 ? WRAP(*) : x, x)                                             \
-    X(pow, powf(x, y), pow(x, y), x, x) /* integers: int_power */                                                                                \
-    X(and, 0, 0, x && y, x && y)                                                                                       \
-    X(or, 0, 0, x || y, x || y)                                                                                        \
-    X(xor, 0, 0, !x != !y, !x != !y)                                                                                   \
-    X(left, 0, 0, y < 0 || y > 63 ? 0 : WRAP(<<), y > 63 ? 0 : x << y)                                                 \
-    X(right, 0, 0, y < 0 || y > 63 ? 0 : WRAP(>>), y > 63 ? 0 : x >> y)
-#define COMPARISON(X)                                                                                                  \
-    X(equal, ==) X(greater, >) X(greater_equal, >=) X(less, <) X(less_equal, <=)
+#define ARITHMETIC(X)                                                                                        \
+    X(add, x + y, x + y, WRAP(+), x + y)                                                                     \
+    X(sub, x - y, x - y, WRAP(-), x - y)                                                                     \
+    X(mul, x *y, x *y, WRAP(*), x *y)                                                                        \
+    X(div, x / y, x / y, int_div(x, y), y == 0 ? 0 : x / y)                                                  \
+    X(max, x < y || y != y ? y : x, x < y || y != y ? y : x, x < y ? y : x, x < y ? y : x)                   \
+    X(min, x > y || y != y ? y : x, x > y || y != y ? y : x, x > y ? y : x, x > y ? y : x)                   \
+    X(fmod, fmodf(x, y), fmod(x, y), int_rem(x, y), y == 0 ? 0 : x % y)                                      \
+    X(mod, mod_floor_f32(x, y), mod_floor_f64(x, y), int_mod(x, y), y == 0 ? 0 : x % y)                      \
+    X(prelu, x < 0 ? x * y : x, x < 0 ? x * y : x, x < 0 ? WRAP(*) : x, x)                                   \
+    X(pow, powf(x, y), pow(x, y), x, x) /* integers: int_power */                                            \
+    X(and, 0, 0, x &&y, x &&y)                                                                               \
+    X(or, 0, 0, x || y, x || y)                                                                              \
+    X(xor, 0, 0, !x != !y, !x != !y)                                                                         \
+    X(left, 0, 0, y<0 || y> 63 ? 0 : WRAP(<<), y > 63 ? 0 : x << y)                                          \
+    X(right, 0, 0, y<0 || y> 63 ? 0 : WRAP(>>), y > 63 ? 0 : x >> y)
+#define COMPARISON(X) X(equal, ==) X(greater, >) X(greater_equal, >=) X(less, <) X(less_equal, <=)
 
-#define LOOP(name, T, R, expression)                                                         \
-    static void name(void *to, const void *a, const void *b, int64_t n)                      \
-    {                                                                                        \
-        for (int64_t i = 0; i < n; i++) {                                                    \
-            T x = ((const T *)a)[i], y = ((const T *)b)[i];                                  \
-            ((R *)to)[i] = (R)(expression);                                                  \
-        }                                                                                    \
+#define LOOP(name, T, R, expression)                                                                         \
+    static void name(void *to, const void *a, const void *b, int64_t n)                                      \
+    {                                                                                                        \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            T x = ((const T *)a)[i], y = ((const T *)b)[i];                                                  \
+            ((R *)to)[i] = (R)(expression);                                                                  \
+        }                                                                                                    \
     }
-#define HOT_LOOP(name, expression)                                                           \
-    static void REF_HOT name(void *to, const void *a, const void *b, int64_t n)              \
-    {                                                                                        \
-        float *t = to;                                                                       \
-        const float *p = a, *q = b;                                                          \
-        for (int64_t i = 0; i < n; i++) {                                                    \
-            float x = p[i], y = q[i];                                                        \
-            (void)x;                                                                         \
-            (void)y;                                                                         \
-            t[i] = expression;                                                               \
-        }                                                                                    \
+#define HOT_LOOP(name, expression)                                                                           \
+    static void REF_HOT name(void *to, const void *a, const void *b, int64_t n)                              \
+    {                                                                                                        \
+        float *t = to;                                                                                       \
+        const float *p = a, *q = b;                                                                          \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            float x = p[i], y = q[i];                                                                        \
+            (void)x;                                                                                         \
+            (void)y;                                                                                         \
+            t[i] = expression;                                                                               \
+        }                                                                                                    \
     }
-#define X(name, f, d, i, u)                                                                  \
-    HOT_LOOP(name##_f32, f)                                                                  \
-    LOOP(name##_f64, double, double, ((void)x, (void)y, d))                                  \
-    LOOP(name##_i64, int64_t, int64_t, ((void)x, (void)y, i))                                \
+#define X(name, f, d, i, u)                                                                                  \
+    HOT_LOOP(name##_f32, f)                                                                                  \
+    LOOP(name##_f64, double, double, ((void)x, (void)y, d))                                                  \
+    LOOP(name##_i64, int64_t, int64_t, ((void)x, (void)y, i))                                                \
     LOOP(name##_u64, uint64_t, uint64_t, ((void)x, (void)y, u))
 ARITHMETIC(X)
 #undef X
-#define X(name, op)                                                                          \
-    LOOP(name##_f32, float, int64_t, x op y)                                                 \
-    LOOP(name##_f64, double, int64_t, x op y)                                                \
-    LOOP(name##_i64, int64_t, int64_t, x op y)                                               \
+#define X(name, op)                                                                                          \
+    LOOP(name##_f32, float, int64_t, x op y)                                                                 \
+    LOOP(name##_f64, double, int64_t, x op y)                                                                \
+    LOOP(name##_i64, int64_t, int64_t, x op y)                                                               \
     LOOP(name##_u64, uint64_t, int64_t, x op y)
 COMPARISON(X)
 #undef X
 
-#define FN(name) {name##_f32, name##_f64, name##_i64, name##_u64}
+#define FN(name)                                                                                             \
+    {                                                                                                        \
+        name##_f32, name##_f64, name##_i64, name##_u64                                                       \
+    }
 static binary_fn *const FUNCTIONS[OP_KIND_COUNT][4] = {
-    [OP_ADD] = FN(add), [OP_SUM] = FN(add), [OP_MEAN] = FN(add), [OP_SUB] = FN(sub), [OP_MUL] = FN(mul),
-    [OP_DIV] = FN(div), [OP_MAX] = FN(max), [OP_MIN] = FN(min), [OP_MOD] = FN(mod), [OP_PRELU] = FN(prelu),
-    [OP_AND] = FN(and), [OP_OR] = FN(or), [OP_XOR] = FN(xor), [OP_BITSHIFT] = FN(right),
-    [OP_EQUAL] = FN(equal), [OP_GREATER] = FN(greater), [OP_GREATER_OR_EQUAL] = FN(greater_equal),
-    [OP_LESS] = FN(less), [OP_LESS_OR_EQUAL] = FN(less_equal),
+    [OP_ADD] = FN(add),
+    [OP_SUM] = FN(add),
+    [OP_MEAN] = FN(add),
+    [OP_SUB] = FN(sub),
+    [OP_MUL] = FN(mul),
+    [OP_DIV] = FN(div),
+    [OP_MAX] = FN(max),
+    [OP_MIN] = FN(min),
+    [OP_MOD] = FN(mod),
+    [OP_PRELU] = FN(prelu),
+    [OP_AND] = FN(and),
+    [OP_OR] = FN(or),
+    [OP_XOR] = FN(xor),
+    [OP_BITSHIFT] = FN(right),
+    [OP_EQUAL] = FN(equal),
+    [OP_GREATER] = FN(greater),
+    [OP_GREATER_OR_EQUAL] = FN(greater_equal),
+    [OP_LESS] = FN(less),
+    [OP_LESS_OR_EQUAL] = FN(less_equal),
 };
 static binary_fn *const FMOD[4] = FN(fmod), *const LEFT[4] = FN(left), *const POW[4] = FN(pow);
 
@@ -109,9 +127,11 @@ static void scale_row(const struct binary *b, void *v, int64_t n)
 {
     if (b->scale == 1) return;
     if (b->in == TENSOR_F64)
-        for (int64_t i = 0; i < n; i++) ((double *)v)[i] /= (double)b->n;
+        for (int64_t i = 0; i < n; i++)
+            ((double *)v)[i] /= (double)b->n;
     else
-        for (int64_t i = 0; i < n; i++) ((float *)v)[i] *= b->scale;
+        for (int64_t i = 0; i < n; i++)
+            ((float *)v)[i] *= b->scale;
 }
 
 /* p[0]: the output; p[1 ...]: the operands, folded from the left. */
@@ -121,7 +141,8 @@ static void binary_row(void *context, char *const *p, const int64_t *step, int64
     double one[REF_CHUNK], two[REF_CHUNK], result[REF_CHUNK];
     bool plain = step[0] == (int64_t)tensor_dtype_size(b->out) && ref_domain_dtype(b->out) == b->out;
     int64_t most = REF_CHUNK, size = (int64_t)tensor_dtype_size(b->in);
-    if (plain && step[1] == size && step[2] == size && b->n == 2 && ref_domain_dtype(b->in) == b->in) most = n;
+    if (plain && step[1] == size && step[2] == size && b->n == 2 && ref_domain_dtype(b->in) == b->in)
+        most = n;
     for (int64_t i = 0; i < n; i += most) {
         int64_t m = MIN(n - i, most);
         char *to = p[0] + i * step[0];
@@ -152,7 +173,8 @@ err ref_binary(struct ref_call *c)
     }
     const struct tensor *operands[1 + KERNEL_MAX_IN] = {&c->out[0]};
     if (c->n_in < 1 || c->n_in > KERNEL_MAX_IN) return err_set(ERR_LIMIT, "%d operands", c->n_in);
-    for (int i = 0; i < c->n_in; i++) operands[1 + i] = &c->in[i];
+    for (int i = 0; i < c->n_in; i++)
+        operands[1 + i] = &c->in[i];
     struct ref_loop l;
     ref_loop_init(&l, &c->out[0].shape, 1 + c->n_in, operands);
     ref_loop_run(&l, binary_row, &b);
@@ -178,7 +200,8 @@ static void power_float(const struct power *t, void *d, const void *x, void *y, 
 {
     bool wide = t->base == TENSOR_F64;
     bool square = !wide && m > 0;
-    for (int64_t i = 0; square && i < m; i++) square = ((const float *)y)[i] == 2;
+    for (int64_t i = 0; square && i < m; i++)
+        square = ((const float *)y)[i] == 2;
     if (square)
         mul_f32(d, x, x, m);
     else
@@ -191,11 +214,13 @@ static void power_int(const struct power *t, void *d, const void *x, const void 
         double v[REF_CHUNK], e[REF_CHUNK];
         ref_convert(ref_domain(t->base), x, TENSOR_F64, v, m);
         ref_convert(ref_domain(t->exponent), y, TENSOR_F64, e, m);
-        for (int64_t i = 0; i < m; i++) v[i] = pow(v[i], e[i]);
+        for (int64_t i = 0; i < m; i++)
+            v[i] = pow(v[i], e[i]);
         ref_convert(REF_F64, v, t->base, d, m);
         return;
     }
-    for (int64_t i = 0; i < m; i++) ((uint64_t *)d)[i] = int_power(((const uint64_t *)x)[i], ((const int64_t *)y)[i]);
+    for (int64_t i = 0; i < m; i++)
+        ((uint64_t *)d)[i] = int_power(((const uint64_t *)x)[i], ((const int64_t *)y)[i]);
 }
 
 static void power_row(void *context, char *const *p, const int64_t *step, int64_t n)
@@ -230,16 +255,20 @@ err ref_pow(struct ref_call *c)
 static void where_row(void *context, char *const *p, const int64_t *step, int64_t n)
 {
     size_t size = *(const size_t *)context;
-#define PICK(T)                                                                                       \
-    for (int64_t i = 0; i < n; i++) {                                                                 \
-        const char *from = p[1][i * step[1]] ? p[2] + i * step[2] : p[3] + i * step[3];               \
-        *(T *)(void *)(p[0] + i * step[0]) = *(const T *)(const void *)from;                          \
+#define PICK(T)                                                                                              \
+    for (int64_t i = 0; i < n; i++) {                                                                        \
+        const char *from = p[1][i * step[1]] ? p[2] + i * step[2] : p[3] + i * step[3];                      \
+        *(T *)(void *)(p[0] + i * step[0]) = *(const T *)(const void *)from;                                 \
     }
     switch (size) {
-    case 1: PICK(uint8_t) return;
-    case 2: PICK(uint16_t) return;
-    case 4: PICK(uint32_t) return;
-    case 8: PICK(uint64_t) return;
+    case 1:
+        PICK(uint8_t) return;
+    case 2:
+        PICK(uint16_t) return;
+    case 4:
+        PICK(uint32_t) return;
+    case 8:
+        PICK(uint64_t) return;
     }
 #undef PICK
 }
@@ -248,7 +277,8 @@ err ref_where(struct ref_call *c)
 {
     size_t size = (size_t)ref_size(&c->out[0]);
     struct ref_loop l;
-    ref_loop_init(&l, &c->out[0].shape, 4, (const struct tensor *[]){&c->out[0], &c->in[0], &c->in[1], &c->in[2]});
+    ref_loop_init(&l, &c->out[0].shape, 4,
+                  (const struct tensor *[]){&c->out[0], &c->in[0], &c->in[1], &c->in[2]});
     ref_loop_run(&l, where_row, &size);
     return ERR_OK;
 }
@@ -258,22 +288,31 @@ err ref_where(struct ref_call *c)
 struct clip {
     enum tensor_dtype type;
     bool has_low, has_high;
-    union { float f; double d; int64_t i; uint64_t u; } low, high;
+    union {
+        float f;
+        double d;
+        int64_t i;
+        uint64_t u;
+    } low, high;
 };
 
 static void clip_values(const struct clip *c, void *to, const void *from, int64_t n)
 {
-#define CLIP(T, field)                                                \
-    for (int64_t i = 0; i < n; i++) {                                 \
-        T x = ((const T *)from)[i];                                   \
-        x = x < c->low.field ? c->low.field : x;                      \
-        ((T *)to)[i] = x > c->high.field ? c->high.field : x;         \
+#define CLIP(T, field)                                                                                       \
+    for (int64_t i = 0; i < n; i++) {                                                                        \
+        T x = ((const T *)from)[i];                                                                          \
+        x = x < c->low.field ? c->low.field : x;                                                             \
+        ((T *)to)[i] = x > c->high.field ? c->high.field : x;                                                \
     }
     switch (ref_domain(c->type)) {
-    case REF_F32: CLIP(float, f) break;
-    case REF_F64: CLIP(double, d) break;
-    case REF_I64: CLIP(int64_t, i) break;
-    case REF_U64: CLIP(uint64_t, u) break;
+    case REF_F32:
+        CLIP(float, f) break;
+    case REF_F64:
+        CLIP(double, d) break;
+    case REF_I64:
+        CLIP(int64_t, i) break;
+    case REF_U64:
+        CLIP(uint64_t, u) break;
     }
 #undef CLIP
 }
@@ -307,8 +346,10 @@ err ref_clip(struct ref_call *c)
     enum tensor_dtype own = ref_domain_dtype(t.type);
     ref_convert(REF_F64, &low, own, &t.low, 1);
     ref_convert(REF_F64, &high, own, &t.high, 1);
-    if (c->node->opset >= 11 && ref_has(c, 1) && tensor_count(&c->in[1].shape) == 1) ref_get(t.type, c->in[1].data, 0, 1, &t.low);
-    if (c->node->opset >= 11 && ref_has(c, 2) && tensor_count(&c->in[2].shape) == 1) ref_get(t.type, c->in[2].data, 0, 1, &t.high);
+    if (c->node->opset >= 11 && ref_has(c, 1) && tensor_count(&c->in[1].shape) == 1)
+        ref_get(t.type, c->in[1].data, 0, 1, &t.low);
+    if (c->node->opset >= 11 && ref_has(c, 2) && tensor_count(&c->in[2].shape) == 1)
+        ref_get(t.type, c->in[2].data, 0, 1, &t.high);
     struct ref_loop l;
     ref_loop_init(&l, &c->out[0].shape, 2, (const struct tensor *[]){&c->out[0], &c->in[0]});
     ref_loop_run(&l, clip_row, &t);

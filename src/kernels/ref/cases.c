@@ -73,10 +73,18 @@ static void attribute(struct case_reader *r, struct op_attr *a)
     a->name = text(r);
     a->type = (enum op_attr_type)byte(r);
     switch (a->type) {
-    case OP_ATTR_FLOAT: memcpy(&a->f, take(r, 4), 4); break;
-    case OP_ATTR_INT: memcpy(&a->i, take(r, 8), 8); break;
-    case OP_ATTR_STRING: a->s = text(r); break;
-    case OP_ATTR_TENSOR: a->tensor = tensor(r); break;
+    case OP_ATTR_FLOAT:
+        memcpy(&a->f, take(r, 4), 4);
+        break;
+    case OP_ATTR_INT:
+        memcpy(&a->i, take(r, 8), 8);
+        break;
+    case OP_ATTR_STRING:
+        a->s = text(r);
+        break;
+    case OP_ATTR_TENSOR:
+        a->tensor = tensor(r);
+        break;
     case OP_ATTR_FLOATS:
         a->n = word(r);
         a->floats = own(r, a->n * sizeof *a->floats);
@@ -87,7 +95,8 @@ static void attribute(struct case_reader *r, struct op_attr *a)
         a->ints = own(r, a->n * sizeof *a->ints);
         memcpy(a->ints, take(r, a->n * sizeof *a->ints), a->n * sizeof *a->ints);
         break;
-    default: abort();
+    default:
+        abort();
     }
 }
 
@@ -122,19 +131,23 @@ bool case_next(struct case_reader *r, struct op_case *c)
     memcpy(&c->tolerance, take(r, 4), 4);
     c->node.n_attrs = (int)byte(r);
     c->node.attrs = own(r, (size_t)c->node.n_attrs * sizeof *c->node.attrs);
-    for (int i = 0; i < c->node.n_attrs; i++) attribute(r, &c->node.attrs[i]);
+    for (int i = 0; i < c->node.n_attrs; i++)
+        attribute(r, &c->node.attrs[i]);
     c->node.n_in = c->n_in = (int)byte(r);
     if (c->n_in > CASE_MAX) abort();
-    for (int i = 0; i < c->n_in; i++) c->in[i] = tensor(r);
+    for (int i = 0; i < c->n_in; i++)
+        c->in[i] = tensor(r);
     c->node.n_out = c->n_out = (int)byte(r);
     if (c->n_out > CASE_MAX) abort();
-    for (int i = 0; i < c->n_out; i++) c->want[i] = tensor(r);
+    for (int i = 0; i < c->n_out; i++)
+        c->want[i] = tensor(r);
     return true;
 }
 
 void case_close(struct case_reader *r)
 {
-    for (size_t i = 0; i < r->n_owned; i++) free(r->owned[i]);
+    for (size_t i = 0; i < r->n_owned; i++)
+        free(r->owned[i]);
     free(r->owned);
     free(r->seen);
     free(r->data);

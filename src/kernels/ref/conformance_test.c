@@ -1,8 +1,10 @@
-/* Every operator of plain C against what ONNX Runtime (or ONNX's reference) computed: tests/data/op_cases.bin.
+/* Every operator of plain C against what ONNX Runtime (or ONNX's reference) computed:
+ * tests/data/op_cases.bin.
  *
- * Each case runs with row-major, channels-last and oddly strided operands (gaps between all elements, which must stay as they
- * were), and once through the kernel class in the layouts that the class asks for, with exactly the scratch that it asks for. Output
- * shapes come from the shape rules, as in a plan. SPDX-License-Identifier: Apache-2.0 */
+ * Each case runs with row-major, channels-last and oddly strided operands (gaps between all elements, which
+ * must stay as they were), and once through the kernel class in the layouts that the class asks for, with
+ * exactly the scratch that it asks for. Output shapes come from the shape rules, as in a plan.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/cases.h"
 #include "kernels/ref/ref.h"
 
@@ -23,8 +25,10 @@ enum { POISON = 0xa5 };
 static size_t place(struct tensor *t, enum layout layout)
 {
     if (t->dtype == TENSOR_NONE) return 0;
-    if (layout == CHANNELS_LAST) tensor_strides_channels_last(&t->shape, t->strides);
-    else tensor_strides_row_major(&t->shape, t->strides);
+    if (layout == CHANNELS_LAST)
+        tensor_strides_channels_last(&t->shape, t->strides);
+    else
+        tensor_strides_row_major(&t->shape, t->strides);
     if (layout == ODD) {
         int64_t step = 2; /* axes in a permuted order, each with a gap */
         for (int i = 0; i < t->shape.rank; i++) {
@@ -60,16 +64,19 @@ static int compare(const struct op_case *c, const char *how, int k, const struct
     const struct tensor *want = &c->want[k];
     if (!tensor_shape_equal(&got->shape, &want->shape) || got->dtype != want->dtype) {
         char a[128], b[128];
-        print_error("%s (opset %d, %s) output %d: %s %s, not %s %s\n", c->node.name, c->node.opset, how, k, tensor_dtype_name(got->dtype),
-                    tensor_shape_text(&got->shape, NULL, a, sizeof a), tensor_dtype_name(want->dtype),
-                    tensor_shape_text(&want->shape, NULL, b, sizeof b));
+        print_error("%s (opset %d, %s) output %d: %s %s, not %s %s\n", c->node.name, c->node.opset, how, k,
+                    tensor_dtype_name(got->dtype), tensor_shape_text(&got->shape, NULL, a, sizeof a),
+                    tensor_dtype_name(want->dtype), tensor_shape_text(&want->shape, NULL, b, sizeof b));
         return 1;
     }
     for (int64_t i = 0; i < tensor_count(&want->shape); i++) {
         double a = ref_double_at(got, i), b = ref_double_at(want, i);
         if (same_number(a, b, (double)c->tolerance)) continue;
-        print_error("%s (opset %d, %s) output %d [%lld]: %.9g, not %.9g\n", c->node.name, c->node.opset, how, k, (long long)i, a, b);
-        for (int j = 0; j < c->node.n_attrs; j++) print_error("    %s %d '%s'\n", c->node.attrs[j].name, (int)c->node.attrs[j].i, c->node.attrs[j].s ? c->node.attrs[j].s : "");
+        print_error("%s (opset %d, %s) output %d [%lld]: %.9g, not %.9g\n", c->node.name, c->node.opset, how,
+                    k, (long long)i, a, b);
+        for (int j = 0; j < c->node.n_attrs; j++)
+            print_error("    %s %d '%s'\n", c->node.attrs[j].name, (int)c->node.attrs[j].i,
+                        c->node.attrs[j].s ? c->node.attrs[j].s : "");
         return 1;
     }
     return 0;
@@ -80,9 +87,11 @@ static bool gaps_untouched(const struct tensor *t, size_t bytes)
 {
     size_t size = tensor_dtype_size(t->dtype);
     unsigned char *used = xcalloc(1, bytes + 1), *p = t->data;
-    for (int64_t i = 0; i < tensor_count(&t->shape); i++) memset(used + (size_t)ref_offset(t, i) * size, 1, size);
+    for (int64_t i = 0; i < tensor_count(&t->shape); i++)
+        memset(used + (size_t)ref_offset(t, i) * size, 1, size);
     bool fine = true;
-    for (size_t i = 0; i < bytes; i++) fine &= used[i] || p[i] == POISON;
+    for (size_t i = 0; i < bytes; i++)
+        fine &= used[i] || p[i] == POISON;
     free(used);
     return fine;
 }
@@ -91,9 +100,11 @@ static err infer(const struct op_case *c, struct tensor *out)
 {
     struct op_info in[CASE_MAX], info[CASE_MAX];
     memset(info, 0, sizeof info);
-    for (int i = 0; i < c->n_in; i++) in[i] = (struct op_info){c->in[i].dtype, c->in[i].shape, c->in[i].data};
+    for (int i = 0; i < c->n_in; i++)
+        in[i] = (struct op_info){c->in[i].dtype, c->in[i].shape, c->in[i].data};
     err e = op_infer(&c->node, in, info);
-    for (int i = 0; i < c->n_out && !e; i++) out[i] = (struct tensor){.dtype = info[i].dtype, .shape = info[i].shape};
+    for (int i = 0; i < c->n_out && !e; i++)
+        out[i] = (struct tensor){.dtype = info[i].dtype, .shape = info[i].shape};
     return e;
 }
 
@@ -107,8 +118,10 @@ static int run_at_once(const struct op_case *c, enum layout layout)
         print_error("%s (opset %d): shape rule: %s\n", c->node.name, c->node.opset, err_text());
         return 1;
     }
-    for (int i = 0; i < c->n_in; i++) clone(&c->in[i], &in[i], layout);
-    for (int i = 0; i < c->n_out; i++) bytes[i] = place(&out[i], layout);
+    for (int i = 0; i < c->n_in; i++)
+        clone(&c->in[i], &in[i], layout);
+    for (int i = 0; i < c->n_out; i++)
+        bytes[i] = place(&out[i], layout);
     struct tensor before[CASE_MAX];
     memcpy(before, out, sizeof before);
     if ((e = kernels_ref_run(&c->node, in, c->n_in, out, c->n_out))) {
@@ -118,33 +131,39 @@ static int run_at_once(const struct op_case *c, enum layout layout)
     for (int i = 0; i < c->n_out && !bad; i++) {
         bad = compare(c, LAYOUT_NAMES[layout], i, &out[i]);
         if (!bad && !gaps_untouched(&before[i], bytes[i])) {
-            print_error("%s (opset %d, %s): output %d: wrote between elements\n", c->node.name, c->node.opset, LAYOUT_NAMES[layout], i);
+            print_error("%s (opset %d, %s): output %d: wrote between elements\n", c->node.name, c->node.opset,
+                        LAYOUT_NAMES[layout], i);
             bad = 1;
         }
     }
     for (int i = 0; i < c->n_in; i++)
         if (in[i].dtype) free(in[i].data);
-    for (int i = 0; i < c->n_out; i++) free(out[i].data);
+    for (int i = 0; i < c->n_out; i++)
+        free(out[i].data);
     return bad;
 }
 
 static void set_layout(struct tensor *t, enum kernel_layout l)
 {
-    if (l == KERNEL_LAYOUT_ROW_MAJOR) tensor_strides_row_major(&t->shape, t->strides);
-    else tensor_strides_channels_last(&t->shape, t->strides);
+    if (l == KERNEL_LAYOUT_ROW_MAJOR)
+        tensor_strides_row_major(&t->shape, t->strides);
+    else
+        tensor_strides_channels_last(&t->shape, t->strides);
 }
 
 static int run_class(const struct op_case *c)
 {
     struct tensor in[CASE_MAX], out[CASE_MAX];
     struct kernel_layouts l = {{0}, {0}};
-    struct kernel_query q = {.node = &c->node, .n_in = c->n_in, .n_out = c->n_out, .in = in, .out = out, .threads = 1};
+    struct kernel_query q = {
+        .node = &c->node, .n_in = c->n_in, .n_out = c->n_out, .in = in, .out = out, .threads = 1};
     struct kernel_state *s = NULL;
     struct kernel_buffers b = {.scratch = NULL};
     struct tensor_shape shapes[CASE_MAX];
     const struct kernel_class *ref = kernels_list(true)[0];
     if (infer(c, out)) return 1;
-    for (int i = 0; i < c->n_in; i++) in[i] = c->in[i];
+    for (int i = 0; i < c->n_in; i++)
+        in[i] = c->in[i];
     if (!ref->accepts(&q)) {
         print_error("%s: not accepted\n", c->node.name);
         return 1;
@@ -177,8 +196,10 @@ static int run_class(const struct op_case *c)
         bad = compare(c, "class", i, &out[i]);
     }
     ref->free(&s);
-    for (int i = 0; i < c->n_in; i++) free((void *)(uintptr_t)b.in[i]);
-    for (int i = 0; i < c->n_out; i++) free(b.out[i]);
+    for (int i = 0; i < c->n_in; i++)
+        free((void *)(uintptr_t)b.in[i]);
+    for (int i = 0; i < c->n_out; i++)
+        free(b.out[i]);
     return bad;
 }
 
@@ -199,7 +220,8 @@ static void test_cases(void **state)
     int bad = 0, count = 0, kinds = 0;
     while (case_next(&r, &c)) {
         int wrong = 0;
-        for (int layout = 0; layout < LAYOUTS; layout++) wrong += run_at_once(&c, (enum layout)layout);
+        for (int layout = 0; layout < LAYOUTS; layout++)
+            wrong += run_at_once(&c, (enum layout)layout);
         wrong += run_class(&c);
         bad += wrong != 0;
         count++;
@@ -208,8 +230,10 @@ static void test_cases(void **state)
     case_close(&r);
     for (int k = 1; k < OP_KIND_COUNT; k++) {
         kinds += tried[k];
-        if (!tried[k] && ref_op_find((enum op_kind)k)) print_error("no case tries %s\n", op_name((enum op_kind)k));
-        if (!ref_op_find((enum op_kind)k) && k != OP_IF && k != OP_LOOP && k != OP_SCAN) print_error("plain C has no %s\n", op_name((enum op_kind)k));
+        if (!tried[k] && ref_op_find((enum op_kind)k))
+            print_error("no case tries %s\n", op_name((enum op_kind)k));
+        if (!ref_op_find((enum op_kind)k) && k != OP_IF && k != OP_LOOP && k != OP_SCAN)
+            print_error("plain C has no %s\n", op_name((enum op_kind)k));
     }
     print_message("%d cases of %d operators, %d wrong\n", count, kinds, bad);
     assert_int_equal(bad, 0);

@@ -1,7 +1,8 @@
-/* ConvTranspose: each input pixel adds its filters to the places of the output that its window covers (channels last).
+/* ConvTranspose: each input pixel adds its filters to the places of the output that its window covers
+ * (channels last).
  *
- * Per sixteen filters and tap: four neighbouring pixels of the input times the weights [channel][16], then added where they belong.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Per sixteen filters and tap: four neighbouring pixels of the input times the weights [channel][16], then
+ * added where they belong. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ops.h"
 #include "kernels/ref/spatial.h"
 
@@ -17,7 +18,8 @@ struct deconv {
 /* Where pixel `at` of the input adds for tap t; false if that is cut off by the pads. */
 static bool target(const struct ref_window *w, const int64_t *at, int64_t t, int64_t *ret)
 {
-    const int64_t tap[3] = {t / (w->kernel[2] * w->kernel[1]), t / w->kernel[2] % w->kernel[1], t % w->kernel[2]};
+    const int64_t tap[3] = {t / (w->kernel[2] * w->kernel[1]), t / w->kernel[2] % w->kernel[1],
+                            t % w->kernel[2]};
     int64_t place = 0;
     for (int i = 0; i < 3; i++) {
         int64_t p = at[i] * w->stride[i] + tap[i] * w->dilation[i] - w->pad[i];
@@ -29,13 +31,15 @@ static bool target(const struct ref_window *w, const int64_t *at, int64_t t, int
 }
 
 /* Four pixels of a row of the input, one tap, `n` filters. */
-static void add_pixels(const struct deconv *v, int64_t image, const int64_t *at, int64_t t, int64_t first, int64_t n)
+static void add_pixels(const struct deconv *v, int64_t image, const int64_t *at, int64_t t, int64_t first,
+                       int64_t n)
 {
     const struct ref_window *w = &v->w;
     const float *rows[REF_PIXELS];
     float acc[REF_PIXELS * REF_FILTERS] = {0};
     int64_t in_plane = w->in[0] * w->in[1] * w->in[2], out_plane = w->out[0] * w->out[1] * w->out[2];
-    int64_t pixel = image * in_plane + (at[0] * w->in[1] + at[1]) * w->in[2] + at[2], channel = first / v->filters * v->per_group;
+    int64_t pixel = image * in_plane + (at[0] * w->in[1] + at[1]) * w->in[2] + at[2],
+            channel = first / v->filters * v->per_group;
     for (int p = 0; p < REF_PIXELS; p++)
         rows[p] = at[2] + p < w->in[2] ? v->x + (pixel + p) * v->in_channels + channel : v->zeros;
     ref_block(acc, rows, 1, v->per_group, v->packed);
@@ -44,7 +48,8 @@ static void add_pixels(const struct deconv *v, int64_t image, const int64_t *at,
         int64_t place;
         if (!target(w, one, t, &place)) continue;
         float *to = v->y + (image * out_plane + place) * v->out_channels + first;
-        for (int64_t f = 0; f < n; f++) to[f] += acc[p * REF_FILTERS + f];
+        for (int64_t f = 0; f < n; f++)
+            to[f] += acc[p * REF_FILTERS + f];
     }
 }
 
@@ -56,7 +61,8 @@ static void deconv_filters(const struct deconv *v, int64_t first, int64_t n)
         memset(v->packed, 0, (size_t)(v->per_group * REF_FILTERS) * sizeof(float));
         for (int64_t i = 0; i < v->per_group; i++)
             for (int64_t f = 0; f < n; f++)
-                v->packed[i * REF_FILTERS + f] = v->weight[((group * v->per_group + i) * v->filters + at_filter + f) * w->taps + t];
+                v->packed[i * REF_FILTERS + f] =
+                    v->weight[((group * v->per_group + i) * v->filters + at_filter + f) * w->taps + t];
         for (int64_t i = 0; i < v->batch * w->in[0] * w->in[1]; i++)
             for (int64_t x = 0; x < w->in[2]; x += REF_PIXELS) {
                 const int64_t at[3] = {i / w->in[1] % w->in[0], i % w->in[1], x};
@@ -79,7 +85,8 @@ static void deconv_double(const struct deconv *v, const double *x, const double 
                 int64_t group = f / v->filters;
                 for (int64_t k = 0; k < v->per_group; k++) {
                     int64_t channel = group * v->per_group + k;
-                    to[f] += x[i * v->in_channels + channel] * weight[(channel * v->filters + f % v->filters) * w->taps + t];
+                    to[f] += x[i * v->in_channels + channel] *
+                             weight[(channel * v->filters + f % v->filters) * w->taps + t];
                 }
             }
         }
@@ -89,19 +96,24 @@ static void deconv_double(const struct deconv *v, const double *x, const double 
 size_t ref_conv_transpose_scratch(const struct ref_call *c)
 {
     if (c->in[0].shape.rank < 3) return 0;
-    size_t bytes = ref_dense_bytes(&c->in[0], true) + ref_dense_bytes(&c->out[0], true) + ref_dense_bytes(&c->in[1], false);
+    size_t bytes = ref_dense_bytes(&c->in[0], true) + ref_dense_bytes(&c->out[0], true) +
+                   ref_dense_bytes(&c->in[1], false);
     if (c->n_in > 2) bytes += ref_dense_bytes(&c->in[2], false);
-    return bytes + REF_ALIGN(c->in[0].shape.dims[1] * REF_FILTERS * 4) + REF_ALIGN(c->in[0].shape.dims[1] * 4);
+    return bytes + REF_ALIGN(c->in[0].shape.dims[1] * REF_FILTERS * 4) +
+           REF_ALIGN(c->in[0].shape.dims[1] * 4);
 }
 
 static void start_with_bias(const struct tensor *y, const struct tensor *bias)
 {
     static const double zero = 0;
     struct tensor b = *y;
-    for (int i = 0; i < y->shape.rank; i++) b.strides[i] = i == 1 ? 1 : 0;
+    for (int i = 0; i < y->shape.rank; i++)
+        b.strides[i] = i == 1 ? 1 : 0;
     b.data = bias->data;
-    if (bias->data) ref_copy_tensor(y, &b);
-    else ref_fill(y, &zero);
+    if (bias->data)
+        ref_copy_tensor(y, &b);
+    else
+        ref_fill(y, &zero);
 }
 
 err ref_conv_transpose(struct ref_call *c)
@@ -112,11 +124,13 @@ err ref_conv_transpose(struct ref_call *c)
     v.per_group = v.in_channels / v.w.group;
     v.filters = c->in[1].shape.dims[1];
     v.out_channels = v.filters * v.w.group;
-    if (v.per_group * v.w.group != v.in_channels || c->in[1].shape.dims[0] != v.in_channels || c->out[0].shape.dims[1] != v.out_channels ||
-        c->out[0].shape.dims[0] != v.batch || (ref_has(c, 2) && tensor_count(&c->in[2].shape) != v.out_channels))
+    if (v.per_group * v.w.group != v.in_channels || c->in[1].shape.dims[0] != v.in_channels ||
+        c->out[0].shape.dims[1] != v.out_channels || c->out[0].shape.dims[0] != v.batch ||
+        (ref_has(c, 2) && tensor_count(&c->in[2].shape) != v.out_channels))
         return err_set(ERR_SHAPE, "the channels of a ConvTranspose differ");
     if (tensor_count(&c->out[0].shape) == 0) return ERR_OK;
-    struct tensor x = ref_dense_in(c, 0, true), weight = ref_dense_in(c, 1, false), y = ref_dense_out(c, 0, true);
+    struct tensor x = ref_dense_in(c, 0, true), weight = ref_dense_in(c, 1, false),
+                  y = ref_dense_out(c, 0, true);
     struct tensor bias = ref_has(c, 2) ? ref_dense_in(c, 2, false) : (struct tensor){.dtype = TENSOR_NONE};
     start_with_bias(&y, &bias);
     v.x = x.data;

@@ -1,5 +1,6 @@
-/* Plain C at the edges: numbers that would trap or crash, empty and scalar tensors, foreign indices and attributes, post-ops, bounded
- * outputs, and copies against the obvious loop. SPDX-License-Identifier: Apache-2.0 */
+/* Plain C at the edges: numbers that would trap or crash, empty and scalar tensors, foreign indices and
+ * attributes, post-ops, bounded outputs, and copies against the obvious loop. SPDX-License-Identifier:
+ * Apache-2.0 */
 #include "kernels/ref/ref.h"
 
 #include <math.h>
@@ -24,7 +25,8 @@ static struct tensor scalar(enum tensor_dtype t, const void *data)
 
 static struct op_node node(enum op_kind kind, int opset, int n_in, int n_out)
 {
-    return (struct op_node){.kind = kind, .name = (char *)(uintptr_t)"", .opset = opset, .n_in = n_in, .n_out = n_out};
+    return (struct op_node){
+        .kind = kind, .name = (char *)(uintptr_t) "", .opset = opset, .n_in = n_in, .n_out = n_out};
 }
 
 static struct op_attr int_attr(const char *name, int64_t v)
@@ -34,7 +36,8 @@ static struct op_attr int_attr(const char *name, int64_t v)
 
 static struct op_attr text_attr(const char *name, const char *v)
 {
-    return (struct op_attr){.name = (char *)(uintptr_t)name, .type = OP_ATTR_STRING, .s = (char *)(uintptr_t)v};
+    return (struct op_attr){
+        .name = (char *)(uintptr_t)name, .type = OP_ATTR_STRING, .s = (char *)(uintptr_t)v};
 }
 
 static void test_integer_division(void **state)
@@ -108,7 +111,8 @@ static void test_casts_of_bad_floats(void **state)
     assert_memory_equal(u64, positive, sizeof positive);
     out = vec(TENSOR_BOOL, 6, truth);
     assert_int_equal(kernels_ref_run(&n, &in, 1, &out, 1), ERR_OK);
-    for (int i = 0; i < 6; i++) assert_int_equal(truth[i], 1);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(truth[i], 1);
 }
 
 /* Every half and every rounding of a float near it. */
@@ -124,7 +128,9 @@ static void test_halves(void **state)
         }
         assert_int_equal(ref_float_to_half(f), h);
         int exponent = (int)(h >> 10 & 31), fraction = (int)(h & 1023);
-        double want = exponent == 31 ? INFINITY : exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+        double want = exponent == 31 ? INFINITY
+                      : exponent     ? ldexp(1024 + fraction, exponent - 25)
+                                     : ldexp(fraction, -24);
         assert_true((double)f == (h & 0x8000 ? -want : want));
         if (exponent < 30 && !(h & 0x8000)) { /* the middle between two halves goes to the even one */
             float next = ref_half_to_float((uint16_t)(h + 1)), middle = (f + next) / 2;
@@ -156,7 +162,8 @@ static void test_foreign_indices(void **state)
     assert_true(y[0] == 1 && y[1] == 3);
     const float updates[] = {8, 9};
     float z[3];
-    struct tensor all[] = {vec(TENSOR_F32, 3, x), vec(TENSOR_I64, 2, ids), vec(TENSOR_F32, 2, updates)}, to = vec(TENSOR_F32, 3, z);
+    struct tensor all[] = {vec(TENSOR_F32, 3, x), vec(TENSOR_I64, 2, ids), vec(TENSOR_F32, 2, updates)},
+                  to = vec(TENSOR_F32, 3, z);
     n = node(OP_SCATTER_ELEMENTS, 16, 3, 1);
     assert_int_equal(kernels_ref_run(&n, all, 3, &to, 1), ERR_OK);
     assert_true(z[0] == 8 && z[1] == 2 && z[2] == 9);
@@ -173,22 +180,44 @@ static void test_foreign_arguments(void **state)
 {
     (void)state;
     static const int64_t BAD[] = {INT64_MIN, INT64_MIN + 1, -100, -1, 0, 1, 2, 100, INT64_MAX - 1, INT64_MAX};
-    static const enum op_kind KINDS[] = {OP_SOFTMAX, OP_ARGMAX, OP_CUMSUM, OP_LP_NORM, OP_LAYER_NORM, OP_GATHER, OP_TOPK, OP_CONCAT,
-                                         OP_SPLIT, OP_LRN, OP_TRILU, OP_EYE_LIKE, OP_DEPTH_TO_SPACE, OP_REDUCE_SUM, OP_GATHER_ND,
-                                         OP_SHAPE, OP_QUANTIZE_LINEAR, OP_SLICE, OP_PAD, OP_ONE_HOT, OP_SCATTER_ELEMENTS, OP_FLATTEN};
+    static const enum op_kind KINDS[] = {OP_SOFTMAX,
+                                         OP_ARGMAX,
+                                         OP_CUMSUM,
+                                         OP_LP_NORM,
+                                         OP_LAYER_NORM,
+                                         OP_GATHER,
+                                         OP_TOPK,
+                                         OP_CONCAT,
+                                         OP_SPLIT,
+                                         OP_LRN,
+                                         OP_TRILU,
+                                         OP_EYE_LIKE,
+                                         OP_DEPTH_TO_SPACE,
+                                         OP_REDUCE_SUM,
+                                         OP_GATHER_ND,
+                                         OP_SHAPE,
+                                         OP_QUANTIZE_LINEAR,
+                                         OP_SLICE,
+                                         OP_PAD,
+                                         OP_ONE_HOT,
+                                         OP_SCATTER_ELEMENTS,
+                                         OP_FLATTEN};
     float x[12] = {1}, y[64];
     for (size_t k = 0; k < ARRAY_LEN(KINDS); k++)
         for (size_t i = 0; i < ARRAY_LEN(BAD); i++)
             for (size_t j = 0; j < ARRAY_LEN(BAD); j++) {
-                struct op_attr attrs[] = {int_attr("axis", BAD[i]), int_attr("size", BAD[i]),       int_attr("k", BAD[i]),
-                                          int_attr("blocksize", BAD[i]), int_attr("start", BAD[i]), int_attr("end", BAD[j]),
+                struct op_attr attrs[] = {int_attr("axis", BAD[i]),      int_attr("size", BAD[i]),
+                                          int_attr("k", BAD[i]),         int_attr("blocksize", BAD[i]),
+                                          int_attr("start", BAD[i]),     int_attr("end", BAD[j]),
                                           int_attr("batch_dims", BAD[j])};
                 struct op_node n = node(KINDS[k], 13, 3, 2);
                 n.attrs = attrs;
                 n.n_attrs = ARRAY_LEN(attrs);
                 struct tensor_shape s = {.rank = 2, .dims = {3, 4}};
-                struct tensor in[] = {tensor_view(TENSOR_F32, &s, x), vec(TENSOR_I64, 1, &BAD[j]), vec(TENSOR_I64, 1, &BAD[i])};
-                struct tensor out[] = {tensor_view(TENSOR_F32, &s, y), tensor_view(TENSOR_I64, &s, xcalloc(12, 8))};
+                struct tensor in[] = {tensor_view(TENSOR_F32, &s, x), vec(TENSOR_I64, 1, &BAD[j]),
+                                      vec(TENSOR_I64, 1, &BAD[i])};
+                struct tensor out[] = {tensor_view(TENSOR_F32, &s, y),
+                                       tensor_view(TENSOR_I64, &s, xcalloc(12, 8))};
                 if (KINDS[k] == OP_SHAPE) out[0] = vec(TENSOR_I64, 2, y);
                 (void)kernels_ref_run(&n, in, 3, out, 2);
                 free(out[1].data);
@@ -213,7 +242,8 @@ static void test_empty_and_scalar(void **state)
     n.kind = OP_REDUCE_MAX;
     assert_int_equal(kernels_ref_run(&n, &in, 1, &out, 1), ERR_OK);
     assert_true(isinf(y) && y < 0);
-    static const enum op_kind KINDS[] = {OP_RELU, OP_SOFTMAX, OP_IDENTITY, OP_CAST, OP_RESHAPE, OP_CONCAT, OP_TRANSPOSE, OP_LOG, OP_CLIP};
+    static const enum op_kind KINDS[] = {OP_RELU,   OP_SOFTMAX,   OP_IDENTITY, OP_CAST, OP_RESHAPE,
+                                         OP_CONCAT, OP_TRANSPOSE, OP_LOG,      OP_CLIP};
     struct tensor empty = vec(TENSOR_F32, 0, NULL);
     for (size_t i = 0; i < ARRAY_LEN(KINDS); i++) {
         struct op_attr axis = int_attr("axis", 0);
@@ -244,9 +274,16 @@ static void test_post_ops(void **state)
     (void)state;
     const float a[] = {-3, -1, 0.5f, 4}, b[] = {1, 1, 1, 1}, extra[] = {10, 20, 30, 40};
     float y[4];
-    struct tensor in[] = {vec(TENSOR_F32, 4, a), vec(TENSOR_F32, 4, b), vec(TENSOR_F32, 4, extra)}, out = vec(TENSOR_F32, 4, NULL);
+    struct tensor in[] = {vec(TENSOR_F32, 4, a), vec(TENSOR_F32, 4, b), vec(TENSOR_F32, 4, extra)},
+                  out = vec(TENSOR_F32, 4, NULL);
     struct op_node n = node(OP_ADD, 14, 2, 1);
-    struct kernel_query q = {.node = &n, .n_in = 3, .n_out = 1, .in = in, .out = &out, .n_post = 3, .threads = 1,
+    struct kernel_query q = {.node = &n,
+                             .n_in = 3,
+                             .n_out = 1,
+                             .in = in,
+                             .out = &out,
+                             .n_post = 3,
+                             .threads = 1,
                              .post = {{.kind = KERNEL_POST_LEAKY_RELU, .alpha = 0.5f},
                                       {.kind = KERNEL_POST_ADD, .input = 2},
                                       {.kind = KERNEL_POST_CLIP, .alpha = 0, .beta = 40}}};
@@ -265,16 +302,19 @@ static void test_post_ops(void **state)
 static void test_copies(void **state)
 {
     (void)state;
-    static const int64_t SIZES[][4] = {{2, 3, 4, 5}, {1, 17, 33, 2}, {3, 1, 40, 18}, {1, 1, 1, 1}, {2, 16, 16, 16}};
+    static const int64_t SIZES[][4] = {
+        {2, 3, 4, 5}, {1, 17, 33, 2}, {3, 1, 40, 18}, {1, 1, 1, 1}, {2, 16, 16, 16}};
     static const size_t WIDTHS[] = {1, 2, 4, 8};
     enum { MOST = 65536 };
     uint64_t from[MOST], to[MOST], want[MOST];
-    for (size_t i = 0; i < MOST; i++) from[i] = i * 0x9e3779b97f4a7c15ull;
+    for (size_t i = 0; i < MOST; i++)
+        from[i] = i * 0x9e3779b97f4a7c15ull;
     for (size_t k = 0; k < ARRAY_LEN(SIZES); k++)
         for (int p = 0; p < 256; p++) {
             int perm[4] = {p & 3, p >> 2 & 3, p >> 4 & 3, p >> 6 & 3};
             unsigned seen = 0;
-            for (int i = 0; i < 4; i++) seen |= 1u << perm[i];
+            for (int i = 0; i < 4; i++)
+                seen |= 1u << perm[i];
             if (seen != 15) continue;
             size_t width = WIDTHS[(size_t)(p + (int)k) % 4];
             int64_t ts[4], fs[4], step = 1 + (p & 1), start = 0;
@@ -294,7 +334,8 @@ static void test_copies(void **state)
             int64_t index[4] = {0};
             do {
                 int64_t a = 0, b = start;
-                for (int i = 0; i < 4; i++) a += index[i] * ts[i], b += index[i] * fs[i];
+                for (int i = 0; i < 4; i++)
+                    a += index[i] * ts[i], b += index[i] * fs[i];
                 memcpy((char *)want + a * (int64_t)width, (char *)from + b * (int64_t)width, width);
             } while (ref_next(4, SIZES[k], index));
             ref_copy(width, 4, SIZES[k], to, ts, (char *)from + start * (int64_t)width, fs);
@@ -309,7 +350,8 @@ static void test_list(void **state)
     (void)state;
     const struct kernel_class *const *all = kernels_list(false), *const *ref = kernels_list(true);
     size_t n = 0;
-    for (; kernels_onednn_classes[n]; n++) assert_ptr_equal(all[n], kernels_onednn_classes[n]);
+    for (; kernels_onednn_classes[n]; n++)
+        assert_ptr_equal(all[n], kernels_onednn_classes[n]);
     assert_ptr_equal(all[n], ref[0]);
     assert_null(all[n + 1]);
     assert_null(ref[1]);
@@ -318,11 +360,16 @@ static void test_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_integer_division), cmocka_unit_test(test_integers_wrap_and_shift),
-        cmocka_unit_test(test_casts_of_bad_floats), cmocka_unit_test(test_halves),
-        cmocka_unit_test(test_foreign_indices), cmocka_unit_test(test_foreign_arguments),
-        cmocka_unit_test(test_empty_and_scalar), cmocka_unit_test(test_refuses),
-        cmocka_unit_test(test_post_ops), cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_integer_division),
+        cmocka_unit_test(test_integers_wrap_and_shift),
+        cmocka_unit_test(test_casts_of_bad_floats),
+        cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_foreign_indices),
+        cmocka_unit_test(test_foreign_arguments),
+        cmocka_unit_test(test_empty_and_scalar),
+        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_post_ops),
+        cmocka_unit_test(test_copies),
         cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

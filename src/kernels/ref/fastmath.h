@@ -1,7 +1,8 @@
 /* exp, sigmoid and tanh of float32 without branches and calls, so that a loop of them becomes vector code.
  *
- * exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 in r (Cephes, expf.c: below 2 ulp), then 2^n in two steps so that
- * subnormal results and infinity come out right. NaN stays NaN. SPDX-License-Identifier: Apache-2.0 */
+ * exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 in r (Cephes, expf.c: below 2 ulp), then
+ * 2^n in two steps so that subnormal results and infinity come out right. NaN stays NaN.
+ * SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include <math.h>
@@ -22,7 +23,8 @@ REF_INLINE float ref_expf(float x)
 {
     x = x < -104.0f ? -104.0f : x;
     x = x > 89.0f ? 89.0f : x;
-    float shifted = x * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: the integer part ends up in the low bits */
+    float shifted =
+        x * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: the integer part ends up in the low bits */
     int32_t n;
     memcpy(&n, &shifted, sizeof n);
     n = (int32_t)((uint32_t)n - 0x4b400000u);

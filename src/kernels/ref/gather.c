@@ -1,7 +1,7 @@
 /* Reading and writing at places that are data: Gather*, Scatter*, OneHot.
  *
- * Indices are foreign: negative ones count from the end, anything outside is ERR_SHAPE before an element is touched.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Indices are foreign: negative ones count from the end, anything outside is ERR_SHAPE before an element is
+ * touched. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
 
@@ -9,7 +9,8 @@
 
 static err place(int64_t index, int64_t size, int64_t *ret)
 {
-    if (index < -size || index >= size) return err_set(ERR_SHAPE, "index %lld is outside %lld", (long long)index, (long long)size);
+    if (index < -size || index >= size)
+        return err_set(ERR_SHAPE, "index %lld is outside %lld", (long long)index, (long long)size);
     *ret = index < 0 ? index + size : index;
     return ERR_OK;
 }
@@ -31,7 +32,8 @@ err ref_gather(struct ref_call *c)
     if (out->shape.rank != rank - 1 + more || tensor_count(&out->shape) == 0)
         return tensor_count(&out->shape) == 0 ? ERR_OK : err_set(ERR_SHAPE, "the output does not fit");
     /* the axes that stay, as they lie in input and output */
-    int64_t dims[TENSOR_MAX_RANK], from[TENSOR_MAX_RANK], to[TENSOR_MAX_RANK], index[TENSOR_MAX_RANK] = {0}, number = 0;
+    int64_t dims[TENSOR_MAX_RANK], from[TENSOR_MAX_RANK], to[TENSOR_MAX_RANK], index[TENSOR_MAX_RANK] = {0},
+                                                                               number = 0;
     int n = 0;
     for (int i = 0; i < rank; i++) {
         if (i == axis) continue;
@@ -43,7 +45,8 @@ err ref_gather(struct ref_call *c)
     do {
         int64_t at = 0, offset = 0;
         if ((e = place(index_at(ids, number++), in->shape.dims[axis], &at))) return e;
-        for (int i = 0; i < more; i++) offset += index[i] * out->strides[axis + i];
+        for (int i = 0; i < more; i++)
+            offset += index[i] * out->strides[axis + i];
         ref_copy(size, n, dims, (char *)out->data + offset * (int64_t)size, to,
                  (const char *)in->data + at * in->strides[axis] * (int64_t)size, from);
     } while (ref_next(more, ids->shape.dims, index));
@@ -56,9 +59,11 @@ err ref_gather_elements(struct ref_call *c)
     int axis = 0, rank = in->shape.rank;
     err e = ref_axis(op_attr_int(c->node, "axis", 0), rank, &axis);
     if (e || tensor_count(&out->shape) == 0) return e;
-    if (ids->shape.rank != rank || !tensor_shape_equal(&ids->shape, &out->shape)) return err_set(ERR_SHAPE, "the indices do not fit");
+    if (ids->shape.rank != rank || !tensor_shape_equal(&ids->shape, &out->shape))
+        return err_set(ERR_SHAPE, "the indices do not fit");
     for (int i = 0; i < rank; i++)
-        if (i != axis && ids->shape.dims[i] > in->shape.dims[i]) return err_set(ERR_SHAPE, "the indices are larger than input 0");
+        if (i != axis && ids->shape.dims[i] > in->shape.dims[i])
+            return err_set(ERR_SHAPE, "the indices are larger than input 0");
     int64_t index[TENSOR_MAX_RANK] = {0}, number = 0, size = ref_size(in);
     do {
         int64_t at = 0, from = 0, to = 0;

@@ -1,8 +1,8 @@
 /* Walking several tensors at once in the order in which the first one lies in memory.
  *
- * Axes of size 1 go; the others are sorted by the strides of operand 0 (then of operand 1 ...), largest outside; neighbours melt into one
- * axis where step[outer] == step[inner] * size[inner] holds for every operand. Two dense tensors of one layout melt into
- * a single row. SPDX-License-Identifier: Apache-2.0 */
+ * Axes of size 1 go; the others are sorted by the strides of operand 0 (then of operand 1 ...), largest
+ * outside; neighbours melt into one axis where step[outer] == step[inner] * size[inner] holds for every
+ * operand. Two dense tensors of one layout melt into a single row. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ref.h"
 
 #include <string.h>
@@ -27,7 +27,8 @@ static bool outside(const struct ref_loop *l, int a, int b)
 static void move_axis(struct ref_loop *l, int from, int to)
 {
     l->dims[to] = l->dims[from];
-    for (int k = 0; k < l->n; k++) l->step[k][to] = l->step[k][from];
+    for (int k = 0; k < l->n; k++)
+        l->step[k][to] = l->step[k][from];
 }
 
 static void sort_axes(struct ref_loop *l)
@@ -50,7 +51,8 @@ static void melt_axes(struct ref_loop *l)
     int last = 0;
     for (int i = 1; i < l->rank; i++) {
         bool chained = true;
-        for (int k = 0; k < l->n; k++) chained &= l->step[k][last] == l->step[k][i] * l->dims[i];
+        for (int k = 0; k < l->n; k++)
+            chained &= l->step[k][last] == l->step[k][i] * l->dims[i];
         if (chained) {
             int64_t dims = l->dims[last] * l->dims[i];
             move_axis(l, i, last);
@@ -62,12 +64,14 @@ static void melt_axes(struct ref_loop *l)
     l->rank = last + 1;
 }
 
-void ref_loop_init(struct ref_loop *l, const struct tensor_shape *shape, int n, const struct tensor *const *operands)
+void ref_loop_init(struct ref_loop *l, const struct tensor_shape *shape, int n,
+                   const struct tensor *const *operands)
 {
     l->n = n;
     l->rank = 0;
     l->empty = false;
-    for (int k = 0; k < n; k++) l->base[k] = operands[k]->data;
+    for (int k = 0; k < n; k++)
+        l->base[k] = operands[k]->data;
     for (int i = 0; i < shape->rank; i++) {
         if (shape->dims[i] == 0) l->empty = true;
         if (shape->dims[i] == 1) continue;
@@ -87,7 +91,8 @@ void ref_loop_init(struct ref_loop *l, const struct tensor_shape *shape, int n, 
     if (l->rank == 0) { /* one element is one row */
         l->rank = 1;
         l->dims[0] = 1;
-        for (int k = 0; k < n; k++) l->step[k][0] = 0;
+        for (int k = 0; k < n; k++)
+            l->step[k][0] = 0;
     }
 }
 
@@ -106,10 +111,12 @@ void ref_loop_run(const struct ref_loop *l, ref_row_fn *row, void *context)
         int i = inner - 1;
         for (; i >= 0; i--) {
             if (++index[i] < l->dims[i]) break;
-            for (int k = 0; k < l->n; k++) p[k] -= l->step[k][i] * (l->dims[i] - 1);
+            for (int k = 0; k < l->n; k++)
+                p[k] -= l->step[k][i] * (l->dims[i] - 1);
             index[i] = 0;
         }
         if (i < 0) return;
-        for (int k = 0; k < l->n; k++) p[k] += l->step[k][i];
+        for (int k = 0; k < l->n; k++)
+            p[k] += l->step[k][i];
     }
 }

@@ -26,10 +26,14 @@ err ref_constant(struct ref_call *c)
     static const char *const NAMES[] = {"value_float", "value_int", "value_floats", "value_ints"};
     for (size_t k = 0; k < ARRAY_LEN(NAMES); k++) {
         if (!(a = op_attr(c->node, NAMES[k]))) continue;
-        bool list = a->type == OP_ATTR_FLOATS || a->type == OP_ATTR_INTS, is_float = a->type == OP_ATTR_FLOAT || a->type == OP_ATTR_FLOATS;
-        if (n != (list ? (int64_t)a->n : 1)) return err_set(ERR_SHAPE, "the constant differs from the output");
+        bool list = a->type == OP_ATTR_FLOATS || a->type == OP_ATTR_INTS,
+             is_float = a->type == OP_ATTR_FLOAT || a->type == OP_ATTR_FLOATS;
+        if (n != (list ? (int64_t)a->n : 1))
+            return err_set(ERR_SHAPE, "the constant differs from the output");
         for (int64_t i = 0; i < n; i++) {
-            const void *v = is_float ? list ? (const void *)&a->floats[i] : &a->f : list ? (const void *)&a->ints[i] : &a->i;
+            const void *v = is_float ? list ? (const void *)&a->floats[i] : &a->f
+                            : list   ? (const void *)&a->ints[i]
+                                     : &a->i;
             put_number(out, i, is_float ? REF_F32 : REF_I64, v);
         }
         return ERR_OK;
@@ -43,7 +47,8 @@ err ref_constant_of_shape(struct ref_call *c)
     static const uint64_t zero = 0;
     const void *v = &zero;
     if (a && a->type == OP_ATTR_TENSOR && tensor_count(&a->tensor.shape) == 1) {
-        if (a->tensor.dtype != c->out[0].dtype) return err_set(ERR_SHAPE, "the value's type differs from the output's");
+        if (a->tensor.dtype != c->out[0].dtype)
+            return err_set(ERR_SHAPE, "the value's type differs from the output's");
         v = a->tensor.data;
     }
     ref_fill(&c->out[0], v);
@@ -53,11 +58,13 @@ err ref_constant_of_shape(struct ref_call *c)
 /* start and end: opset 15 */
 err ref_shape(struct ref_call *c)
 {
-    int64_t rank = c->in[0].shape.rank, start = op_attr_int(c->node, "start", 0), end = op_attr_int(c->node, "end", rank);
+    int64_t rank = c->in[0].shape.rank, start = op_attr_int(c->node, "start", 0),
+            end = op_attr_int(c->node, "end", rank);
     start = MAX(0, MIN(rank, start < 0 ? start + rank : start));
     end = MAX(start, MIN(rank, end < 0 ? end + rank : end));
     if (tensor_count(&c->out[0].shape) != end - start) return err_set(ERR_SHAPE, "the output does not fit");
-    for (int64_t i = start; i < end; i++) put_number(&c->out[0], i - start, REF_I64, &c->in[0].shape.dims[i]);
+    for (int64_t i = start; i < end; i++)
+        put_number(&c->out[0], i - start, REF_I64, &c->in[0].shape.dims[i]);
     return ERR_OK;
 }
 
@@ -72,7 +79,8 @@ err ref_range(struct ref_call *c)
 {
     const struct tensor *out = &c->out[0];
     for (int i = 0; i < 3; i++)
-        if (!ref_has(c, i) || tensor_count(&c->in[i].shape) != 1) return err_set(ERR_SHAPE, "input %d must hold one number", i);
+        if (!ref_has(c, i) || tensor_count(&c->in[i].shape) != 1)
+            return err_set(ERR_SHAPE, "input %d must hold one number", i);
     int64_t n = tensor_count(&out->shape);
     if (tensor_dtype_is_float(out->dtype)) {
         double start = ref_double_at(&c->in[0], 0), step = ref_double_at(&c->in[2], 0);
@@ -96,8 +104,10 @@ err ref_eye_like(struct ref_call *c)
     static const uint64_t zero = 0;
     if (out->shape.rank != 2) return err_set(ERR_SHAPE, "EyeLike wants a matrix");
     ref_fill(out, &zero);
-    int64_t k = op_attr_int(c->node, "k", 0), rows = out->shape.dims[0], columns = out->shape.dims[1], one = 1;
+    int64_t k = op_attr_int(c->node, "k", 0), rows = out->shape.dims[0], columns = out->shape.dims[1],
+            one = 1;
     k = MAX(MIN(k, columns), -rows);
-    for (int64_t i = MAX(0, -k); i < rows && i + k < columns; i++) put_number(out, i * columns + i + k, REF_I64, &one);
+    for (int64_t i = MAX(0, -k); i < rows && i + k < columns; i++)
+        put_number(out, i * columns + i + k, REF_I64, &one);
     return ERR_OK;
 }

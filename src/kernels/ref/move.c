@@ -1,4 +1,5 @@
-/* Operators that only move elements: each becomes one or a few strided copies. SPDX-License-Identifier: Apache-2.0 */
+/* Operators that only move elements: each becomes one or a few strided copies. SPDX-License-Identifier:
+ * Apache-2.0 */
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
 
@@ -23,7 +24,11 @@ err ref_dropout(struct ref_call *c)
 {
     ref_copy_tensor(&c->out[0], &c->in[0]);
     if (ref_wants(c, 1)) {
-        union { float f; double d; int64_t i; } one;
+        union {
+            float f;
+            double d;
+            int64_t i;
+        } one;
         char element[8];
         int64_t number = 1;
         ref_convert(REF_I64, &number, c->out[1].dtype, &one, 1);
@@ -33,8 +38,8 @@ err ref_dropout(struct ref_call *c)
     return ERR_OK;
 }
 
-/* Sizes that divide both shapes: a view of each exists in the finer of the two, if only strides were dense. Here: copies element runs
- * through the common row-major order, one axis split at a time. */
+/* Sizes that divide both shapes: a view of each exists in the finer of the two, if only strides were dense.
+ * Here: copies element runs through the common row-major order, one axis split at a time. */
 static err reshape_strided(const struct tensor *out, const struct tensor *in)
 {
     int64_t dims[2 * TENSOR_MAX_RANK], ts[2 * TENSOR_MAX_RANK], fs[2 * TENSOR_MAX_RANK];
@@ -70,7 +75,8 @@ static err reshape_strided(const struct tensor *out, const struct tensor *in)
             a += index[k] * ts[k];
             b += index[k] * fs[k];
         }
-        ref_copy((size_t)size, inner, dims, (char *)out->data + a * size, ts, (const char *)in->data + b * size, fs);
+        ref_copy((size_t)size, inner, dims, (char *)out->data + a * size, ts,
+                 (const char *)in->data + b * size, fs);
     } while (n > inner && ref_next((int)n - inner, dims + inner, index + inner));
     return ERR_OK;
 }
@@ -80,7 +86,8 @@ err ref_reshape(struct ref_call *c)
 {
     const struct tensor *in = &c->in[0], *out = &c->out[0];
     int64_t n = tensor_count(&in->shape);
-    if (n != tensor_count(&out->shape)) return err_set(ERR_SHAPE, "the shapes differ in the number of elements");
+    if (n != tensor_count(&out->shape))
+        return err_set(ERR_SHAPE, "the shapes differ in the number of elements");
     struct tensor view;
     if (n == 0) return ERR_OK;
     if (tensor_reshape_view(in, &out->shape, &view)) {
@@ -94,7 +101,8 @@ err ref_reshape(struct ref_call *c)
     if (reshape_strided(out, in) == ERR_OK) return ERR_OK;
     size_t size = (size_t)ref_size(in);
     for (int64_t i = 0; i < n; i++)
-        memcpy((char *)out->data + ref_offset(out, i) * (int64_t)size, (const char *)in->data + ref_offset(in, i) * (int64_t)size, size);
+        memcpy((char *)out->data + ref_offset(out, i) * (int64_t)size,
+               (const char *)in->data + ref_offset(in, i) * (int64_t)size, size);
     return ERR_OK;
 }
 
@@ -104,13 +112,15 @@ err ref_transpose(struct ref_call *c)
     const int64_t *perm = NULL;
     int rank = in->shape.rank;
     size_t n = op_attr_ints(c->node, "perm", &perm);
-    if (out->shape.rank != rank || (n && n != (size_t)rank)) return err_set(ERR_SHAPE, "perm has %zu numbers for %d axes", n, rank);
+    if (out->shape.rank != rank || (n && n != (size_t)rank))
+        return err_set(ERR_SHAPE, "perm has %zu numbers for %d axes", n, rank);
     int64_t strides[TENSOR_MAX_RANK];
     for (int i = 0; i < rank; i++) {
         int axis = 0;
         err e = ref_axis(n ? perm[i] : rank - 1 - i, rank, &axis);
         if (e) return e;
-        if (out->shape.dims[i] != in->shape.dims[axis]) return err_set(ERR_SHAPE, "perm does not lead to the output's shape");
+        if (out->shape.dims[i] != in->shape.dims[axis])
+            return err_set(ERR_SHAPE, "perm does not lead to the output's shape");
         strides[i] = in->strides[axis];
     }
     ref_copy((size_t)ref_size(out), rank, out->shape.dims, out->data, out->strides, in->data, strides);
@@ -133,9 +143,11 @@ err ref_concat(struct ref_call *c)
     err e = ref_axis(op_attr_int(c->node, "axis", 1), c->out[0].shape.rank, &axis);
     for (int i = 0; !e && i < c->n_in; i++) {
         int64_t size = c->in[i].shape.dims[axis];
-        if (at + size > c->out[0].shape.dims[axis]) return err_set(ERR_SHAPE, "the inputs are larger than the output");
+        if (at + size > c->out[0].shape.dims[axis])
+            return err_set(ERR_SHAPE, "the inputs are larger than the output");
         struct tensor to = part(&c->out[0], axis, at, size);
-        if (!tensor_shape_equal(&to.shape, &c->in[i].shape)) return err_set(ERR_SHAPE, "input %d does not fit to the output", i);
+        if (!tensor_shape_equal(&to.shape, &c->in[i].shape))
+            return err_set(ERR_SHAPE, "input %d does not fit to the output", i);
         ref_copy_tensor(&to, &c->in[i]);
         at += size;
     }
@@ -150,7 +162,8 @@ err ref_split(struct ref_call *c)
     for (int i = 0; !e && i < c->n_out; i++) {
         if (!ref_wants(c, i)) return err_set(ERR_UNSUPPORTED, "output %d of a Split is absent", i);
         int64_t size = c->out[i].shape.dims[axis];
-        if (at + size > c->in[0].shape.dims[axis]) return err_set(ERR_SHAPE, "the outputs are larger than the input");
+        if (at + size > c->in[0].shape.dims[axis])
+            return err_set(ERR_SHAPE, "the outputs are larger than the input");
         struct tensor from = part(&c->in[0], axis, at, size);
         ref_copy_tensor(&c->out[i], &from);
         at += size;
@@ -161,7 +174,8 @@ err ref_split(struct ref_call *c)
 /* Start of a slice that the shape rule has measured already. */
 static int64_t clamp_start(int64_t start, int64_t step, int64_t size)
 {
-    if (start < 0) start = start < -size ? 0 : start + size; /* backwards, too: ONNX differs from NumPy here */
+    if (start < 0)
+        start = start < -size ? 0 : start + size; /* backwards, too: ONNX differs from NumPy here */
     return step < 0 ? MIN(start, size - 1) : MIN(start, size);
 }
 
@@ -181,15 +195,19 @@ err ref_slice(struct ref_call *c)
     for (int k = 0; k < n; k++) {
         int axis = 0;
         if ((e = ref_axis(n_axes >= 0 ? axes[k] : k, rank, &axis))) return e;
-        int64_t step = n_steps >= 0 ? steps[k] : 1, size = in->shape.dims[axis], count = out->shape.dims[axis];
+        int64_t step = n_steps >= 0 ? steps[k] : 1, size = in->shape.dims[axis],
+                count = out->shape.dims[axis];
         if (step == 0) return err_set(ERR_SHAPE, "a step of 0");
         if (count == 0) return ERR_OK;
-        int64_t start = clamp_start(starts[k], step, size), last = count > 1 ? start + (count - 1) * MAX(MIN(step, size), -size) : start;
-        if (start < 0 || start >= size || last < 0 || last >= size) return err_set(ERR_SHAPE, "the slice leaves axis %d", axis);
+        int64_t start = clamp_start(starts[k], step, size),
+                last = count > 1 ? start + (count - 1) * MAX(MIN(step, size), -size) : start;
+        if (start < 0 || start >= size || last < 0 || last >= size)
+            return err_set(ERR_SHAPE, "the slice leaves axis %d", axis);
         offset += start * strides[axis];
         strides[axis] *= count > 1 ? step : 1;
     }
-    ref_copy((size_t)ref_size(out), rank, out->shape.dims, out->data, out->strides, (const char *)in->data + offset * ref_size(in), strides);
+    ref_copy((size_t)ref_size(out), rank, out->shape.dims, out->data, out->strides,
+             (const char *)in->data + offset * ref_size(in), strides);
     return ERR_OK;
 }
 
@@ -200,10 +218,12 @@ err ref_expand(struct ref_call *c)
     for (int i = 0; i < out->shape.rank; i++) {
         int k = i - (out->shape.rank - in->shape.rank);
         int64_t size = k < 0 ? 1 : in->shape.dims[k];
-        if (size != 1 && size != out->shape.dims[i]) return err_set(ERR_SHAPE, "axis %d cannot be stretched", i);
+        if (size != 1 && size != out->shape.dims[i])
+            return err_set(ERR_SHAPE, "axis %d cannot be stretched", i);
         strides[i] = size == 1 ? 0 : in->strides[k];
     }
-    ref_copy((size_t)ref_size(out), out->shape.rank, out->shape.dims, out->data, out->strides, in->data, strides);
+    ref_copy((size_t)ref_size(out), out->shape.rank, out->shape.dims, out->data, out->strides, in->data,
+             strides);
     return ERR_OK;
 }
 
@@ -215,20 +235,24 @@ err ref_tile(struct ref_call *c)
     int64_t index[TENSOR_MAX_RANK] = {0}, tiles[TENSOR_MAX_RANK];
     if (tensor_count(&out->shape) == 0) return ERR_OK;
     for (int i = 0; i < rank; i++) {
-        if (in->shape.dims[i] == 0 || out->shape.dims[i] % in->shape.dims[i]) return err_set(ERR_SHAPE, "axis %d is no multiple", i);
+        if (in->shape.dims[i] == 0 || out->shape.dims[i] % in->shape.dims[i])
+            return err_set(ERR_SHAPE, "axis %d is no multiple", i);
         tiles[i] = out->shape.dims[i] / in->shape.dims[i];
     }
     do {
         int64_t offset = 0;
-        for (int i = 0; i < rank; i++) offset += index[i] * in->shape.dims[i] * out->strides[i];
-        ref_copy((size_t)ref_size(in), rank, in->shape.dims, (char *)out->data + offset * ref_size(out), out->strides, in->data, in->strides);
+        for (int i = 0; i < rank; i++)
+            offset += index[i] * in->shape.dims[i] * out->strides[i];
+        ref_copy((size_t)ref_size(in), rank, in->shape.dims, (char *)out->data + offset * ref_size(out),
+                 out->strides, in->data, in->strides);
     } while (ref_next(rank, tiles, index));
     return ERR_OK;
 }
 
 /* ---- Pad */
 
-static const int64_t MOST_PAD = (int64_t)1 << 40; /* so that sums and products of pads and sizes stay in range */
+static const int64_t MOST_PAD = (int64_t)1
+                                << 40; /* so that sums and products of pads and sizes stay in range */
 
 enum pad_mode { PAD_CONSTANT, PAD_REFLECT, PAD_EDGE, PAD_WRAP };
 
@@ -237,13 +261,16 @@ static int64_t pad_source(int64_t i, int64_t size, enum pad_mode mode)
     if (i >= 0 && i < size) return i;
     if (size == 1) return 0;
     switch (mode) {
-    case PAD_EDGE: return i < 0 ? 0 : size - 1;
-    case PAD_WRAP: return (i % size + size) % size;
+    case PAD_EDGE:
+        return i < 0 ? 0 : size - 1;
+    case PAD_WRAP:
+        return (i % size + size) % size;
     case PAD_REFLECT: {
         int64_t period = 2 * (size - 1), k = (i % period + period) % period;
         return k < size ? k : period - k;
     }
-    case PAD_CONSTANT: break;
+    case PAD_CONSTANT:
+        break;
     }
     return -1;
 }
@@ -269,9 +296,11 @@ static err pad_begins(const struct ref_call *c, int64_t *begin, int64_t *end)
     if (e) return e;
     int count = n_axes >= 0 ? n_axes : rank;
     if (n != 2 * count) return err_set(ERR_SHAPE, "%d pads for %d axes", n, count);
-    for (int i = 0; i < rank; i++) begin[i] = end[i] = 0;
+    for (int i = 0; i < rank; i++)
+        begin[i] = end[i] = 0;
     for (int i = 0; i < 2 * count; i++)
-        if (pads[i] > MOST_PAD || pads[i] < -MOST_PAD) return err_set(ERR_LIMIT, "a pad of %lld", (long long)pads[i]);
+        if (pads[i] > MOST_PAD || pads[i] < -MOST_PAD)
+            return err_set(ERR_LIMIT, "a pad of %lld", (long long)pads[i]);
     for (int i = 0; i < count; i++) {
         int axis = 0;
         if ((e = ref_axis(n_axes >= 0 ? axes[i] : i, rank, &axis))) return e;
@@ -279,7 +308,8 @@ static err pad_begins(const struct ref_call *c, int64_t *begin, int64_t *end)
         end[axis] = pads[count + i];
     }
     for (int i = 0; i < rank; i++)
-        if (c->in[0].shape.dims[i] + begin[i] + end[i] != c->out[0].shape.dims[i]) return err_set(ERR_SHAPE, "axis %d: pads do not fit", i);
+        if (c->in[0].shape.dims[i] + begin[i] + end[i] != c->out[0].shape.dims[i])
+            return err_set(ERR_SHAPE, "axis %d: pads do not fit", i);
     return ERR_OK;
 }
 
@@ -296,10 +326,12 @@ static void pad_value(const struct ref_call *c, char *element)
     }
 }
 
-/* The part of the input that stays, copied to its place. Then each padded axis in turn, whole planes at a time: planes of axis k are
- * copied after axes 0 ... k-1 are complete only along their middle, so corners come out right because every later axis copies all of the earlier ones. */
-static void pad_axis(const struct tensor *out, int axis, int64_t first, int64_t size, int64_t begin, enum pad_mode mode,
-                     const char *element, const struct tensor_shape *sofar, const int64_t *start)
+/* The part of the input that stays, copied to its place. Then each padded axis in turn, whole planes at a
+ * time: planes of axis k are copied after axes 0 ... k-1 are complete only along their middle, so corners
+ * come out right because every later axis copies all of the earlier ones. */
+static void pad_axis(const struct tensor *out, int axis, int64_t first, int64_t size, int64_t begin,
+                     enum pad_mode mode, const char *element, const struct tensor_shape *sofar,
+                     const int64_t *start)
 {
     for (int64_t i = 0; i < out->shape.dims[axis]; i++) {
         if (i >= first && i < first + size) continue;
@@ -322,8 +354,10 @@ static void pad_axis(const struct tensor *out, int axis, int64_t first, int64_t 
     }
 }
 
-/* Modes that repeat the input where negative pads cut it: element by element, since what is cut may be repeated. */
-static void pad_slowly(const struct tensor *out, const struct tensor *in, const int64_t *begin, enum pad_mode mode)
+/* Modes that repeat the input where negative pads cut it: element by element, since what is cut may be
+ * repeated. */
+static void pad_slowly(const struct tensor *out, const struct tensor *in, const int64_t *begin,
+                       enum pad_mode mode)
 {
     int64_t index[TENSOR_MAX_RANK] = {0};
     size_t size = (size_t)ref_size(out);
@@ -360,7 +394,8 @@ err ref_pad(struct ref_call *c)
         offset_out += start[i] * out->strides[i];
     }
     bool empty = tensor_count(&to.shape) == 0;
-    if (empty && mode != PAD_CONSTANT && tensor_count(&in->shape) == 0) return err_set(ERR_SHAPE, "there is nothing to repeat");
+    if (empty && mode != PAD_CONSTANT && tensor_count(&in->shape) == 0)
+        return err_set(ERR_SHAPE, "there is nothing to repeat");
     if (mode != PAD_CONSTANT && cut) {
         pad_slowly(out, in, begin, mode);
         return ERR_OK;
@@ -383,7 +418,8 @@ err ref_pad(struct ref_call *c)
 
 /* ---- depth and space */
 
-static err blocks(const struct ref_call *c, const struct tensor *small, const struct tensor *large, int64_t *ret)
+static err blocks(const struct ref_call *c, const struct tensor *small, const struct tensor *large,
+                  int64_t *ret)
 {
     int64_t b = op_attr_int(c->node, "blocksize", 0);
     if (small->shape.rank != 4 || b < 1 || small->shape.dims[1] != large->shape.dims[1] * b * b ||
@@ -394,7 +430,8 @@ static err blocks(const struct ref_call *c, const struct tensor *small, const st
 }
 
 /* Both as six axes: n, c, h, b, w, b of the large image, and their strides in the small one. */
-static void six(const struct tensor *small, const struct tensor *large, int64_t b, bool column_row, int64_t *dims, int64_t *s, int64_t *l)
+static void six(const struct tensor *small, const struct tensor *large, int64_t b, bool column_row,
+                int64_t *dims, int64_t *s, int64_t *l)
 {
     const int64_t *ls = large->strides, *ss = small->strides;
     int64_t depth = large->shape.dims[1];
@@ -441,7 +478,8 @@ err ref_trilu(struct ref_call *c)
     int64_t index[TENSOR_MAX_RANK] = {0};
     if (tensor_count(&in->shape) == 0) return ERR_OK;
     do {
-        int64_t a = 0, b = 0, from = index[rank - 2] + k + (upper ? 0 : 1); /* the first column that the other side has */
+        int64_t a = 0, b = 0,
+                from = index[rank - 2] + k + (upper ? 0 : 1); /* the first column that the other side has */
         for (int i = 0; i < rank - 1; i++) {
             a += index[i] * out->strides[i];
             b += index[i] * in->strides[i];
@@ -449,7 +487,9 @@ err ref_trilu(struct ref_call *c)
         for (int64_t j = 0; j < cols; j++) {
             bool keep = upper ? j >= from : j < from;
             memcpy((char *)out->data + (a + j * out->strides[rank - 1]) * size,
-                   keep ? (const char *)in->data + (b + j * in->strides[rank - 1]) * size : (const char *)&zero, (size_t)size);
+                   keep ? (const char *)in->data + (b + j * in->strides[rank - 1]) * size
+                        : (const char *)&zero,
+                   (size_t)size);
         }
     } while (ref_next(rank - 1, in->shape.dims, index));
     return ERR_OK;

@@ -1,5 +1,6 @@
-/* The recorded cases with foreign numbers put into their attributes, constants, indices and sizes: whatever the shape rules still accept
- * must run or be refused, inside its memory (the sanitizers watch). SPDX-License-Identifier: Apache-2.0 */
+/* The recorded cases with foreign numbers put into their attributes, constants, indices and sizes: whatever
+ * the shape rules still accept must run or be refused, inside its memory (the sanitizers watch).
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/cases.h"
 #include "kernels/ref/ref.h"
 
@@ -20,8 +21,31 @@ static uint64_t next(uint64_t *s)
 
 static int64_t foreign(uint64_t *s)
 {
-    static const int64_t V[] = {INT64_MIN, INT64_MIN + 1, INT64_MAX, INT64_MAX - 1, INT32_MIN, INT32_MAX, (int64_t)1 << 30,
-                                -1000, -8, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 100, 4096};
+    static const int64_t V[] = {INT64_MIN,
+                                INT64_MIN + 1,
+                                INT64_MAX,
+                                INT64_MAX - 1,
+                                INT32_MIN,
+                                INT32_MAX,
+                                (int64_t)1 << 30,
+                                -1000,
+                                -8,
+                                -4,
+                                -3,
+                                -2,
+                                -1,
+                                0,
+                                1,
+                                2,
+                                3,
+                                4,
+                                5,
+                                7,
+                                8,
+                                9,
+                                16,
+                                100,
+                                4096};
     return V[next(s) % ARRAY_LEN(V)];
 }
 
@@ -37,15 +61,20 @@ static float foreign_float(uint64_t *s)
 static void change_attribute(struct op_attr *a, uint64_t *s)
 {
     switch (a->type) {
-    case OP_ATTR_INT: a->i = foreign(s); break;
-    case OP_ATTR_FLOAT: a->f = foreign_float(s); break;
+    case OP_ATTR_INT:
+        a->i = foreign(s);
+        break;
+    case OP_ATTR_FLOAT:
+        a->f = foreign_float(s);
+        break;
     case OP_ATTR_INTS:
         if (a->n) a->ints[next(s) % a->n] = foreign(s);
         break;
     case OP_ATTR_FLOATS:
         if (a->n) a->floats[next(s) % a->n] = foreign_float(s);
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
@@ -62,8 +91,10 @@ static void change_input(struct tensor *t, uint64_t *s)
     int64_t v = foreign(s);
     double own;
     float f = foreign_float(s);
-    if (tensor_dtype_is_float(t->dtype)) ref_convert(REF_F32, &f, t->dtype, &own, 1);
-    else ref_convert(REF_I64, &v, t->dtype, &own, 1);
+    if (tensor_dtype_is_float(t->dtype))
+        ref_convert(REF_F32, &f, t->dtype, &own, 1);
+    else
+        ref_convert(REF_I64, &v, t->dtype, &own, 1);
     ref_put(t->dtype, (char *)t->data + (int64_t)(next(s) % (uint64_t)n) * ref_size(t), 0, 1, &own);
 }
 
@@ -73,16 +104,19 @@ static bool run(const struct op_case *c)
     struct tensor out[CASE_MAX];
     int64_t count;
     memset(info, 0, sizeof info);
-    for (int i = 0; i < c->n_in; i++) in[i] = (struct op_info){c->in[i].dtype, c->in[i].shape, c->in[i].data};
+    for (int i = 0; i < c->n_in; i++)
+        in[i] = (struct op_info){c->in[i].dtype, c->in[i].shape, c->in[i].data};
     if (op_infer(&c->node, in, info)) return false;
     for (int i = 0; i < c->n_out; i++)
         if (tensor_shape_count(&info[i].shape, &count) || count > MOST_ELEMENTS) return false;
     for (int i = 0; i < c->n_out; i++) {
         out[i] = tensor_view(info[i].dtype, &info[i].shape, NULL);
-        out[i].data = xcalloc((size_t)tensor_count(&info[i].shape) + 1, MAX(tensor_dtype_size(info[i].dtype), 1));
+        out[i].data =
+            xcalloc((size_t)tensor_count(&info[i].shape) + 1, MAX(tensor_dtype_size(info[i].dtype), 1));
     }
     bool ran = kernels_ref_run(&c->node, c->in, c->n_in, out, c->n_out) == ERR_OK;
-    for (int i = 0; i < c->n_out; i++) free(out[i].data);
+    for (int i = 0; i < c->n_out; i++)
+        free(out[i].data);
     return ran;
 }
 
@@ -115,14 +149,20 @@ static bool mutate(const struct op_case *original, uint64_t seed)
     }
     for (uint64_t k = 0; k < 1 + seed % 3; k++) {
         uint64_t which = next(&seed) % (uint64_t)(c.n_in + c.node.n_attrs + 1);
-        if (which < (uint64_t)c.n_in) change_input(&c.in[which], &seed);
-        else if (which < (uint64_t)(c.n_in + c.node.n_attrs)) change_attribute(&attrs[which - (uint64_t)c.n_in], &seed);
-        else c.node.opset = 7 + (int)(next(&seed) % 15);
+        if (which < (uint64_t)c.n_in)
+            change_input(&c.in[which], &seed);
+        else if (which < (uint64_t)(c.n_in + c.node.n_attrs))
+            change_attribute(&attrs[which - (uint64_t)c.n_in], &seed);
+        else
+            c.node.opset = 7 + (int)(next(&seed) % 15);
     }
     bool ran = run(&c);
     for (int i = 0; i < c.node.n_attrs; i++)
-        free(attrs[i].type == OP_ATTR_INTS ? (void *)attrs[i].ints : attrs[i].type == OP_ATTR_FLOATS ? (void *)attrs[i].floats : NULL);
-    for (int i = 0; i < c.n_in; i++) free(c.in[i].data);
+        free(attrs[i].type == OP_ATTR_INTS     ? (void *)attrs[i].ints
+             : attrs[i].type == OP_ATTR_FLOATS ? (void *)attrs[i].floats
+                                               : NULL);
+    for (int i = 0; i < c.n_in; i++)
+        free(c.in[i].data);
     free(attrs);
     return ran;
 }
@@ -143,7 +183,8 @@ static void test_mutations(void **state)
     int64_t tried = 0, ran = 0;
     int n = rounds ? atoi(rounds) : ROUNDS;
     for (uint64_t seed = 1; case_next(&r, &c);)
-        for (int i = 0; i < n; i++, tried++) ran += mutate(&c, seed++ * 0x9e3779b97f4a7c15ull);
+        for (int i = 0; i < n; i++, tried++)
+            ran += mutate(&c, seed++ * 0x9e3779b97f4a7c15ull);
     case_close(&r);
     print_message("%lld mutations, %lld ran to the end\n", (long long)tried, (long long)ran);
     assert_true(ran > tried / 10);

@@ -1,8 +1,9 @@
-/* Normalisations: y = (x - mean) * a * scale + bias, where mean and a come from training (BatchNormalization), or from the numbers
- * themselves: over the spatial axes (InstanceNormalization), over the last axes (LayerNormalization). LRN divides by a window of channels.
+/* Normalisations: y = (x - mean) * a * scale + bias, where mean and a come from training
+ * (BatchNormalization), or from the numbers themselves: over the spatial axes (InstanceNormalization), over
+ * the last axes (LayerNormalization). LRN divides by a window of channels.
  *
- * Means and variances are float64 sums of x and x^2, which loses nothing that float32 has. All of it works in float32, or in
- * float64 for float64. SPDX-License-Identifier: Apache-2.0 */
+ * Means and variances are float64 sums of x and x^2, which loses nothing that float32 has. All of it works in
+ * float32, or in float64 for float64. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
 
@@ -12,24 +13,31 @@
 /* p: y, x, mean, a, scale, bias */
 enum { Y, X, MEAN, A, SCALE, BIAS, OPERANDS };
 
-static void REF_HOT affine_f32(float *restrict y, const float *restrict x, const float *restrict m, const float *restrict a,
-                               const float *restrict s, const float *restrict b, int64_t n)
+static void REF_HOT affine_f32(float *restrict y, const float *restrict x, const float *restrict m,
+                               const float *restrict a, const float *restrict s, const float *restrict b,
+                               int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - m[i]) * a[i] * s[i] + b[i];
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (x[i] - m[i]) * a[i] * s[i] + b[i];
 }
 
-static void REF_HOT affine_one_f32(float *restrict y, const float *restrict x, float m, float a, float b, int64_t n)
+static void REF_HOT affine_one_f32(float *restrict y, const float *restrict x, float m, float a, float b,
+                                   int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - m) * a + b;
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (x[i] - m) * a + b;
 }
 
-static void affine_f64(double *y, const double *x, const double *m, const double *a, const double *s, const double *b, int64_t n)
+static void affine_f64(double *y, const double *x, const double *m, const double *a, const double *s,
+                       const double *b, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - m[i]) * a[i] * s[i] + b[i];
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (x[i] - m[i]) * a[i] * s[i] + b[i];
 }
 
 /* A row in the type of x, whatever type the operand has. */
-static const void *same(enum tensor_dtype t, enum tensor_dtype want, const char *p, int64_t step, int64_t n, double *raw, double *buf)
+static const void *same(enum tensor_dtype t, enum tensor_dtype want, const char *p, int64_t step, int64_t n,
+                        double *raw, double *buf)
 {
     const void *v = ref_fetch(t, p, step, n, raw);
     if (ref_domain(t) == ref_domain(want)) return v;
@@ -41,18 +49,21 @@ static void affine_row(void *context, char *const *p, const int64_t *step, int64
 {
     const enum tensor_dtype *t = context;
     enum tensor_dtype own = ref_domain_dtype(t[X]);
-    if (t[X] == TENSOR_F32 && t[Y] == TENSOR_F32 && step[X] == 4 && step[Y] == 4 && !step[MEAN] && !step[A] && !step[SCALE] && !step[BIAS]) {
+    if (t[X] == TENSOR_F32 && t[Y] == TENSOR_F32 && step[X] == 4 && step[Y] == 4 && !step[MEAN] && !step[A] &&
+        !step[SCALE] && !step[BIAS]) {
         double one[4], raw[1];
         for (int k = MEAN; k <= BIAS; k++)
             one[k - MEAN] = (double)*(const float *)same(t[k], TENSOR_F32, p[k], 0, 1, raw, &one[k - MEAN]);
-        affine_one_f32((float *)(void *)p[Y], (const float *)(const void *)p[X], (float)one[0], (float)one[1] * (float)one[2], (float)one[3], n);
+        affine_one_f32((float *)(void *)p[Y], (const float *)(const void *)p[X], (float)one[0],
+                       (float)one[1] * (float)one[2], (float)one[3], n);
         return;
     }
     double raw[OPERANDS][REF_CHUNK], buf[OPERANDS][REF_CHUNK];
     for (int64_t i = 0; i < n; i += REF_CHUNK) {
         int64_t m = MIN(n - i, REF_CHUNK);
         const void *v[OPERANDS];
-        for (int k = X; k < OPERANDS; k++) v[k] = same(t[k], own, p[k] + i * step[k], step[k], m, raw[k], buf[k]);
+        for (int k = X; k < OPERANDS; k++)
+            v[k] = same(t[k], own, p[k] + i * step[k], step[k], m, raw[k], buf[k]);
         bool plain = t[Y] == own && step[Y] == (int64_t)tensor_dtype_size(own);
         char *y = plain ? p[Y] + i * step[Y] : (char *)buf[Y];
         if (own == TENSOR_F32)
@@ -69,11 +80,15 @@ static void affine(const struct tensor *const *operands)
     static const float one = 1, zero = 0;
     struct tensor_shape scalar = {.rank = 0};
     struct tensor t1 = tensor_view(TENSOR_F32, &scalar, &one), t0 = tensor_view(TENSOR_F32, &scalar, &zero);
-    const struct tensor *all[OPERANDS] = {operands[Y],     operands[X], operands[MEAN],
-                                          operands[A],     operands[SCALE] ? operands[SCALE] : &t1,
+    const struct tensor *all[OPERANDS] = {operands[Y],
+                                          operands[X],
+                                          operands[MEAN],
+                                          operands[A],
+                                          operands[SCALE] ? operands[SCALE] : &t1,
                                           operands[BIAS] ? operands[BIAS] : &t0};
     enum tensor_dtype types[OPERANDS];
-    for (int k = 0; k < OPERANDS; k++) types[k] = all[k]->dtype;
+    for (int k = 0; k < OPERANDS; k++)
+        types[k] = all[k]->dtype;
     struct ref_loop l;
     ref_loop_init(&l, &all[X]->shape, OPERANDS, all);
     ref_loop_run(&l, affine_row, types);
@@ -127,7 +142,8 @@ err ref_batch_norm(struct ref_call *c)
     int64_t channels = x->shape.dims[1];
     double epsilon = (double)op_attr_float(c->node, "epsilon", 1e-5f);
     double *a = ref_scratch(c, (size_t)channels * 8);
-    for (int64_t i = 0; i < channels; i++) a[i] = ref_double_at(&c->in[1], i) / sqrt(ref_double_at(&c->in[4], i) + epsilon);
+    for (int64_t i = 0; i < channels; i++)
+        a[i] = ref_double_at(&c->in[1], i) / sqrt(ref_double_at(&c->in[4], i) + epsilon);
     struct tensor factor = tensor_view(narrow(a, channels, x->dtype), &c->in[1].shape, a);
     factor = per_channel(&factor, x->shape.rank);
     struct tensor bias = per_channel(&c->in[2], x->shape.rank), mean = per_channel(&c->in[3], x->shape.rank);
@@ -147,8 +163,10 @@ static void moments_row(void *context, char *const *p, const int64_t *step, int6
         ref_convert(ref_domain(type), ref_fetch(type, p[0] + i * step[0], step[0], m, raw), TENSOR_F64, x, m);
         if (step[1] == 8) {
             double *s = (double *)(void *)(p[1] + i * 8), *q = (double *)(void *)(p[2] + i * 8);
-            for (int64_t k = 0; k < m; k++) s[k] += x[k];
-            for (int64_t k = 0; k < m; k++) q[k] += x[k] * x[k];
+            for (int64_t k = 0; k < m; k++)
+                s[k] += x[k];
+            for (int64_t k = 0; k < m; k++)
+                q[k] += x[k] * x[k];
             continue;
         }
         if (step[1]) {
@@ -174,8 +192,10 @@ static void moments_row(void *context, char *const *p, const int64_t *step, int6
     }
 }
 
-/* Mean and 1 / sqrt(variance + epsilon) over the axes of mask, in float64, sizes 1 along them. Both lie in scratch. */
-static void moments(struct ref_call *c, unsigned mask, double epsilon, struct tensor *mean, struct tensor *inverse)
+/* Mean and 1 / sqrt(variance + epsilon) over the axes of mask, in float64, sizes 1 along them. Both lie in
+ * scratch. */
+static void moments(struct ref_call *c, unsigned mask, double epsilon, struct tensor *mean,
+                    struct tensor *inverse)
 {
     const struct tensor *x = &c->in[0];
     struct tensor_shape s = x->shape;
@@ -187,7 +207,8 @@ static void moments(struct ref_call *c, unsigned mask, double epsilon, struct te
         }
     int64_t count = tensor_count(&s);
     double *a = ref_scratch(c, (size_t)count * 8), *b = ref_scratch(c, (size_t)count * 8);
-    for (int64_t i = 0; i < count; i++) a[i] = b[i] = 0;
+    for (int64_t i = 0; i < count; i++)
+        a[i] = b[i] = 0;
     *mean = tensor_view(TENSOR_F64, &s, a);
     *inverse = tensor_view(TENSOR_F64, &s, b);
     enum tensor_dtype type = x->dtype;
@@ -224,7 +245,8 @@ size_t ref_layer_norm_scratch(const struct ref_call *c)
     int axis = 0;
     int64_t n = 1;
     if (ref_axis(op_attr_int(c->node, "axis", -1), c->in[0].shape.rank, &axis)) return 0;
-    for (int i = 0; i < axis; i++) n *= c->in[0].shape.dims[i];
+    for (int i = 0; i < axis; i++)
+        n *= c->in[0].shape.dims[i];
     return 2 * REF_ALIGN(n * 8);
 }
 
@@ -235,11 +257,13 @@ err ref_layer_norm(struct ref_call *c)
     if (e || tensor_count(&c->in[0].shape) == 0) return e;
     for (int i = 1; i <= 2; i++) {
         struct tensor_shape s;
-        if (ref_has(c, i) && (tensor_broadcast(&c->in[0].shape, &c->in[i].shape, &s) || !tensor_shape_equal(&s, &c->in[0].shape)))
+        if (ref_has(c, i) && (tensor_broadcast(&c->in[0].shape, &c->in[i].shape, &s) ||
+                              !tensor_shape_equal(&s, &c->in[0].shape)))
             return err_set(ERR_SHAPE, "input %d does not fit to input 0", i);
     }
     struct tensor mean, inverse;
-    moments(c, ((1u << rank) - 1) & ~((1u << axis) - 1), (double)op_attr_float(c->node, "epsilon", 1e-5f), &mean, &inverse);
+    moments(c, ((1u << rank) - 1) & ~((1u << axis) - 1), (double)op_attr_float(c->node, "epsilon", 1e-5f),
+            &mean, &inverse);
     affine((const struct tensor *[]){&c->out[0], &c->in[0], &mean, &inverse, ref_has(c, 1) ? &c->in[1] : NULL,
                                      ref_has(c, 2) ? &c->in[2] : NULL});
     if (ref_wants(c, 1)) ref_cast_tensor(&c->out[1], &mean);
@@ -252,8 +276,10 @@ err ref_lrn(struct ref_call *c)
 {
     struct tensor x = ref_dense_in(c, 0, true), y = ref_dense_out(c, 0, true);
     int64_t size = op_attr_int(c->node, "size", 1), channels = x.shape.rank > 1 ? x.shape.dims[1] : 0;
-    if (size < 1 || channels == 0) return size < 1 ? err_set(ERR_SHAPE, "size is %lld", (long long)size) : ERR_OK;
-    double alpha = (double)op_attr_float(c->node, "alpha", 1e-4f), beta = (double)op_attr_float(c->node, "beta", 0.75f);
+    if (size < 1 || channels == 0)
+        return size < 1 ? err_set(ERR_SHAPE, "size is %lld", (long long)size) : ERR_OK;
+    double alpha = (double)op_attr_float(c->node, "alpha", 1e-4f),
+           beta = (double)op_attr_float(c->node, "beta", 0.75f);
     double bias = (double)op_attr_float(c->node, "bias", 1);
     int64_t before = (size - 1) / 2, after = size - 1 - before, count = tensor_count(&x.shape);
     bool wide = x.dtype == TENSOR_F64;
@@ -266,8 +292,10 @@ err ref_lrn(struct ref_call *c)
             }
             v = wide ? ((const double *)x.data)[i + k] : (double)((const float *)x.data)[i + k];
             v /= pow(bias + alpha / (double)size * sum, beta);
-            if (wide) ((double *)y.data)[i + k] = v;
-            else ((float *)y.data)[i + k] = (float)v;
+            if (wide)
+                ((double *)y.data)[i + k] = v;
+            else
+                ((float *)y.data)[i + k] = (float)v;
         }
     ref_dense_done(c, 0, &y);
     return ERR_OK;

@@ -1,8 +1,8 @@
 /* Types and domains, scratch, and the arguments that operators take from constant inputs or attributes.
  *
- * float16 goes through float32 with round-to-nearest-even (IEEE 754, 5.4.2), bfloat16 likewise. A number that does not fit an
- * integer type becomes the limit, except that 8 and 16 bits keep the low bits of the 32-bit result, as processors do.
- * SPDX-License-Identifier: Apache-2.0 */
+ * float16 goes through float32 with round-to-nearest-even (IEEE 754, 5.4.2), bfloat16 likewise. A number that
+ * does not fit an integer type becomes the limit, except that 8 and 16 bits keep the low bits of the 32-bit
+ * result, as processors do. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ref.h"
 
 #include <string.h>
@@ -10,10 +10,16 @@
 enum ref_domain ref_domain(enum tensor_dtype t)
 {
     switch (t) {
-    case TENSOR_F32: case TENSOR_F16: case TENSOR_BF16: return REF_F32;
-    case TENSOR_F64: return REF_F64;
-    case TENSOR_U64: return REF_U64;
-    default: return REF_I64;
+    case TENSOR_F32:
+    case TENSOR_F16:
+    case TENSOR_BF16:
+        return REF_F32;
+    case TENSOR_F64:
+        return REF_F64;
+    case TENSOR_U64:
+        return REF_U64;
+    default:
+        return REF_I64;
     }
 }
 
@@ -67,45 +73,47 @@ static uint16_t float_to_bfloat(float f)
 }
 
 /* type in memory, its enum, domain type, from memory, to memory */
-#define STORED(X)                                                                        \
-    X(float, TENSOR_F32, float, v, v)                                                    \
-    X(uint16_t, TENSOR_F16, float, ref_half_to_float(v), ref_float_to_half(v))           \
-    X(uint16_t, TENSOR_BF16, float, float_of((uint32_t)v << 16), float_to_bfloat(v))     \
-    X(double, TENSOR_F64, double, v, v)                                                  \
-    X(uint8_t, TENSOR_U8, int64_t, v, (uint8_t)v)                                        \
-    X(int8_t, TENSOR_I8, int64_t, v, (int8_t)v)                                          \
-    X(uint16_t, TENSOR_U16, int64_t, v, (uint16_t)v)                                     \
-    X(int16_t, TENSOR_I16, int64_t, v, (int16_t)v)                                       \
-    X(int32_t, TENSOR_I32, int64_t, v, (int32_t)v)                                       \
-    X(uint32_t, TENSOR_U32, int64_t, v, (uint32_t)v)                                     \
-    X(int64_t, TENSOR_I64, int64_t, v, v)                                                \
-    X(uint64_t, TENSOR_U64, uint64_t, v, v)                                              \
+#define STORED(X)                                                                                            \
+    X(float, TENSOR_F32, float, v, v)                                                                        \
+    X(uint16_t, TENSOR_F16, float, ref_half_to_float(v), ref_float_to_half(v))                               \
+    X(uint16_t, TENSOR_BF16, float, float_of((uint32_t)v << 16), float_to_bfloat(v))                         \
+    X(double, TENSOR_F64, double, v, v)                                                                      \
+    X(uint8_t, TENSOR_U8, int64_t, v, (uint8_t)v)                                                            \
+    X(int8_t, TENSOR_I8, int64_t, v, (int8_t)v)                                                              \
+    X(uint16_t, TENSOR_U16, int64_t, v, (uint16_t)v)                                                         \
+    X(int16_t, TENSOR_I16, int64_t, v, (int16_t)v)                                                           \
+    X(int32_t, TENSOR_I32, int64_t, v, (int32_t)v)                                                           \
+    X(uint32_t, TENSOR_U32, int64_t, v, (uint32_t)v)                                                         \
+    X(int64_t, TENSOR_I64, int64_t, v, v)                                                                    \
+    X(uint64_t, TENSOR_U64, uint64_t, v, v)                                                                  \
     X(uint8_t, TENSOR_BOOL, int64_t, v != 0, v != 0)
 
 void ref_get(enum tensor_dtype t, const void *from, int64_t step, int64_t n, void *to)
 {
     const char *p = from;
     switch (t) {
-#define X(T, DTYPE, D, load, store)                                     \
-    case DTYPE: {                                                       \
-        D *d = to;                                                      \
-        if (step == (int64_t)sizeof(T)) {                               \
-            const T *s = from;                                          \
-            for (int64_t i = 0; i < n; i++) {                           \
-                T v = s[i];                                             \
-                d[i] = (D)(load);                                       \
-            }                                                           \
-            return;                                                     \
-        }                                                               \
-        for (int64_t i = 0; i < n; i++) {                               \
-            T v = *(const T *)(const void *)(p + i * step);             \
-            d[i] = (D)(load);                                           \
-        }                                                               \
-        return;                                                         \
+#define X(T, DTYPE, D, load, store)                                                                          \
+    case DTYPE: {                                                                                            \
+        D *d = to;                                                                                           \
+        if (step == (int64_t)sizeof(T)) {                                                                    \
+            const T *s = from;                                                                               \
+            for (int64_t i = 0; i < n; i++) {                                                                \
+                T v = s[i];                                                                                  \
+                d[i] = (D)(load);                                                                            \
+            }                                                                                                \
+            return;                                                                                          \
+        }                                                                                                    \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            T v = *(const T *)(const void *)(p + i * step);                                                  \
+            d[i] = (D)(load);                                                                                \
+        }                                                                                                    \
+        return;                                                                                              \
     }
         STORED(X)
 #undef X
-    case TENSOR_NONE: case TENSOR_STRING: break;
+    case TENSOR_NONE:
+    case TENSOR_STRING:
+        break;
     }
 }
 
@@ -113,18 +121,20 @@ void ref_put(enum tensor_dtype t, void *to, int64_t step, int64_t n, const void 
 {
     char *p = to;
     switch (t) {
-#define X(T, DTYPE, D, load, store)                                     \
-    case DTYPE: {                                                       \
-        const D *s = from;                                              \
-        for (int64_t i = 0; i < n; i++) {                               \
-            D v = s[i];                                                 \
-            *(T *)(void *)(p + i * step) = (T)(store);                  \
-        }                                                               \
-        return;                                                         \
+#define X(T, DTYPE, D, load, store)                                                                          \
+    case DTYPE: {                                                                                            \
+        const D *s = from;                                                                                   \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            D v = s[i];                                                                                      \
+            *(T *)(void *)(p + i * step) = (T)(store);                                                       \
+        }                                                                                                    \
+        return;                                                                                              \
     }
         STORED(X)
 #undef X
-    case TENSOR_NONE: case TENSOR_STRING: break;
+    case TENSOR_NONE:
+    case TENSOR_STRING:
+        break;
     }
 }
 
@@ -134,9 +144,11 @@ const void *ref_fetch(enum tensor_dtype t, const void *from, int64_t step, int64
     if (step == 0 && n > 1) { /* one number for the whole row */
         ref_get(t, from, 0, 1, buf);
         if (ref_domain(t) == REF_F32)
-            for (int64_t i = 1; i < n; i++) ((float *)buf)[i] = ((float *)buf)[0];
+            for (int64_t i = 1; i < n; i++)
+                ((float *)buf)[i] = ((float *)buf)[0];
         else
-            for (int64_t i = 1; i < n; i++) ((int64_t *)buf)[i] = ((int64_t *)buf)[0];
+            for (int64_t i = 1; i < n; i++)
+                ((int64_t *)buf)[i] = ((int64_t *)buf)[0];
         return buf;
     }
     ref_get(t, from, step, n, buf);
@@ -184,16 +196,23 @@ void ref_convert(enum ref_domain from, const void *src, enum tensor_dtype to, vo
         float_to_ints(from, src, to, dst, n);
         return;
     }
-#define EACH(T, D)                                                                   \
-    for (int64_t i = 0; i < n; i++) ((D *)dst)[i] = (D)((const T *)src)[i]
+#define EACH(T, D)                                                                                           \
+    for (int64_t i = 0; i < n; i++)                                                                          \
+    ((D *)dst)[i] = (D)((const T *)src)[i]
     if (d == REF_F32) {
-        if (from == REF_F64) EACH(double, float);
-        else if (from == REF_I64) EACH(int64_t, float);
-        else EACH(uint64_t, float);
+        if (from == REF_F64)
+            EACH(double, float);
+        else if (from == REF_I64)
+            EACH(int64_t, float);
+        else
+            EACH(uint64_t, float);
     } else {
-        if (from == REF_F32) EACH(float, double);
-        else if (from == REF_I64) EACH(int64_t, double);
-        else EACH(uint64_t, double);
+        if (from == REF_F32)
+            EACH(float, double);
+        else if (from == REF_I64)
+            EACH(int64_t, double);
+        else
+            EACH(uint64_t, double);
     }
 #undef EACH
 }
@@ -216,7 +235,12 @@ static const void *address(const struct tensor *t, int64_t i)
 
 double ref_double_at(const struct tensor *t, int64_t i)
 {
-    union { float f; double d; int64_t i; uint64_t u; } v;
+    union {
+        float f;
+        double d;
+        int64_t i;
+        uint64_t u;
+    } v;
     double r;
     ref_get(t->dtype, address(t, i), 0, 1, &v);
     ref_convert(ref_domain(t->dtype), &v, TENSOR_F64, &r, 1);
@@ -225,7 +249,12 @@ double ref_double_at(const struct tensor *t, int64_t i)
 
 int64_t ref_int_at(const struct tensor *t, int64_t i)
 {
-    union { float f; double d; int64_t i; uint64_t u; } v;
+    union {
+        float f;
+        double d;
+        int64_t i;
+        uint64_t u;
+    } v;
     int64_t r;
     ref_get(t->dtype, address(t, i), 0, 1, &v);
     ref_convert(ref_domain(t->dtype), &v, TENSOR_I64, &r, 1);
@@ -288,8 +317,10 @@ void ref_dense_done(struct ref_call *c, int i, const struct tensor *d)
 static size_t sum_dense(const struct ref_call *c, bool channels_last)
 {
     size_t sum = 0;
-    for (int i = 0; i < c->n_in; i++) sum += ref_dense_bytes(&c->in[i], channels_last);
-    for (int i = 0; i < c->n_out; i++) sum += ref_dense_bytes(&c->out[i], channels_last);
+    for (int i = 0; i < c->n_in; i++)
+        sum += ref_dense_bytes(&c->in[i], channels_last);
+    for (int i = 0; i < c->n_out; i++)
+        sum += ref_dense_bytes(&c->out[i], channels_last);
     return sum;
 }
 
@@ -316,14 +347,18 @@ err ref_ints(const struct ref_call *c, int i, const char *attr, int64_t *ret, in
 {
     if (ref_has(c, i)) {
         int64_t n = tensor_count(&c->in[i].shape);
-        if (n > most) return err_set(ERR_SHAPE, "input %d has %lld numbers, at most %d are possible", i, (long long)n, most);
-        for (int64_t k = 0; k < n; k++) ret[k] = ref_int_at(&c->in[i], k);
+        if (n > most)
+            return err_set(ERR_SHAPE, "input %d has %lld numbers, at most %d are possible", i, (long long)n,
+                           most);
+        for (int64_t k = 0; k < n; k++)
+            ret[k] = ref_int_at(&c->in[i], k);
         *ret_n = (int)n;
         return ERR_OK;
     }
     const int64_t *list;
     size_t n = op_attr_ints(c->node, attr, &list);
-    if (n > (size_t)most) return err_set(ERR_SHAPE, "'%s' has %zu numbers, at most %d are possible", attr, n, most);
+    if (n > (size_t)most)
+        return err_set(ERR_SHAPE, "'%s' has %zu numbers, at most %d are possible", attr, n, most);
     if (n) memcpy(ret, list, n * sizeof *ret);
     *ret_n = n || op_attr(c->node, attr) ? (int)n : -1;
     return ERR_OK;

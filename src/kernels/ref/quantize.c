@@ -1,7 +1,7 @@
 /* QuantizeLinear and DequantizeLinear: per tensor, per slice of an axis, or per block of an axis (opset 21).
  *
- * y = saturate(round_half_even(x / scale) + zero point); x = (y - zero point) * scale. Division and product in float32.
- * SPDX-License-Identifier: Apache-2.0 */
+ * y = saturate(round_half_even(x / scale) + zero point); x = (y - zero point) * scale. Division and product
+ * in float32. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
 
@@ -13,7 +13,8 @@ struct row {
     float low, high;
 };
 
-static const float *floats(enum tensor_dtype t, const char *p, int64_t step, int64_t n, double *raw, float *buf)
+static const float *floats(enum tensor_dtype t, const char *p, int64_t step, int64_t n, double *raw,
+                           float *buf)
 {
     const void *v = ref_fetch(t, p, step, n, raw);
     if (ref_domain(t) == REF_F32) return v;
@@ -53,7 +54,8 @@ static void dequantize_row(void *context, char *const *p, const int64_t *step, i
         const int64_t *x = ref_fetch(r->x, p[1] + i * step[1], step[1], m, raw_x);
         const float *s = floats(r->scale, p[2] + i * step[2], step[2], m, raw, buf);
         const int64_t *z = ref_fetch(r->zero, p[3] + i * step[3], step[3], m, raw_z);
-        for (int64_t k = 0; k < m; k++) y[k] = (float)(x[k] - z[k]) * s[k];
+        for (int64_t k = 0; k < m; k++)
+            y[k] = (float)(x[k] - z[k]) * s[k];
         ref_put(r->y, p[0] + i * step[0], step[0], m, y);
     }
 }
@@ -94,18 +96,22 @@ static err run(struct ref_call *c, ref_row_fn *fn, struct row *r)
     struct tensor zero = ref_has(c, 2) ? spread(&c->in[2], x, axis) : none, out = c->out[0];
     struct tensor_shape s;
     if (block <= 0 || one) {
-        if (tensor_broadcast(&scale.shape, &x->shape, &s) || !tensor_shape_equal(&s, &x->shape)) return err_set(ERR_SHAPE, "the scale does not fit");
-        if (tensor_broadcast(&zero.shape, &x->shape, &s) || !tensor_shape_equal(&s, &x->shape)) return err_set(ERR_SHAPE, "the zero point does not fit");
+        if (tensor_broadcast(&scale.shape, &x->shape, &s) || !tensor_shape_equal(&s, &x->shape))
+            return err_set(ERR_SHAPE, "the scale does not fit");
+        if (tensor_broadcast(&zero.shape, &x->shape, &s) || !tensor_shape_equal(&s, &x->shape))
+            return err_set(ERR_SHAPE, "the zero point does not fit");
         struct ref_loop l;
         ref_loop_init(&l, &x->shape, 4, (const struct tensor *[]){&out, x, &scale, &zero});
         ref_loop_run(&l, fn, r);
         return ERR_OK;
     }
     size = x->shape.dims[axis];
-    if (scale.shape.dims[axis] != size / block + (size % block != 0)) return err_set(ERR_SHAPE, "the scale does not fit");
+    if (scale.shape.dims[axis] != size / block + (size % block != 0))
+        return err_set(ERR_SHAPE, "the scale does not fit");
     for (int64_t i = 0; i < scale.shape.dims[axis]; i++) {
         int64_t n = MIN(block, size - i * block);
-        struct tensor px = part(x, axis, i * block, n), py = part(&out, axis, i * block, n), ps = part(&scale, axis, i, 1);
+        struct tensor px = part(x, axis, i * block, n), py = part(&out, axis, i * block, n),
+                      ps = part(&scale, axis, i, 1);
         struct tensor pz = ref_has(c, 2) ? part(&zero, axis, i, 1) : none;
         struct ref_loop l;
         ref_loop_init(&l, &px.shape, 4, (const struct tensor *[]){&py, &px, &ps, &pz});
@@ -117,24 +123,35 @@ static err run(struct ref_call *c, ref_row_fn *fn, struct row *r)
 static err limits(enum tensor_dtype t, struct row *r)
 {
     switch (t) {
-    case TENSOR_U8: r->low = 0, r->high = 255; return ERR_OK;
-    case TENSOR_I8: r->low = -128, r->high = 127; return ERR_OK;
-    case TENSOR_U16: r->low = 0, r->high = 65535; return ERR_OK;
-    case TENSOR_I16: r->low = -32768, r->high = 32767; return ERR_OK;
-    default: return err_set(ERR_UNSUPPORTED, "QuantizeLinear to %s", tensor_dtype_name(t));
+    case TENSOR_U8:
+        r->low = 0, r->high = 255;
+        return ERR_OK;
+    case TENSOR_I8:
+        r->low = -128, r->high = 127;
+        return ERR_OK;
+    case TENSOR_U16:
+        r->low = 0, r->high = 65535;
+        return ERR_OK;
+    case TENSOR_I16:
+        r->low = -32768, r->high = 32767;
+        return ERR_OK;
+    default:
+        return err_set(ERR_UNSUPPORTED, "QuantizeLinear to %s", tensor_dtype_name(t));
     }
 }
 
 err ref_quantize(struct ref_call *c)
 {
-    struct row r = {.y = c->out[0].dtype, .x = c->in[0].dtype, .scale = c->in[1].dtype, .zero = c->out[0].dtype};
+    struct row r = {
+        .y = c->out[0].dtype, .x = c->in[0].dtype, .scale = c->in[1].dtype, .zero = c->out[0].dtype};
     err e = limits(r.y, &r);
     return e ? e : run(c, quantize_row, &r);
 }
 
 err ref_dequantize(struct ref_call *c)
 {
-    struct row r = {.y = c->out[0].dtype, .x = c->in[0].dtype, .scale = c->in[1].dtype, .zero = c->in[0].dtype};
+    struct row r = {
+        .y = c->out[0].dtype, .x = c->in[0].dtype, .scale = c->in[1].dtype, .zero = c->in[0].dtype};
     if (!tensor_dtype_is_integer(r.x) || r.x == TENSOR_U64 || ref_domain(r.y) != REF_F32)
         return err_set(ERR_UNSUPPORTED, "DequantizeLinear of %s", tensor_dtype_name(r.x));
     return run(c, dequantize_row, &r);

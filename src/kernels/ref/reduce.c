@@ -1,8 +1,9 @@
 /* Reduce*, the global poolings, ArgMax and ArgMin, CumSum.
  *
- * A reduction walks the input in the order of its memory beside a dense accumulator whose steps along the reduced axes are 0. So a
- * row either folds into one number (eight partial ones, merged at its end) or is added to a row of accumulators; every layout
- * is read once, in order. Floats are summed in float64. SPDX-License-Identifier: Apache-2.0 */
+ * A reduction walks the input in the order of its memory beside a dense accumulator whose steps along the
+ * reduced axes are 0. So a row either folds into one number (eight partial ones, merged at its end) or is
+ * added to a row of accumulators; every layout is read once, in order. Floats are summed in float64.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
 
@@ -12,42 +13,43 @@
 /* Accumulates n numbers x into acc[0] (step 0) or acc[0 ... n) (else; dense or strided). */
 typedef void fold_fn(void *acc, int64_t step, const void *x, int64_t n);
 
-#define FOLD(name, T, A, start, value, merge)                                                    \
-    static void REF_HOT name(void *to, int64_t step, const void *from, int64_t n)                \
-    {                                                                                            \
-        A *acc = to;                                                                             \
-        const T *v = from;                                                                       \
-        if (step) {                                                                              \
-            for (int64_t i = 0; i < n; i++) {                                                    \
-                A x = (A)v[i], a = acc[i * step], b = value;                                     \
-                acc[i * step] = merge;                                                           \
-            }                                                                                    \
-            return;                                                                              \
-        }                                                                                        \
-        A part[8];                                                                               \
-        for (int k = 0; k < 8; k++) part[k] = start;                                             \
-        int64_t i = 0;                                                                           \
-        for (; i + 8 <= n; i += 8)                                                               \
-            for (int k = 0; k < 8; k++) {                                                        \
-                A x = (A)v[i + k], a = part[k], b = value;                                       \
-                part[k] = merge;                                                                 \
-            }                                                                                    \
-        for (; i < n; i++) {                                                                     \
-            A x = (A)v[i], a = part[0], b = value;                                               \
-            part[0] = merge;                                                                     \
-        }                                                                                        \
-        for (int k = 0; k < 8; k++) {                                                            \
-            A b = part[k], a = acc[0];                                                           \
-            acc[0] = merge;                                                                      \
-        }                                                                                        \
+#define FOLD(name, T, A, start, value, merge)                                                                \
+    static void REF_HOT name(void *to, int64_t step, const void *from, int64_t n)                            \
+    {                                                                                                        \
+        A *acc = to;                                                                                         \
+        const T *v = from;                                                                                   \
+        if (step) {                                                                                          \
+            for (int64_t i = 0; i < n; i++) {                                                                \
+                A x = (A)v[i], a = acc[i * step], b = value;                                                 \
+                acc[i * step] = merge;                                                                       \
+            }                                                                                                \
+            return;                                                                                          \
+        }                                                                                                    \
+        A part[8];                                                                                           \
+        for (int k = 0; k < 8; k++)                                                                          \
+            part[k] = start;                                                                                 \
+        int64_t i = 0;                                                                                       \
+        for (; i + 8 <= n; i += 8)                                                                           \
+            for (int k = 0; k < 8; k++) {                                                                    \
+                A x = (A)v[i + k], a = part[k], b = value;                                                   \
+                part[k] = merge;                                                                             \
+            }                                                                                                \
+        for (; i < n; i++) {                                                                                 \
+            A x = (A)v[i], a = part[0], b = value;                                                           \
+            part[0] = merge;                                                                                 \
+        }                                                                                                    \
+        for (int k = 0; k < 8; k++) {                                                                        \
+            A b = part[k], a = acc[0];                                                                       \
+            acc[0] = merge;                                                                                  \
+        }                                                                                                    \
     }
 #define MAX_OF(a, b) ((a) < (b) || (b) != (b) ? (b) : (a))
 #define MIN_OF(a, b) ((a) > (b) || (b) != (b) ? (b) : (a))
-#define FOLDS(suffix, T, A, low, high)                         \
-    FOLD(sum_##suffix, T, A, 0, x, a + b)                                \
-    FOLD(sum_square_##suffix, T, A, 0, x *x, a + b)                      \
-    FOLD(prod_##suffix, T, A, 1, x, a *b)                                \
-    FOLD(max_##suffix, T, A, low, x, MAX_OF(a, b))                       \
+#define FOLDS(suffix, T, A, low, high)                                                                       \
+    FOLD(sum_##suffix, T, A, 0, x, a + b)                                                                    \
+    FOLD(sum_square_##suffix, T, A, 0, x * x, a + b)                                                          \
+    FOLD(prod_##suffix, T, A, 1, x, a * b)                                                                    \
+    FOLD(max_##suffix, T, A, low, x, MAX_OF(a, b))                                                           \
     FOLD(min_##suffix, T, A, high, x, MIN_OF(a, b))
 FOLDS(f32, float, double, -(double)INFINITY, (double)INFINITY)
 FOLDS(f64, double, double, -(double)INFINITY, (double)INFINITY)
@@ -87,17 +89,27 @@ static void fold_row(void *context, char *const *p, const int64_t *step, int64_t
 
 static void fill_start(const struct tensor *acc, enum fold f)
 {
-    union { double d; int64_t i; uint64_t u; } v = {.u = 0};
+    union {
+        double d;
+        int64_t i;
+        uint64_t u;
+    } v = {.u = 0};
     bool d = acc->dtype == TENSOR_F64, u = acc->dtype == TENSOR_U64;
     if (f == FOLD_PROD) {
-        if (d) v.d = 1;
-        else v.i = 1;
+        if (d)
+            v.d = 1;
+        else
+            v.i = 1;
     } else if (f == FOLD_MAX) {
-        if (d) v.d = -INFINITY;
-        else v.i = u ? 0 : INT64_MIN;
+        if (d)
+            v.d = -INFINITY;
+        else
+            v.i = u ? 0 : INT64_MIN;
     } else if (f == FOLD_MIN) {
-        if (d) v.d = INFINITY;
-        else v.u = u ? UINT64_MAX : INT64_MAX;
+        if (d)
+            v.d = INFINITY;
+        else
+            v.u = u ? UINT64_MAX : INT64_MAX;
     }
     ref_fill(acc, &v);
 }
@@ -107,7 +119,8 @@ static enum tensor_dtype acc_dtype(enum tensor_dtype t)
     return tensor_dtype_is_float(t) ? TENSOR_F64 : ref_domain_dtype(t);
 }
 
-/* Accumulators for `in` with the axes of `mask` folded: float64, int64 or uint64, dense, sizes of 1 where folded. */
+/* Accumulators for `in` with the axes of `mask` folded: float64, int64 or uint64, dense, sizes of 1 where
+ * folded. */
 static struct tensor acc_like(const struct tensor *in, unsigned mask, void *data)
 {
     struct tensor_shape s = in->shape;
@@ -149,7 +162,8 @@ static void log_sum_exp(const struct tensor *acc, const struct tensor *most, con
     ref_loop_init(&l, &in->shape, 3, (const struct tensor *[]){in, acc, most});
     ref_loop_run(&l, exp_row, &type);
     double *a = acc->data, *m = most->data;
-    for (int64_t i = 0; i < tensor_count(&acc->shape); i++) a[i] = log(a[i]) + (isinf(m[i]) ? 0 : m[i]);
+    for (int64_t i = 0; i < tensor_count(&acc->shape); i++)
+        a[i] = log(a[i]) + (isinf(m[i]) ? 0 : m[i]);
 }
 
 /* What is left to do with the folded numbers; `n` were folded into each. */
@@ -167,7 +181,8 @@ static void finish(const struct tensor *acc, enum op_kind kind, int64_t n)
     }
     int64_t *a = acc->data;
     for (int64_t i = 0; i < count; i++) {
-        if (kind == OP_REDUCE_MEAN) a[i] = n ? acc->dtype == TENSOR_U64 ? (int64_t)((uint64_t)a[i] / (uint64_t)n) : a[i] / n : 0;
+        if (kind == OP_REDUCE_MEAN)
+            a[i] = n ? acc->dtype == TENSOR_U64 ? (int64_t)((uint64_t)a[i] / (uint64_t)n) : a[i] / n : 0;
         double v = acc->dtype == TENSOR_U64 ? (double)(uint64_t)a[i] : (double)a[i];
         if (kind == OP_REDUCE_L2 || kind == OP_REDUCE_LOG_SUM) {
             v = kind == OP_REDUCE_L2 ? sqrt(v) : log(v);
@@ -179,12 +194,20 @@ static void finish(const struct tensor *acc, enum op_kind kind, int64_t n)
 static enum fold fold_of(enum op_kind kind)
 {
     switch (kind) {
-    case OP_REDUCE_L1: return FOLD_ABS;
-    case OP_REDUCE_L2: case OP_REDUCE_SUM_SQUARE: return FOLD_SQUARE;
-    case OP_REDUCE_PROD: return FOLD_PROD;
-    case OP_REDUCE_MAX: case OP_GLOBAL_MAX_POOL: return FOLD_MAX;
-    case OP_REDUCE_MIN: return FOLD_MIN;
-    default: return FOLD_SUM;
+    case OP_REDUCE_L1:
+        return FOLD_ABS;
+    case OP_REDUCE_L2:
+    case OP_REDUCE_SUM_SQUARE:
+        return FOLD_SQUARE;
+    case OP_REDUCE_PROD:
+        return FOLD_PROD;
+    case OP_REDUCE_MAX:
+    case OP_GLOBAL_MAX_POOL:
+        return FOLD_MAX;
+    case OP_REDUCE_MIN:
+        return FOLD_MIN;
+    default:
+        return FOLD_SUM;
     }
 }
 
@@ -199,7 +222,8 @@ static err folded_axes(const struct ref_call *c, unsigned *ret_mask)
     }
     err e = ref_axes(c, 1, rank, axes, &n);
     if (e) return e;
-    for (int i = 0; i < n; i++) mask |= 1u << axes[i];
+    for (int i = 0; i < n; i++)
+        mask |= 1u << axes[i];
     if (n <= 0 && !op_attr_int(c->node, "noop_with_empty_axes", 0)) mask = (1u << rank) - 1;
     *ret_mask = mask;
     return ERR_OK;
@@ -214,7 +238,8 @@ err ref_reduce(struct ref_call *c)
     if (e) return e;
     size_t bytes = (size_t)tensor_count(&out->shape) * 8;
     struct tensor acc = acc_like(in, mask, ref_scratch(c, bytes));
-    if (tensor_count(&acc.shape) != tensor_count(&out->shape)) return err_set(ERR_SHAPE, "the axes do not lead to the output's shape");
+    if (tensor_count(&acc.shape) != tensor_count(&out->shape))
+        return err_set(ERR_SHAPE, "the axes do not lead to the output's shape");
     int64_t n = 1;
     for (int i = 0; i < in->shape.rank; i++)
         if (mask >> i & 1) n *= in->shape.dims[i];
@@ -283,27 +308,34 @@ err ref_arg(struct ref_call *c)
     struct tensor_shape s = in->shape;
     s.dims[axis] = 1;
     int64_t count = tensor_count(&s);
-    if (count != tensor_count(&out->shape) || out->dtype != TENSOR_I64) return err_set(ERR_SHAPE, "the output does not fit");
+    if (count != tensor_count(&out->shape) || out->dtype != TENSOR_I64)
+        return err_set(ERR_SHAPE, "the output does not fit");
     if (count == 0) return ERR_OK;
     if (in->shape.dims[axis] == 0) return err_set(ERR_SHAPE, "axis %d is empty", axis);
     int64_t index[TENSOR_MAX_RANK] = {0}, number = 0;
     do {
         int64_t from = 0;
-        for (int i = 0; i < rank; i++) from += index[i] * in->strides[i];
+        for (int i = 0; i < rank; i++)
+            from += index[i] * in->strides[i];
         ((int64_t *)out->data)[ref_offset(out, number++)] =
-            best(in, (const char *)in->data + from * ref_size(in), in->strides[axis] * ref_size(in), in->shape.dims[axis], least, last);
+            best(in, (const char *)in->data + from * ref_size(in), in->strides[axis] * ref_size(in),
+                 in->shape.dims[axis], least, last);
     } while (ref_next(rank, s.dims, index));
     return ERR_OK;
 }
 
-static void cumsum_lane(const struct tensor *out, char *to, int64_t ts, const struct tensor *in, const char *from, int64_t fs, int64_t n,
-                        bool exclusive)
+static void cumsum_lane(const struct tensor *out, char *to, int64_t ts, const struct tensor *in,
+                        const char *from, int64_t fs, int64_t n, bool exclusive)
 {
     double sum_f = 0;
     uint64_t sum_i = 0;
     bool is_float = tensor_dtype_is_float(in->dtype);
     for (int64_t i = 0; i < n; i++) {
-        union { float f; double d; uint64_t u; } v;
+        union {
+            float f;
+            double d;
+            uint64_t u;
+        } v;
         double before_f = sum_f;
         uint64_t before_i = sum_i;
         ref_get(in->dtype, from + i * fs, 0, 1, &v);
@@ -313,8 +345,10 @@ static void cumsum_lane(const struct tensor *out, char *to, int64_t ts, const st
             sum_i += v.u;
         double f = exclusive ? before_f : sum_f;
         uint64_t u = exclusive ? before_i : sum_i;
-        if (!is_float) v.u = u;
-        else ref_convert(REF_F64, &f, in->dtype, &v, 1);
+        if (!is_float)
+            v.u = u;
+        else
+            ref_convert(REF_F64, &f, in->dtype, &v, 1);
         ref_put(out->dtype, to + i * ts, 0, 1, &v);
     }
 }
@@ -323,10 +357,12 @@ err ref_cumsum(struct ref_call *c)
 {
     const struct tensor *in = &c->in[0], *out = &c->out[0];
     int axis = 0, rank = in->shape.rank;
-    if (!ref_has(c, 1) || tensor_count(&c->in[1].shape) != 1) return err_set(ERR_SHAPE, "input 1 must be the axis");
+    if (!ref_has(c, 1) || tensor_count(&c->in[1].shape) != 1)
+        return err_set(ERR_SHAPE, "input 1 must be the axis");
     err e = ref_axis(ref_int_at(&c->in[1], 0), rank, &axis);
     if (e || tensor_count(&in->shape) == 0) return e;
-    bool reverse = op_attr_int(c->node, "reverse", 0) != 0, exclusive = op_attr_int(c->node, "exclusive", 0) != 0;
+    bool reverse = op_attr_int(c->node, "reverse", 0) != 0,
+         exclusive = op_attr_int(c->node, "exclusive", 0) != 0;
     struct tensor_shape s = in->shape;
     int64_t n = s.dims[axis], size = ref_size(in), index[TENSOR_MAX_RANK] = {0};
     s.dims[axis] = 1;
@@ -342,7 +378,8 @@ err ref_cumsum(struct ref_call *c)
             fs = -fs;
             ts = -ts;
         }
-        cumsum_lane(out, (char *)out->data + to * size, ts * size, in, (const char *)in->data + from * size, fs * size, n, exclusive);
+        cumsum_lane(out, (char *)out->data + to * size, ts * size, in, (const char *)in->data + from * size,
+                    fs * size, n, exclusive);
     } while (ref_next(rank, s.dims, index));
     return ERR_OK;
 }

@@ -1,7 +1,8 @@
 /* The kernel class "ref": plain C behind the contract of kernel.h, and plain C at once (kernels_ref_run).
  *
- * A state is a copy of the query's types, sizes and strides; run() adds the addresses and calls the operator's function. Post-ops
- * run as one more pass over output 0. Nothing is packed. SPDX-License-Identifier: Apache-2.0 */
+ * A state is a copy of the query's types, sizes and strides; run() adds the addresses and calls the
+ * operator's function. Post-ops run as one more pass over output 0. Nothing is packed.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ref.h"
 
 #include <stdio.h>
@@ -21,10 +22,13 @@ static bool takes(uint8_t types, enum tensor_dtype t)
 {
     if (t == TENSOR_NONE) return true;
     if (!tensor_dtype_size(t)) return false;
-    return types & (tensor_dtype_is_float(t) ? REF_TYPE_FLOAT : t == TENSOR_BOOL ? REF_TYPE_BOOL : REF_TYPE_INT);
+    return types & (tensor_dtype_is_float(t) ? REF_TYPE_FLOAT
+                    : t == TENSOR_BOOL       ? REF_TYPE_BOOL
+                                             : REF_TYPE_INT);
 }
 
-static const struct ref_op *find(const struct op_node *n, const struct tensor *in, int n_in, const struct tensor *out, int n_out)
+static const struct ref_op *find(const struct op_node *n, const struct tensor *in, int n_in,
+                                 const struct tensor *out, int n_out)
 {
     const struct ref_op *op = ref_op_find(n->kind);
     if (!op || n_in > KERNEL_MAX_IN || n_out > KERNEL_MAX_OUT || n_out < 1) return NULL;
@@ -50,7 +54,8 @@ static void layouts(const struct kernel_query *q, struct kernel_layouts *ret)
         ret->in[i] = l == KERNEL_LAYOUT_CHANNELS_LAST && !image ? KERNEL_LAYOUT_ROW_MAJOR : l;
         if (i >= q->node->n_in) ret->in[i] = KERNEL_LAYOUT_ANY;
     }
-    for (int i = 0; i < q->n_out; i++) ret->out[i] = l;
+    for (int i = 0; i < q->n_out; i++)
+        ret->out[i] = l;
 }
 
 static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
@@ -63,11 +68,16 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct
         s->tensors[i] = q->in[i];
         if (q->in[i].data) tensor_strides_row_major(&q->in[i].shape, s->tensors[i].strides);
     }
-    for (int i = 0; i < q->n_out; i++) s->tensors[q->n_in + i] = q->out[i];
-    s->call = (struct ref_call){.node = q->node, .n_in = q->node->n_in, .n_out = q->n_out, .in = s->tensors,
+    for (int i = 0; i < q->n_out; i++)
+        s->tensors[q->n_in + i] = q->out[i];
+    s->call = (struct ref_call){.node = q->node,
+                                .n_in = q->node->n_in,
+                                .n_out = q->n_out,
+                                .in = s->tensors,
                                 .out = s->tensors + q->n_in};
     s->n_post = q->n_post;
-    for (int i = 0; i < q->n_post; i++) s->post[i] = q->post[i];
+    for (int i = 0; i < q->n_post; i++)
+        s->post[i] = q->post[i];
     s->scratch = s->op->scratch ? s->op->scratch(&s->call) : 0;
     snprintf(s->words, sizeof s->words, "plain C%s", q->n_post ? ", then a pass for post-ops" : "");
     *ret = (struct kernel_state *)s;
@@ -116,10 +126,13 @@ static err run(struct kernel_state *state, const struct kernel_buffers *b)
 {
     struct ref_state *s = (struct ref_state *)state;
     struct ref_call c = s->call;
-    for (int i = 0; i < s->n_in; i++) s->tensors[i].data = (void *)(uintptr_t)b->in[i];
-    for (int i = 0; i < c.n_out; i++) c.out[i].data = b->out[i];
+    for (int i = 0; i < s->n_in; i++)
+        s->tensors[i].data = (void *)(uintptr_t)b->in[i];
+    for (int i = 0; i < c.n_out; i++)
+        c.out[i].data = b->out[i];
     struct tensor_shape kept[KERNEL_MAX_OUT]; /* a bounded shape becomes exact in this run only */
-    for (int i = 0; i < c.n_out; i++) kept[i] = c.out[i].shape;
+    for (int i = 0; i < c.n_out; i++)
+        kept[i] = c.out[i].shape;
     c.scratch = b->scratch;
     c.scratch_left = s->scratch;
     err e = s->op->run(&c);
@@ -155,7 +168,9 @@ const struct kernel_class kernels_ref_class = {
 err kernels_ref_run(const struct op_node *n, const struct tensor *in, int n_in, struct tensor *out, int n_out)
 {
     const struct ref_op *op = find(n, in, n_in, out, n_out);
-    if (!op) return err_set(ERR_UNSUPPORTED, "plain C has no %s of %s", op_name(n->kind), n_in ? tensor_dtype_name(in[0].dtype) : "nothing");
+    if (!op)
+        return err_set(ERR_UNSUPPORTED, "plain C has no %s of %s", op_name(n->kind),
+                       n_in ? tensor_dtype_name(in[0].dtype) : "nothing");
     struct ref_call c = {.node = n, .n_in = n_in, .n_out = n_out, .in = in, .out = out};
     c.scratch_left = op->scratch ? op->scratch(&c) : 0;
     void *scratch = NULL;

@@ -1,24 +1,25 @@
 /* Plain C: what its files share.
  *
- * Numbers are computed in four *domains*, whatever type they are stored in: f32 (float32, float16, bfloat16), f64, i64 (all
- * integers and bool) and u64. `ref_get` and `ref_put` convert rows of up to REF_CHUNK elements between storage and domain; for float32
- * in contiguous rows nothing is converted and nothing is copied.
+ * Numbers are computed in four *domains*, whatever type they are stored in: f32 (float32, float16, bfloat16),
+ * f64, i64 (all integers and bool) and u64. `ref_get` and `ref_put` convert rows of up to REF_CHUNK elements
+ * between storage and domain; for float32 in contiguous rows nothing is converted and nothing is copied.
  *
- * Element-wise work walks a *loop*: the output's axes in the order of its strides, adjacent axes melted into one wherever all
- * operands allow it, and a function called per innermost row. Everything that needs another shape of access asks for a
- * *dense* copy of an operand (row-major or channels-last, in its domain), which costs nothing if it lies so already.
+ * Element-wise work walks a *loop*: the output's axes in the order of its strides, adjacent axes melted into
+ * one wherever all operands allow it, and a function called per innermost row. Everything that needs another
+ * shape of access asks for a *dense* copy of an operand (row-major or channels-last, in its domain), which
+ * costs nothing if it lies so already.
  *
- * An operator is a function in the table of table.c, plus a function that says how much scratch it takes at most.
- * SPDX-License-Identifier: Apache-2.0 */
+ * An operator is a function in the table of table.c, plus a function that says how much scratch it takes at
+ * most. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "kernels/kernel.h"
 
 enum { REF_CHUNK = 256, REF_MAX_OPERANDS = KERNEL_MAX_IN + KERNEL_MAX_OUT };
 
-/* Wider vectors where the processor has them; the arithmetic and so the bits stay the same (no contraction). Nobody looks at the
- * floating-point exception flags, so both sides of a choice may be computed. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+/* Wider vectors where the processor has them; the arithmetic and so the bits stay the same (no contraction).
+ * Nobody looks at the floating-point exception flags, so both sides of a choice may be computed. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&     \
     !defined(__SANITIZE_THREAD__)
 #define REF_HOT __attribute__((target_clones("avx2", "default"), optimize("O3", "no-trapping-math")))
 #else
@@ -73,9 +74,11 @@ uint16_t ref_float_to_half(float f);
 /* n elements, `step` bytes apart, to or from dense numbers of the domain. Integers are cut to their width. */
 void ref_get(enum tensor_dtype t, const void *from, int64_t step, int64_t n, void *to);
 void ref_put(enum tensor_dtype t, void *to, int64_t step, int64_t n, const void *from);
-/* The row itself if it is dense and in its domain's type, else a copy in buf (REF_CHUNK * 8 bytes; n <= REF_CHUNK). */
+/* The row itself if it is dense and in its domain's type, else a copy in buf (REF_CHUNK * 8 bytes; n <=
+ * REF_CHUNK). */
 const void *ref_fetch(enum tensor_dtype t, const void *from, int64_t step, int64_t n, void *buf);
-/* Dense numbers of one domain into another: floats are cut towards zero, NaN is 0, what is too large is the limit. */
+/* Dense numbers of one domain into another: floats are cut towards zero, NaN is 0, what is too large is the
+ * limit. */
 void ref_convert(enum ref_domain from, const void *src, enum tensor_dtype to, void *dst, int64_t n);
 /* Element number `i` in row-major order. */
 double ref_double_at(const struct tensor *t, int64_t i);
@@ -92,7 +95,8 @@ struct ref_loop {
 };
 typedef void ref_row_fn(void *context, char *const *p, const int64_t *step, int64_t n);
 /* Operands broadcast to `shape`. Axes are ordered by the strides of operand 0. */
-void ref_loop_init(struct ref_loop *l, const struct tensor_shape *shape, int n, const struct tensor *const *operands);
+void ref_loop_init(struct ref_loop *l, const struct tensor_shape *shape, int n,
+                   const struct tensor *const *operands);
 /* Calls `row` for each innermost row. Rank 0 is one row of one element. */
 void ref_loop_run(const struct ref_loop *l, ref_row_fn *row, void *context);
 /* Adds one to the index in row-major order; false after the last. */
@@ -101,8 +105,8 @@ bool ref_next(int rank, const int64_t *dims, int64_t *index);
 /* ---- copy.c: moving */
 
 /* Copies elements of the same size between two views of one shape; strides in elements, negative ones too. */
-void ref_copy(size_t size, int rank, const int64_t *dims, void *to, const int64_t *to_strides, const void *from,
-              const int64_t *from_strides);
+void ref_copy(size_t size, int rank, const int64_t *dims, void *to, const int64_t *to_strides,
+              const void *from, const int64_t *from_strides);
 /* The same between tensors of equal shape and type. */
 void ref_copy_tensor(const struct tensor *to, const struct tensor *from);
 /* Converts type as well. */

@@ -1,9 +1,10 @@
 /* Resize and Upsample in all modes (ONNX Resize-19).
  *
- * Interpolation is a product over axes, so each axis that changes is done by itself: for every place along it a list of source places and
- * weights (1 for nearest, 2 linear, 4 cubic, more with antialias), then one pass whose inner loop runs over what lies behind
- * that axis in memory. Any dense order of axes is taken as it is (NCHW, NHWC). Nearest moves elements of any type in the same way;
- * the other modes compute in float32 or float64. SPDX-License-Identifier: Apache-2.0 */
+ * Interpolation is a product over axes, so each axis that changes is done by itself: for every place along it
+ * a list of source places and weights (1 for nearest, 2 linear, 4 cubic, more with antialias), then one pass
+ * whose inner loop runs over what lies behind that axis in memory. Any dense order of axes is taken as it is
+ * (NCHW, NHWC). Nearest moves elements of any type in the same way; the other modes compute in float32 or
+ * float64. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
 
@@ -11,7 +12,15 @@
 #include <string.h>
 
 enum mode { NEAREST, LINEAR, CUBIC };
-enum coordinates { HALF_PIXEL, HALF_PIXEL_SYMMETRIC, PYTORCH_HALF_PIXEL, ALIGN_CORNERS, ASYMMETRIC, TF_HALF_PIXEL_FOR_NN, TF_CROP };
+enum coordinates {
+    HALF_PIXEL,
+    HALF_PIXEL_SYMMETRIC,
+    PYTORCH_HALF_PIXEL,
+    ALIGN_CORNERS,
+    ASYMMETRIC,
+    TF_HALF_PIXEL_FOR_NN,
+    TF_CROP
+};
 enum nearest { ROUND_PREFER_FLOOR, ROUND_PREFER_CEIL, FLOOR, CEIL, SIMPLE };
 
 struct resize {
@@ -33,15 +42,17 @@ static int word(const char *s, const char *const *words, int n)
 static err read_words(const struct op_node *n, struct resize *r)
 {
     static const char *const MODES[] = {"nearest", "linear", "cubic"};
-    static const char *const COORDINATES[] = {"half_pixel",    "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
-                                              "asymmetric",    "tf_half_pixel_for_nn", "tf_crop_and_resize"};
+    static const char *const COORDINATES[] = {
+        "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
+        "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize"};
     static const char *const NEARESTS[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
     bool old = n->kind == OP_UPSAMPLE || n->opset < 11;
     int mode = word(op_attr_string(n, "mode", "nearest"), MODES, 3);
     int coordinates = word(op_attr_string(n, "coordinate_transformation_mode", "half_pixel"), COORDINATES, 7);
     int nearest = word(op_attr_string(n, "nearest_mode", "round_prefer_floor"), NEARESTS, 4);
     if (strcmp(op_attr_string(n, "mode", ""), "bilinear") == 0) mode = LINEAR;
-    if (mode < 0 || coordinates < 0 || nearest < 0) return err_set(ERR_UNSUPPORTED, "an unknown mode of Resize");
+    if (mode < 0 || coordinates < 0 || nearest < 0)
+        return err_set(ERR_UNSUPPORTED, "an unknown mode of Resize");
     r->mode = (enum mode)mode;
     r->coordinates = old ? ASYMMETRIC : (enum coordinates)coordinates;
     r->nearest = old ? SIMPLE : (enum nearest)nearest;
@@ -70,11 +81,14 @@ static err read_scales(const struct ref_call *c, struct resize *r)
         r->roi[0][i] = 0;
         r->roi[1][i] = 1;
     }
-    for (int i = 0; i < count; i++) axes_of[i] = n_axes < 0 ? i : (int)axes[i];
+    for (int i = 0; i < count; i++)
+        axes_of[i] = n_axes < 0 ? i : (int)axes[i];
     bool has_scales = ref_has(c, scales) && tensor_count(&c->in[scales].shape) == count;
-    for (int i = 0; i < count && has_scales; i++) r->scale[axes_of[i]] = ref_double_at(&c->in[scales], i);
+    for (int i = 0; i < count && has_scales; i++)
+        r->scale[axes_of[i]] = ref_double_at(&c->in[scales], i);
     if (old && !has_scales && list && list->type == OP_ATTR_FLOATS && list->n == (size_t)rank)
-        for (int i = 0; i < rank; i++) r->scale[i] = (double)list->floats[i];
+        for (int i = 0; i < rank; i++)
+            r->scale[i] = (double)list->floats[i];
     if (!has_scales && sizes > 0 && ref_has(c, sizes) && tensor_count(&c->in[sizes].shape) == count) {
         const char *policy = op_attr_string(c->node, "keep_aspect_ratio_policy", "stretch");
         bool larger = strcmp(policy, "not_smaller") == 0;
@@ -83,29 +97,38 @@ static err read_scales(const struct ref_call *c, struct resize *r)
             double s = (double)ref_int_at(&c->in[sizes], i) / (double)MAX(in->shape.dims[axes_of[i]], 1);
             keep = larger ? fmax(keep, s) : fmin(keep, s);
         }
-        for (int i = 0; i < count && strcmp(policy, "stretch"); i++) r->scale[axes_of[i]] = keep;
+        for (int i = 0; i < count && strcmp(policy, "stretch"); i++)
+            r->scale[axes_of[i]] = keep;
     }
     if (roi > 0 && ref_has(c, roi) && tensor_count(&c->in[roi].shape) == 2 * count)
-        for (int i = 0; i < 2 * count; i++) r->roi[i / count][axes_of[i % count]] = ref_double_at(&c->in[roi], i);
+        for (int i = 0; i < 2 * count; i++)
+            r->roi[i / count][axes_of[i % count]] = ref_double_at(&c->in[roi], i);
     for (int i = 0; i < rank; i++)
-        if (!(r->scale[i] > 0) || isinf(r->scale[i])) return err_set(ERR_SHAPE, "the scale of axis %d is not above 0", i);
+        if (!(r->scale[i] > 0) || isinf(r->scale[i]))
+            return err_set(ERR_SHAPE, "the scale of axis %d is not above 0", i);
     return ERR_OK;
 }
 
-/* The source coordinate of place x. ORT works in float here; double only differs on ties that float cannot hold. */
+/* The source coordinate of place x. ORT works in float here; double only differs on ties that float cannot
+ * hold. */
 static double source_of(const struct resize *r, int axis, int64_t x, int64_t in, int64_t out)
 {
     float scale = (float)r->scale[axis], f = (float)x;
     switch (r->coordinates) {
-    case HALF_PIXEL: return (double)((f + 0.5f) / scale - 0.5f);
+    case HALF_PIXEL:
+        return (double)((f + 0.5f) / scale - 0.5f);
     case HALF_PIXEL_SYMMETRIC: {
         float whole = scale * (float)in, adjust = (float)out / whole, center = (float)in / 2;
         return (double)(center * (1 - adjust) + (f + 0.5f) / scale - 0.5f);
     }
-    case PYTORCH_HALF_PIXEL: return out > 1 ? (double)((f + 0.5f) / scale - 0.5f) : 0;
-    case ALIGN_CORNERS: return out > 1 ? (double)(f * (float)(in - 1) / (float)(out - 1)) : 0;
-    case ASYMMETRIC: return (double)(f / scale);
-    case TF_HALF_PIXEL_FOR_NN: return (double)((f + 0.5f) / scale);
+    case PYTORCH_HALF_PIXEL:
+        return out > 1 ? (double)((f + 0.5f) / scale - 0.5f) : 0;
+    case ALIGN_CORNERS:
+        return out > 1 ? (double)(f * (float)(in - 1) / (float)(out - 1)) : 0;
+    case ASYMMETRIC:
+        return (double)(f / scale);
+    case TF_HALF_PIXEL_FOR_NN:
+        return (double)((f + 0.5f) / scale);
     case TF_CROP: {
         double from = r->roi[0][axis], to = r->roi[1][axis];
         if (out == 1) return 0.5 * (from + to) * (double)(in - 1);
@@ -118,11 +141,16 @@ static double source_of(const struct resize *r, int axis, int64_t x, int64_t in,
 static double nearest_of(const struct resize *r, double x, double scale)
 {
     switch (r->nearest) {
-    case ROUND_PREFER_FLOOR: return ceil(x - 0.5);
-    case ROUND_PREFER_CEIL: return floor(x + 0.5);
-    case FLOOR: return floor(x);
-    case CEIL: return ceil(x);
-    case SIMPLE: break;
+    case ROUND_PREFER_FLOOR:
+        return ceil(x - 0.5);
+    case ROUND_PREFER_CEIL:
+        return floor(x + 0.5);
+    case FLOOR:
+        return floor(x);
+    case CEIL:
+        return ceil(x);
+    case SIMPLE:
+        break;
     }
     return scale < 1 ? ceil(x) : floor(x);
 }
@@ -152,8 +180,8 @@ static int64_t tap_count(const struct resize *r, double scale)
     return width < 1e9 ? (int64_t)width : (int64_t)1e9;
 }
 
-static void clamp_taps(const struct resize *r, const double *w, int64_t first, int64_t n, int64_t in, bool exclude, int64_t *index,
-                       float *weight)
+static void clamp_taps(const struct resize *r, const double *w, int64_t first, int64_t n, int64_t in,
+                       bool exclude, int64_t *index, float *weight)
 {
     double sum = 0;
     for (int64_t k = 0; k < n; k++) {
@@ -165,7 +193,8 @@ static void clamp_taps(const struct resize *r, const double *w, int64_t first, i
         sum += v;
     }
     if ((exclude || r->antialias) && sum != 0)
-        for (int64_t k = 0; k < n; k++) weight[k] = (float)((double)weight[k] / sum);
+        for (int64_t k = 0; k < n; k++)
+            weight[k] = (float)((double)weight[k] / sum);
 }
 
 static void fill_taps(const struct resize *r, int axis, int64_t in, int64_t out, struct taps *t)
@@ -188,28 +217,34 @@ static void fill_taps(const struct resize *r, int axis, int64_t in, int64_t out,
         if (shrink < 1) first = (int64_t)floor(s - reach) + 1;
         if (shrink == 1) {
             double w[4];
-            for (int64_t k = 0; k < t->n; k++) w[k] = kernel_of(r, s - (double)(first + k));
-            clamp_taps(r, w, first, t->n, in, r->mode == CUBIC && (r->exclude_outside || r->antialias), index, weight);
+            for (int64_t k = 0; k < t->n; k++)
+                w[k] = kernel_of(r, s - (double)(first + k));
+            clamp_taps(r, w, first, t->n, in, r->mode == CUBIC && (r->exclude_outside || r->antialias), index,
+                       weight);
             continue;
         }
         double sum = 0;
         for (int64_t k = 0; k < t->n; k++) {
             int64_t i = first + k;
-            bool dropped = r->exclude_outside && (i < 0 || i >= in); /* else the edge counts once more, as in ONNX Runtime */
+            bool dropped = r->exclude_outside &&
+                           (i < 0 || i >= in); /* else the edge counts once more, as in ONNX Runtime */
             double v = dropped ? 0 : kernel_of(r, (s - (double)i) * shrink);
             index[k] = i < 0 ? 0 : i >= in ? in - 1 : i;
             weight[k] = (float)v;
             sum += v;
         }
-        for (int64_t k = 0; k < t->n && sum != 0; k++) weight[k] = (float)((double)weight[k] / sum);
+        for (int64_t k = 0; k < t->n && sum != 0; k++)
+            weight[k] = (float)((double)weight[k] / sum);
     }
 }
 
 /* ---- passes over dense memory: [outer, in, inner] to [outer, out, inner] */
 
-static void REF_HOT mix2_f32(float *restrict y, const float *restrict a, const float *restrict b, float u, float v, int64_t n)
+static void REF_HOT mix2_f32(float *restrict y, const float *restrict a, const float *restrict b, float u,
+                             float v, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) y[i] = a[i] * u + b[i] * v;
+    for (int64_t i = 0; i < n; i++)
+        y[i] = a[i] * u + b[i] * v;
 }
 
 static void mix_f32(float *y, const float *x, const struct taps *t, int64_t place, int64_t inner)
@@ -220,10 +255,12 @@ static void mix_f32(float *y, const float *x, const struct taps *t, int64_t plac
         mix2_f32(y, x + index[0] * inner, x + index[1] * inner, w[0], w[1], inner);
         return;
     }
-    for (int64_t i = 0; i < inner; i++) y[i] = 0;
+    for (int64_t i = 0; i < inner; i++)
+        y[i] = 0;
     for (int64_t k = 0; k < t->n; k++) {
         const float *from = x + index[k] * inner;
-        for (int64_t i = 0; i < inner && w[k] != 0; i++) y[i] += w[k] * from[i];
+        for (int64_t i = 0; i < inner && w[k] != 0; i++)
+            y[i] += w[k] * from[i];
     }
 }
 
@@ -231,7 +268,8 @@ static void mix_f64(double *y, const double *x, const struct taps *t, int64_t pl
 {
     for (int64_t i = 0; i < inner; i++) {
         double sum = 0;
-        for (int64_t k = 0; k < t->n; k++) sum += (double)t->weight[place * t->n + k] * x[t->index[place * t->n + k] * inner + i];
+        for (int64_t k = 0; k < t->n; k++)
+            sum += (double)t->weight[place * t->n + k] * x[t->index[place * t->n + k] * inner + i];
         y[i] = sum;
     }
 }
@@ -243,16 +281,18 @@ static void row_f32(float *y, const float *x, const struct taps *t, int64_t out)
     const float *w = t->weight;
     for (int64_t i = 0; i < out; i++, index += t->n, w += t->n) {
         float sum = x[index[0]] * w[0];
-        for (int64_t k = 1; k < t->n; k++) sum += x[index[k]] * w[k];
+        for (int64_t k = 1; k < t->n; k++)
+            sum += x[index[k]] * w[k];
         y[i] = sum;
     }
 }
 
-static void pass(const struct resize *r, enum tensor_dtype type, void *to, const void *from, const struct taps *t, int64_t outer, int64_t in,
-                 int64_t out, int64_t inner, size_t size)
+static void pass(const struct resize *r, enum tensor_dtype type, void *to, const void *from,
+                 const struct taps *t, int64_t outer, int64_t in, int64_t out, int64_t inner, size_t size)
 {
     if (inner == 1 && type == TENSOR_F32) {
-        for (int64_t o = 0; o < outer; o++) row_f32((float *)to + o * out, (const float *)from + o * in, t, out);
+        for (int64_t o = 0; o < outer; o++)
+            row_f32((float *)to + o * out, (const float *)from + o * in, t, out);
         return;
     }
     for (int64_t o = 0; o < outer; o++)
@@ -276,7 +316,9 @@ static bool memory_order(const struct tensor *t, int *order)
     int rank = t->shape.rank;
     for (int i = 0; i < rank; i++) {
         int k = i;
-        for (; k > 0 && (t->shape.dims[order[k - 1]] == 1 || t->strides[order[k - 1]] < t->strides[i]) && t->shape.dims[i] != 1; k--)
+        for (; k > 0 && (t->shape.dims[order[k - 1]] == 1 || t->strides[order[k - 1]] < t->strides[i]) &&
+               t->shape.dims[i] != 1;
+             k--)
             order[k] = order[k - 1];
         order[k] = i;
     }
@@ -288,7 +330,8 @@ static bool memory_order(const struct tensor *t, int *order)
     return true;
 }
 
-static struct tensor ordered(const struct tensor_shape *s, enum tensor_dtype type, const int *order, void *data)
+static struct tensor ordered(const struct tensor_shape *s, enum tensor_dtype type, const int *order,
+                             void *data)
 {
     struct tensor t = {.dtype = type, .shape = *s, .data = data};
     int64_t step = 1;
@@ -309,7 +352,8 @@ static enum tensor_dtype working_type(const struct resize *r, enum tensor_dtype 
 static size_t way_bytes(const struct tensor_shape *in, const struct tensor_shape *out)
 {
     int64_t n = 1;
-    for (int i = 0; i < in->rank; i++) n *= MAX(in->dims[i], out->dims[i]);
+    for (int i = 0; i < in->rank; i++)
+        n *= MAX(in->dims[i], out->dims[i]);
     return REF_ALIGN(n * 8);
 }
 
@@ -325,7 +369,8 @@ static bool changes(const struct resize *r, const struct ref_call *c, int axis)
            (r->coordinates == TF_CROP && (r->roi[0][axis] != 0 || r->roi[1][axis] != 1));
 }
 
-/* The shape rule wants the scales to be constants, so they are readable when the scratch is measured; if not, the worst case. */
+/* The shape rule wants the scales to be constants, so they are readable when the scratch is measured; if not,
+ * the worst case. */
 size_t ref_resize_scratch(const struct ref_call *c)
 {
     struct resize r = {.mode = CUBIC, .antialias = op_attr_int(c->node, "antialias", 0) != 0};
@@ -334,7 +379,8 @@ size_t ref_resize_scratch(const struct ref_call *c)
     size_t bytes = 2 * way_bytes(in, out) + REF_ALIGN(tensor_count(out) * 8);
     for (int i = 0; i < out->rank && i < in->rank; i++) {
         double scale = in->dims[i] ? (double)out->dims[i] / (double)in->dims[i] : 1;
-        /* a size is the floor of the scaled one, so the scale itself may be a little larger or, with sizes given, anything */
+        /* a size is the floor of the scaled one, so the scale itself may be a little larger or, with sizes
+         * given, anything */
         bytes += taps_bytes(&r, MIN(scale, 1) * 0.5, out->dims[i]);
     }
     return bytes;
@@ -349,7 +395,8 @@ static err take_taps(struct ref_call *c, const struct resize *r, int axis, struc
     t->index = ref_scratch(c, n * sizeof *t->index);
     t->weight = ref_scratch(c, n * sizeof *t->weight);
     t->outside = ref_scratch(c, (size_t)out);
-    if (!t->index || !t->weight || !t->outside) return err_set(ERR_SHAPE, "axis %d: the scale does not fit to the sizes", axis);
+    if (!t->index || !t->weight || !t->outside)
+        return err_set(ERR_SHAPE, "axis %d: the scale does not fit to the sizes", axis);
     fill_taps(r, axis, in, out, t);
     return ERR_OK;
 }
@@ -389,7 +436,8 @@ static err resize(struct ref_call *c, const struct resize *r)
     struct tensor now = *in;
     int used = 0;
     if (!dense)
-        for (int i = 0; i < rank; i++) order[i] = i;
+        for (int i = 0; i < rank; i++)
+            order[i] = i;
     if (!dense || in->dtype != type) {
         now = ordered(&in->shape, type, order, half[used]);
         used ^= 1;
@@ -398,12 +446,15 @@ static err resize(struct ref_call *c, const struct resize *r)
     for (int k = 0; k < n_taps; k++) {
         int axis = axis_of[k], at = 0;
         int64_t outer = 1, inner = 1;
-        while (order[at] != axis) outer *= now.shape.dims[order[at++]];
-        while (++at < rank) inner *= now.shape.dims[order[at]];
+        while (order[at] != axis)
+            outer *= now.shape.dims[order[at++]];
+        while (++at < rank)
+            inner *= now.shape.dims[order[at]];
         struct tensor_shape s = now.shape;
         s.dims[axis] = out->shape.dims[axis];
         struct tensor next = ordered(&s, type, order, half[used]);
-        if (k == n_taps - 1 && out->dtype == type && tensor_same_dense_layout(&next, out)) next.data = out->data;
+        if (k == n_taps - 1 && out->dtype == type && tensor_same_dense_layout(&next, out))
+            next.data = out->data;
         pass(r, type, next.data, now.data, &taps[k], outer, now.shape.dims[axis], s.dims[axis], inner, size);
         now = next;
         used ^= 1;

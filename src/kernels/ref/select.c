@@ -1,8 +1,8 @@
 /* Picking by value: TopK, NonMaxSuppression, NonZero.
  *
- * Numbers become 64-bit keys that order as the numbers do (NaN above all, -0 equal to 0), so that one merge sort serves all types; equal
- * keys keep the order of their indices. It works in scratch, because qsort may allocate.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Numbers become 64-bit keys that order as the numbers do (NaN above all, -0 equal to 0), so that one merge
+ * sort serves all types; equal keys keep the order of their indices. It works in scratch, because qsort may
+ * allocate. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
 
@@ -25,13 +25,22 @@ static uint64_t key_of_double(double v)
 
 static uint64_t key_at(const struct tensor *t, int64_t offset)
 {
-    union { float f; double d; int64_t i; uint64_t u; } v;
+    union {
+        float f;
+        double d;
+        int64_t i;
+        uint64_t u;
+    } v;
     ref_get(t->dtype, (const char *)t->data + offset * ref_size(t), 0, 1, &v);
     switch (ref_domain(t->dtype)) {
-    case REF_F32: return key_of_double((double)v.f);
-    case REF_F64: return key_of_double(v.d);
-    case REF_I64: return v.u ^ 1ull << 63;
-    case REF_U64: break;
+    case REF_F32:
+        return key_of_double((double)v.f);
+    case REF_F64:
+        return key_of_double(v.d);
+    case REF_I64:
+        return v.u ^ 1ull << 63;
+    case REF_U64:
+        break;
     }
     return v.u;
 }
@@ -44,7 +53,8 @@ static void sort(struct ranked *a, struct ranked *b, int64_t n)
         for (int64_t i = 0; i < n; i += 2 * width) {
             int64_t left = i, middle = MIN(i + width, n), right = middle, end = MIN(i + 2 * width, n);
             for (int64_t k = i; k < end; k++)
-                to[k] = left < middle && (right >= end || from[left].key >= from[right].key) ? from[left++] : from[right++];
+                to[k] = left < middle && (right >= end || from[left].key >= from[right].key) ? from[left++]
+                                                                                             : from[right++];
         }
         struct ranked *t = from;
         from = to;
@@ -62,7 +72,8 @@ size_t ref_topk_scratch(const struct ref_call *c)
     return 2 * REF_ALIGN((size_t)c->in[0].shape.dims[axis] * sizeof(struct ranked));
 }
 
-static void put_top(const struct ref_call *c, const struct ranked *best, int64_t k, const int64_t *index, int axis, int64_t from)
+static void put_top(const struct ref_call *c, const struct ranked *best, int64_t k, const int64_t *index,
+                    int axis, int64_t from)
 {
     const struct tensor *in = &c->in[0];
     int64_t size = ref_size(in);
@@ -73,16 +84,19 @@ static void put_top(const struct ref_call *c, const struct ranked *best, int64_t
             values += at * c->out[0].strides[d];
             places += at * c->out[1].strides[d];
         }
-        memcpy((char *)c->out[0].data + values * size, (const char *)in->data + (from + best[i].index * in->strides[axis]) * size, (size_t)size);
+        memcpy((char *)c->out[0].data + values * size,
+               (const char *)in->data + (from + best[i].index * in->strides[axis]) * size, (size_t)size);
         if (ref_wants(c, 1)) ((int64_t *)c->out[1].data)[places] = best[i].index;
     }
 }
 
-/* k was not known when the plan was made: the output has room for the whole axis, and its true size is told now. */
+/* k was not known when the plan was made: the output has room for the whole axis, and its true size is told
+ * now. */
 static err read_k(struct ref_call *c, int axis, int64_t n, int64_t *ret)
 {
     const struct tensor *in = &c->in[1];
-    if (c->n_in < 2 || in->dtype != TENSOR_I64 || !in->data || tensor_count(&in->shape) != 1) return err_set(ERR_SHAPE, "TopK: k is no number");
+    if (c->n_in < 2 || in->dtype != TENSOR_I64 || !in->data || tensor_count(&in->shape) != 1)
+        return err_set(ERR_SHAPE, "TopK: k is no number");
     int64_t k = *(const int64_t *)in->data;
     if (k < 0 || k > n) return err_set(ERR_SHAPE, "TopK: %lld of %lld", (long long)k, (long long)n);
     for (int i = 0; i < c->n_out; i++) {
@@ -101,7 +115,8 @@ err ref_topk(struct ref_call *c)
     if (e) return e;
     int64_t n = in->shape.dims[axis], k = c->out[0].shape.dims[axis];
     uint64_t flip = op_attr_int(c->node, "largest", 1) ? 0 : UINT64_MAX;
-    if (k > n || c->n_out < 2 || (ref_wants(c, 1) && c->out[1].dtype != TENSOR_I64)) return err_set(ERR_SHAPE, "TopK: %lld of %lld", (long long)k, (long long)n);
+    if (k > n || c->n_out < 2 || (ref_wants(c, 1) && c->out[1].dtype != TENSOR_I64))
+        return err_set(ERR_SHAPE, "TopK: %lld of %lld", (long long)k, (long long)n);
     if (c->out[0].shape.bounded >> axis & 1) {
         if ((e = read_k(c, axis, n, &k))) return e;
     }
@@ -112,8 +127,10 @@ err ref_topk(struct ref_call *c)
     int64_t index[TENSOR_MAX_RANK] = {0};
     do {
         int64_t from = 0;
-        for (int i = 0; i < rank; i++) from += index[i] * in->strides[i];
-        for (int64_t i = 0; i < n; i++) a[i] = (struct ranked){key_at(in, from + i * in->strides[axis]) ^ flip, i};
+        for (int i = 0; i < rank; i++)
+            from += index[i] * in->strides[i];
+        for (int64_t i = 0; i < n; i++)
+            a[i] = (struct ranked){key_at(in, from + i * in->strides[axis]) ^ flip, i};
         sort(a, b, n);
         put_top(c, a, k, index, axis, from);
     } while (ref_next(rank, lanes.dims, index));
@@ -129,7 +146,8 @@ struct box {
 static struct box box_at(const struct tensor *boxes, int64_t batch, int64_t i, bool center)
 {
     float v[4];
-    for (int64_t k = 0; k < 4; k++) v[k] = (float)ref_double_at(boxes, (batch * boxes->shape.dims[1] + i) * 4 + k);
+    for (int64_t k = 0; k < 4; k++)
+        v[k] = (float)ref_double_at(boxes, (batch * boxes->shape.dims[1] + i) * 4 + k);
     if (center) return (struct box){v[0] - v[2] / 2, v[1] - v[3] / 2, v[0] + v[2] / 2, v[1] + v[3] / 2};
     return (struct box){fminf(v[1], v[3]), fminf(v[0], v[2]), fmaxf(v[1], v[3]), fmaxf(v[0], v[2])};
 }
@@ -165,13 +183,15 @@ static void one_class(struct nms *s, int64_t batch, int64_t class)
     int64_t n = s->boxes->shape.dims[1], count = 0, chosen = 0;
     for (int64_t i = 0; i < n; i++) {
         double v = ref_double_at(s->scores, (batch * s->scores->shape.dims[1] + class) * n + i);
-        if (!s->has_score || v > (double)s->score) s->candidates[count++] = (struct ranked){key_of_double(v), i};
+        if (!s->has_score || v > (double)s->score)
+            s->candidates[count++] = (struct ranked){key_of_double(v), i};
     }
     sort(s->candidates, s->other, count);
     for (int64_t i = 0; i < count && chosen < s->most && s->written < s->out->shape.dims[0]; i++) {
         struct box b = box_at(s->boxes, batch, s->candidates[i].index, s->center);
         bool free_space = true;
-        for (int64_t k = 0; k < chosen && free_space; k++) free_space = !overlaps(&b, &s->chosen[k], s->iou);
+        for (int64_t k = 0; k < chosen && free_space; k++)
+            free_space = !overlaps(&b, &s->chosen[k], s->iou);
         if (!free_space) continue;
         s->chosen[chosen++] = b;
         write_row(s, batch, class, s->candidates[i].index);
@@ -188,9 +208,11 @@ err ref_nms(struct ref_call *c)
 {
     struct nms s = {.boxes = &c->in[0], .scores = &c->in[1], .out = &c->out[0]};
     const struct tensor_shape *b = &s.boxes->shape, *p = &s.scores->shape;
-    if (b->rank != 3 || p->rank != 3 || b->dims[2] != 4 || p->dims[0] != b->dims[0] || p->dims[2] != b->dims[1])
+    if (b->rank != 3 || p->rank != 3 || b->dims[2] != 4 || p->dims[0] != b->dims[0] ||
+        p->dims[2] != b->dims[1])
         return err_set(ERR_SHAPE, "boxes [batch, n, 4] and scores [batch, classes, n] do not fit");
-    if (s.out->dtype != TENSOR_I64 || s.out->shape.rank != 2 || s.out->shape.dims[1] != 3) return err_set(ERR_SHAPE, "the output does not fit");
+    if (s.out->dtype != TENSOR_I64 || s.out->shape.rank != 2 || s.out->shape.dims[1] != 3)
+        return err_set(ERR_SHAPE, "the output does not fit");
     size_t n = (size_t)b->dims[1];
     s.candidates = ref_scratch(c, n * sizeof *s.candidates);
     s.other = ref_scratch(c, n * sizeof *s.other);
@@ -201,7 +223,8 @@ err ref_nms(struct ref_call *c)
     if (s.has_score) s.score = (float)ref_double_at(&c->in[4], 0);
     s.center = op_attr_int(c->node, "center_point_box", 0) != 0;
     for (int64_t i = 0; i < b->dims[0]; i++)
-        for (int64_t k = 0; k < p->dims[1]; k++) one_class(&s, i, k);
+        for (int64_t k = 0; k < p->dims[1]; k++)
+            one_class(&s, i, k);
     c->out[0].shape.dims[0] = s.written;
     c->out[0].shape.bounded = 0;
     return ERR_OK;
@@ -214,15 +237,22 @@ err ref_non_zero(struct ref_call *c)
     const struct tensor *in = &c->in[0], *out = &c->out[0];
     int rank = in->shape.rank;
     int64_t index[TENSOR_MAX_RANK] = {0}, found = 0;
-    if (out->dtype != TENSOR_I64 || out->shape.rank != 2) return err_set(ERR_SHAPE, "the output does not fit");
+    if (out->dtype != TENSOR_I64 || out->shape.rank != 2)
+        return err_set(ERR_SHAPE, "the output does not fit");
     if (tensor_count(&in->shape) > 0) do {
             int64_t at = 0;
-            for (int i = 0; i < rank; i++) at += index[i] * in->strides[i];
-            union { float f; double d; int64_t i; } v = {.i = 0};
+            for (int i = 0; i < rank; i++)
+                at += index[i] * in->strides[i];
+            union {
+                float f;
+                double d;
+                int64_t i;
+            } v = {.i = 0};
             ref_get(in->dtype, (const char *)in->data + at * ref_size(in), 0, 1, &v);
             enum ref_domain d = ref_domain(in->dtype);
             if (d == REF_F32 ? v.f == 0 : d == REF_F64 ? v.d == 0 : v.i == 0) continue;
-            if (found >= out->shape.dims[1]) return err_set(ERR_SHAPE, "more elements than the output has room for");
+            if (found >= out->shape.dims[1])
+                return err_set(ERR_SHAPE, "more elements than the output has room for");
             for (int i = 0; i < rank && i < out->shape.dims[0]; i++)
                 ((int64_t *)out->data)[i * out->strides[0] + found * out->strides[1]] = index[i];
             found++;

@@ -1,8 +1,8 @@
 /* Softmax, LogSoftmax, LpNormalization: numbers divided by a sum over some of the axes.
  *
- * As in reduce.c, accumulators of step 0 along the folded axes lie beside the input, so any layout is walked in its own order: maxima, then
- * exp(x - max) and its sums, then the division. Half precision works on float32 copies.
- * SPDX-License-Identifier: Apache-2.0 */
+ * As in reduce.c, accumulators of step 0 along the folded axes lie beside the input, so any layout is walked
+ * in its own order: maxima, then exp(x - max) and its sums, then the division. Half precision works on
+ * float32 copies. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/fastmath.h"
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
@@ -11,65 +11,67 @@
 
 #define AT(T, p, i) (*(T *)(void *)((p) + (i)))
 
-#define SOFTMAX(T, suffix, EXP, LOG)                                                                             \
-    /* p: x, maxima */                                                                                           \
-    static void max_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)                      \
-    {                                                                                                            \
-        (void)context;                                                                                           \
-        for (int64_t i = 0; i < n; i++) {                                                                        \
-            T x = AT(const T, p[0], i * step[0]), *m = &AT(T, p[1], i * step[1]);                                \
-            *m = x > *m ? x : *m;                                                                                \
-        }                                                                                                        \
-    }                                                                                                            \
-    static void REF_HOT exp_dense_##suffix(T *y, const T *x, T m, int64_t n)                                     \
-    {                                                                                                            \
-        for (int64_t i = 0; i < n; i++) y[i] = EXP(x[i] - m);                                                    \
-    }                                                                                                            \
-    /* p: y, x, maxima, sums; context: LogSoftmax, where y is written later */                                   \
-    static void exp_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)                      \
-    {                                                                                                            \
-        bool logs = *(const bool *)context;                                                                      \
-        int64_t size = (int64_t)sizeof(T);                                                                       \
-        if (!logs && step[0] == size && step[1] == size && step[2] == 0 && n >= 8) {                             \
-            T *y = &AT(T, p[0], 0);                                                                              \
-            double sum = 0;                                                                                      \
-            exp_dense_##suffix(y, &AT(const T, p[1], 0), AT(const T, p[2], 0), n);                               \
-            for (int64_t i = 0; i < n; i++) sum += (double)y[i];                                                 \
-            AT(T, p[3], 0) += (T)sum;                                                                            \
-            return;                                                                                              \
-        }                                                                                                        \
-        for (int64_t i = 0; i < n; i++) {                                                                        \
-            T e = EXP(AT(const T, p[1], i * step[1]) - AT(const T, p[2], i * step[2]));                          \
-            if (!logs) AT(T, p[0], i * step[0]) = e;                                                             \
-            AT(T, p[3], i * step[3]) += e;                                                                       \
-        }                                                                                                        \
-    }                                                                                                            \
-    static void end_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)                      \
-    {                                                                                                            \
-        bool logs = *(const bool *)context;                                                                      \
-        for (int64_t i = 0; i < n; i++) {                                                                        \
-            T *y = &AT(T, p[0], i * step[0]), sum = AT(const T, p[3], i * step[3]);                              \
-            if (logs)                                                                                            \
-                *y = AT(const T, p[1], i * step[1]) - AT(const T, p[2], i * step[2]) - LOG(sum);                 \
-            else                                                                                                 \
-                *y = *y / sum;                                                                                   \
-        }                                                                                                        \
-    }                                                                                                            \
-    static void norm_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)                     \
-    {                                                                                                            \
-        int64_t order = *(const int64_t *)context;                                                               \
-        for (int64_t i = 0; i < n; i++) {                                                                        \
-            T x = AT(const T, p[0], i * step[0]);                                                                \
-            AT(T, p[1], i * step[1]) += order == 1 ? (x < 0 ? -x : x) : x * x;                                   \
-        }                                                                                                        \
-    }                                                                                                            \
-    static void norm_end_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)                 \
-    {                                                                                                            \
-        int64_t order = *(const int64_t *)context;                                                               \
-        for (int64_t i = 0; i < n; i++) {                                                                        \
-            T sum = AT(const T, p[2], i * step[2]), d = order == 1 ? sum : (T)sqrt((double)sum);                 \
-            AT(T, p[0], i * step[0]) = d != 0 ? AT(const T, p[1], i * step[1]) / d : 0;                          \
-        }                                                                                                        \
+#define SOFTMAX(T, suffix, EXP, LOG)                                                                         \
+    /* p: x, maxima */                                                                                       \
+    static void max_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)                  \
+    {                                                                                                        \
+        (void)context;                                                                                       \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            T x = AT(const T, p[0], i *step[0]), *m = &AT(T, p[1], i * step[1]);                             \
+            *m = x > *m ? x : *m;                                                                            \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void REF_HOT exp_dense_##suffix(T *y, const T *x, T m, int64_t n)                                 \
+    {                                                                                                        \
+        for (int64_t i = 0; i < n; i++)                                                                      \
+            y[i] = EXP(x[i] - m);                                                                            \
+    }                                                                                                        \
+    /* p: y, x, maxima, sums; context: LogSoftmax, where y is written later */                               \
+    static void exp_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)                  \
+    {                                                                                                        \
+        bool logs = *(const bool *)context;                                                                  \
+        int64_t size = (int64_t)sizeof(T);                                                                   \
+        if (!logs && step[0] == size && step[1] == size && step[2] == 0 && n >= 8) {                         \
+            T *y = &AT(T, p[0], 0);                                                                          \
+            double sum = 0;                                                                                  \
+            exp_dense_##suffix(y, &AT(const T, p[1], 0), AT(const T, p[2], 0), n);                           \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                sum += (double)y[i];                                                                         \
+            AT(T, p[3], 0) += (T)sum;                                                                        \
+            return;                                                                                          \
+        }                                                                                                    \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            T e = EXP(AT(const T, p[1], i *step[1]) - AT(const T, p[2], i *step[2]));                        \
+            if (!logs) AT(T, p[0], i *step[0]) = e;                                                          \
+            AT(T, p[3], i *step[3]) += e;                                                                    \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void end_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)                  \
+    {                                                                                                        \
+        bool logs = *(const bool *)context;                                                                  \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            T *y = &AT(T, p[0], i * step[0]), sum = AT(const T, p[3], i *step[3]);                           \
+            if (logs)                                                                                        \
+                *y = AT(const T, p[1], i *step[1]) - AT(const T, p[2], i *step[2]) - LOG(sum);               \
+            else                                                                                             \
+                *y = *y / sum;                                                                               \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void norm_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)                 \
+    {                                                                                                        \
+        int64_t order = *(const int64_t *)context;                                                           \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            T x = AT(const T, p[0], i *step[0]);                                                             \
+            AT(T, p[1], i *step[1]) += order == 1 ? (x < 0 ? -x : x) : x * x;                                \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void norm_end_##suffix(void *context, char *const *p, const int64_t *step, int64_t n)             \
+    {                                                                                                        \
+        int64_t order = *(const int64_t *)context;                                                           \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            T sum = AT(const T, p[2], i *step[2]), d = order == 1 ? sum : (T)sqrt((double)sum);              \
+            AT(T, p[0], i *step[0]) = d != 0 ? AT(const T, p[1], i *step[1]) / d : 0;                        \
+        }                                                                                                    \
     }
 SOFTMAX(float, f32, ref_expf, logf)
 SOFTMAX(double, f64, exp, log)
@@ -102,8 +104,10 @@ static struct tensor accumulators(struct ref_call *c, const struct tensor *x, un
     int64_t n = tensor_count(&s);
     acc.data = ref_scratch(c, (size_t)n * (size_t)ref_size(x));
     for (int64_t i = 0; i < n; i++)
-        if (x->dtype == TENSOR_F32) ((float *)acc.data)[i] = (float)start;
-        else ((double *)acc.data)[i] = start;
+        if (x->dtype == TENSOR_F32)
+            ((float *)acc.data)[i] = (float)start;
+        else
+            ((double *)acc.data)[i] = start;
     return acc;
 }
 
@@ -111,7 +115,8 @@ static struct tensor accumulators(struct ref_call *c, const struct tensor *x, un
 
 enum { BLOCK = 1024 };
 
-static bool find_lanes(const struct tensor *x, const struct tensor *y, unsigned mask, int64_t *n, int64_t *inner)
+static bool find_lanes(const struct tensor *x, const struct tensor *y, unsigned mask, int64_t *n,
+                       int64_t *inner)
 {
     if (x->dtype != TENSOR_F32 || mask == 0 || !tensor_same_dense_layout(x, y)) return false;
     bool one = (mask & (mask - 1)) == 0;
@@ -125,7 +130,8 @@ static bool find_lanes(const struct tensor *x, const struct tensor *y, unsigned 
     return one || tensor_is_row_major(x); /* several axes are always the last ones */
 }
 
-/* Lanes of n numbers one after another, a block of whole lanes at a time so that short ones fill the vectors of exp too. */
+/* Lanes of n numbers one after another, a block of whole lanes at a time so that short ones fill the vectors
+ * of exp too. */
 static void softmax_rows(float *y, const float *x, int64_t lanes, int64_t n)
 {
     int64_t most = MAX(BLOCK / n, 1);
@@ -134,14 +140,18 @@ static void softmax_rows(float *y, const float *x, int64_t lanes, int64_t n)
         for (int64_t k = 0; k < count; k++) {
             const float *from = x + k * n;
             float m = from[0];
-            for (int64_t i = 1; i < n; i++) m = from[i] > m ? from[i] : m;
-            for (int64_t i = 0; i < n; i++) y[k * n + i] = from[i] - m;
+            for (int64_t i = 1; i < n; i++)
+                m = from[i] > m ? from[i] : m;
+            for (int64_t i = 0; i < n; i++)
+                y[k * n + i] = from[i] - m;
         }
         exp_dense_f32(y, y, 0, count * n);
         for (int64_t k = 0; k < count; k++) {
             double sum = 0;
-            for (int64_t i = 0; i < n; i++) sum += (double)y[k * n + i];
-            for (int64_t i = 0; i < n; i++) y[k * n + i] /= (float)sum;
+            for (int64_t i = 0; i < n; i++)
+                sum += (double)y[k * n + i];
+            for (int64_t i = 0; i < n; i++)
+                y[k * n + i] /= (float)sum;
         }
     }
 }
@@ -154,7 +164,8 @@ static void REF_HOT softmax_columns(float *y, const float *x, int64_t n, int64_t
         float m[REF_CHUNK], sum[REF_CHUNK] = {0};
         memcpy(m, x + at, (size_t)width * sizeof *m);
         for (int64_t k = 1; k < n; k++)
-            for (int64_t i = 0; i < width; i++) m[i] = x[k * inner + at + i] > m[i] ? x[k * inner + at + i] : m[i];
+            for (int64_t i = 0; i < width; i++)
+                m[i] = x[k * inner + at + i] > m[i] ? x[k * inner + at + i] : m[i];
         for (int64_t k = 0; k < n; k++)
             for (int64_t i = 0; i < width; i++) {
                 float e = ref_expf(x[k * inner + at + i] - m[i]);
@@ -162,7 +173,8 @@ static void REF_HOT softmax_columns(float *y, const float *x, int64_t n, int64_t
                 sum[i] += e;
             }
         for (int64_t k = 0; k < n; k++)
-            for (int64_t i = 0; i < width; i++) y[k * inner + at + i] /= sum[i];
+            for (int64_t i = 0; i < width; i++)
+                y[k * inner + at + i] /= sum[i];
     }
 }
 
@@ -173,7 +185,8 @@ static void softmax_dense(const struct tensor *y, const struct tensor *x, int64_
         softmax_rows(y->data, x->data, count / n, n);
         return;
     }
-    for (int64_t at = 0; at < count; at += n * inner) softmax_columns((float *)y->data + at, (const float *)x->data + at, n, inner);
+    for (int64_t at = 0; at < count; at += n * inner)
+        softmax_columns((float *)y->data + at, (const float *)x->data + at, n, inner);
 }
 
 /* x and y in their own strides, or float32 copies of half precision. */

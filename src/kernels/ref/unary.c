@@ -1,8 +1,8 @@
 /* Element-wise operators of one input: y = f(x), in any layout.
  *
- * One line per operator and domain: an expression of x and of up to three parameters. float32 in dense memory is one loop over the flat
- * memory; all else is converted in chunks. Half precision computes in float32 and rounds once.
- * SPDX-License-Identifier: Apache-2.0 */
+ * One line per operator and domain: an expression of x and of up to three parameters. float32 in dense memory
+ * is one loop over the flat memory; all else is converted in chunks. Half precision computes in float32 and
+ * rounds once. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/fastmath.h"
 #include "kernels/ref/ref.h"
 #include "kernels/ref/ops.h"
@@ -39,15 +39,16 @@ static inline double softplus(double x)
     X(ERF, erff(x), erf(x))                                                                                  \
     X(EXP, ref_expf(x), exp(x))                                                                              \
     X(FLOOR, floorf(x), floor(x))                                                                            \
-    X(GELU, p[0] != 0 ? 0.5f * x * (1 + ref_tanhf(0.7978845608f * (x + 0.044715f * x * x * x)))              \
-                      : 0.5f * x * (1 + erff(x * 0.70710678118f)),                                           \
+    X(GELU,                                                                                                  \
+      p[0] != 0 ? 0.5f * x * (1 + ref_tanhf(0.7978845608f * (x + 0.044715f * x * x * x)))                    \
+                : 0.5f * x * (1 + erff(x * 0.70710678118f)),                                                 \
       p[0] != 0 ? 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)))                  \
                 : 0.5 * x * (1 + erf(x * 0.70710678118654752440)))                                           \
     X(HARD_SIGMOID, BOUND01(p[0] * x + p[1]), BOUND01(p[0] * x + p[1]))                                      \
-    X(HARD_SWISH, x * BOUND01(x * (1.0f / 6) + 0.5f), x * BOUND01(x * (1.0 / 6) + 0.5))                      \
+    X(HARD_SWISH, x * BOUND01(x * (1.0f / 6) + 0.5f), x * BOUND01(x * (1.0 / 6) + 0.5))                          \
     X(LEAKY_RELU, x < 0 ? p[0] * x : x, x < 0 ? p[0] * x : x)                                                \
     X(LOG, logf(x), log(x))                                                                                  \
-    X(MISH, x * ref_tanhf(softplusf(x)), x * tanh(softplus(x)))                                              \
+    X(MISH, x * ref_tanhf(softplusf(x)), x * tanh(softplus(x)))                                                \
     X(NEG, -x, -x)                                                                                           \
     X(RECIPROCAL, 1 / x, 1 / x)                                                                              \
     X(RELU, RELU_LIKE(x), RELU_LIKE(x))                                                                      \
@@ -55,7 +56,7 @@ static inline double softplus(double x)
     X(SELU, p[1] * (x > 0 ? x : p[0] * expm1f(x)), p[1] * (x > 0 ? x : p[0] * expm1(x)))                     \
     X(SIGMOID, ref_sigmoidf(x), 1 / (1 + exp(-x)))                                                           \
     X(SIGN, x != x ? x : (float)((x > 0) - (x < 0)), x != x ? x : (double)((x > 0) - (x < 0)))               \
-    X(SILU, x * ref_sigmoidf(x), x / (1 + exp(-x)))                                                          \
+    X(SILU, x * ref_sigmoidf(x), x / (1 + exp(-x)))                                                           \
     X(SIN, sinf(x), sin(x))                                                                                  \
     X(SINH, sinhf(x), sinh(x))                                                                               \
     X(SOFTPLUS, softplusf(x), softplus(x))                                                                   \
@@ -66,44 +67,44 @@ static inline double softplus(double x)
     X(THRESHOLDED_RELU, x > p[0] ? x : 0, x > p[0] ? x : 0)
 
 /* Integers wrap, so everything is computed without a sign; `s` is the value with its sign. */
-#define UNARY_INT(X)                                         \
-    X(ABS, s < 0 ? 0 - x : x)                                \
-    X(NEG, 0 - x)                                            \
-    X(RELU, s < 0 ? 0 : x)                                   \
-    X(SIGN, (uint64_t)(int64_t)((s > 0) - (s < 0)))          \
+#define UNARY_INT(X)                                                                                         \
+    X(ABS, s < 0 ? 0 - x : x)                                                                                \
+    X(NEG, 0 - x)                                                                                            \
+    X(RELU, s < 0 ? 0 : x)                                                                                   \
+    X(SIGN, (uint64_t)(int64_t)((s > 0) - (s < 0)))                                                          \
     X(NOT, s == 0)
 
-#define X(kind, f, d)                                                                             \
-    static void REF_HOT f32_##kind(void *to, const void *from, int64_t n, const float *p)         \
-    {                                                                                             \
-        (void)p;                                                                                  \
-        float *restrict y = to;                                                                   \
-        const float *restrict v = from;                                                           \
-        for (int64_t i = 0; i < n; i++) {                                                         \
-            float x = v[i];                                                                       \
-            y[i] = f;                                                                             \
-        }                                                                                         \
-    }                                                                                             \
-    static void f64_##kind(void *to, const void *from, int64_t n, const float *p)                 \
-    {                                                                                             \
-        (void)p;                                                                                  \
-        for (int64_t i = 0; i < n; i++) {                                                         \
-            double x = ((const double *)from)[i];                                                 \
-            ((double *)to)[i] = d;                                                                \
-        }                                                                                         \
+#define X(kind, f, d)                                                                                        \
+    static void REF_HOT f32_##kind(void *to, const void *from, int64_t n, const float *p)                    \
+    {                                                                                                        \
+        (void)p;                                                                                             \
+        float *restrict y = to;                                                                              \
+        const float *restrict v = from;                                                                      \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            float x = v[i];                                                                                  \
+            y[i] = f;                                                                                        \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void f64_##kind(void *to, const void *from, int64_t n, const float *p)                            \
+    {                                                                                                        \
+        (void)p;                                                                                             \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            double x = ((const double *)from)[i];                                                            \
+            ((double *)to)[i] = d;                                                                           \
+        }                                                                                                    \
     }
 UNARY_FLOAT(X)
 #undef X
-#define X(kind, f)                                                                                \
-    static void i64_##kind(void *to, const void *from, int64_t n, const float *p)                 \
-    {                                                                                             \
-        (void)p;                                                                                  \
-        for (int64_t i = 0; i < n; i++) {                                                         \
-            uint64_t x = ((const uint64_t *)from)[i];                                             \
-            int64_t s = (int64_t)x;                                                               \
-            (void)s;                                                                              \
-            ((uint64_t *)to)[i] = f;                                                              \
-        }                                                                                         \
+#define X(kind, f)                                                                                           \
+    static void i64_##kind(void *to, const void *from, int64_t n, const float *p)                            \
+    {                                                                                                        \
+        (void)p;                                                                                             \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            uint64_t x = ((const uint64_t *)from)[i];                                                        \
+            int64_t s = (int64_t)x;                                                                          \
+            (void)s;                                                                                         \
+            ((uint64_t *)to)[i] = f;                                                                         \
+        }                                                                                                    \
     }
 UNARY_INT(X)
 #undef X
@@ -112,12 +113,14 @@ UNARY_INT(X)
 static void f32_test_nan(void *to, const void *from, int64_t n, const float *p)
 {
     (void)p;
-    for (int64_t i = 0; i < n; i++) ((int64_t *)to)[i] = isnan(((const float *)from)[i]) != 0;
+    for (int64_t i = 0; i < n; i++)
+        ((int64_t *)to)[i] = isnan(((const float *)from)[i]) != 0;
 }
 static void f64_test_nan(void *to, const void *from, int64_t n, const float *p)
 {
     (void)p;
-    for (int64_t i = 0; i < n; i++) ((int64_t *)to)[i] = isnan(((const double *)from)[i]) != 0;
+    for (int64_t i = 0; i < n; i++)
+        ((int64_t *)to)[i] = isnan(((const double *)from)[i]) != 0;
 }
 static bool is_inf(double x, const float *p)
 {
@@ -125,11 +128,13 @@ static bool is_inf(double x, const float *p)
 }
 static void f32_test_inf(void *to, const void *from, int64_t n, const float *p)
 {
-    for (int64_t i = 0; i < n; i++) ((int64_t *)to)[i] = is_inf((double)((const float *)from)[i], p);
+    for (int64_t i = 0; i < n; i++)
+        ((int64_t *)to)[i] = is_inf((double)((const float *)from)[i], p);
 }
 static void f64_test_inf(void *to, const void *from, int64_t n, const float *p)
 {
-    for (int64_t i = 0; i < n; i++) ((int64_t *)to)[i] = is_inf(((const double *)from)[i], p);
+    for (int64_t i = 0; i < n; i++)
+        ((int64_t *)to)[i] = is_inf(((const double *)from)[i], p);
 }
 
 static const struct {
@@ -138,7 +143,7 @@ static const struct {
 #define X(kind, f, d) [OP_##kind] = {f32_##kind, f64_##kind},
     UNARY_FLOAT(X)
 #undef X
-    [OP_IS_NAN] = {f32_test_nan, f64_test_nan},
+        [OP_IS_NAN] = {f32_test_nan, f64_test_nan},
     [OP_IS_INF] = {f32_test_inf, f64_test_inf},
 };
 static unary_fn *const INTEGERS[OP_KIND_COUNT] = {
@@ -150,7 +155,9 @@ static unary_fn *const INTEGERS[OP_KIND_COUNT] = {
 static void parameters(const struct op_node *n, float *p)
 {
     switch (n->kind) {
-    case OP_LEAKY_RELU: p[0] = op_attr_float(n, "alpha", 0.01f); break;
+    case OP_LEAKY_RELU:
+        p[0] = op_attr_float(n, "alpha", 0.01f);
+        break;
     case OP_HARD_SIGMOID:
         p[0] = op_attr_float(n, "alpha", 0.2f);
         p[1] = op_attr_float(n, "beta", 0.5f);
@@ -159,12 +166,16 @@ static void parameters(const struct op_node *n, float *p)
         p[0] = op_attr_float(n, "alpha", 1.67326319217681884765625f);
         p[1] = op_attr_float(n, "gamma", 1.05070102214813232421875f);
         break;
-    case OP_GELU: p[0] = op_attr_string(n, "approximate", "none")[0] == 't'; break;
+    case OP_GELU:
+        p[0] = op_attr_string(n, "approximate", "none")[0] == 't';
+        break;
     case OP_IS_INF:
         p[0] = op_attr_int(n, "detect_positive", 1) != 0;
         p[1] = op_attr_int(n, "detect_negative", 1) != 0;
         break;
-    default: p[0] = op_attr_float(n, "alpha", 1.0f); break;
+    default:
+        p[0] = op_attr_float(n, "alpha", 1.0f);
+        break;
     }
 }
 
@@ -198,9 +209,16 @@ err ref_unary(struct ref_call *c)
     parameters(c->node, p);
     struct unary u = {.p = p, .in = c->in[0].dtype, .out = c->out[0].dtype};
     switch (ref_domain(u.in)) {
-    case REF_F32: u.fn = FLOATS[c->node->kind].f32; break;
-    case REF_F64: u.fn = FLOATS[c->node->kind].f64; break;
-    case REF_I64: case REF_U64: u.fn = INTEGERS[c->node->kind]; break;
+    case REF_F32:
+        u.fn = FLOATS[c->node->kind].f32;
+        break;
+    case REF_F64:
+        u.fn = FLOATS[c->node->kind].f64;
+        break;
+    case REF_I64:
+    case REF_U64:
+        u.fn = INTEGERS[c->node->kind];
+        break;
     }
     if (u.in == TENSOR_U64 && (c->node->kind == OP_ABS || c->node->kind == OP_RELU)) {
         ref_copy_tensor(&c->out[0], &c->in[0]);
@@ -219,22 +237,39 @@ static void post_values(const struct kernel_post *post, float *v, const float *a
 {
     float p[3] = {post->alpha, post->beta};
     switch (post->kind) {
-    case KERNEL_POST_RELU: f32_RELU(v, v, n, p); return;
-    case KERNEL_POST_LEAKY_RELU: f32_LEAKY_RELU(v, v, n, p); return;
+    case KERNEL_POST_RELU:
+        f32_RELU(v, v, n, p);
+        return;
+    case KERNEL_POST_LEAKY_RELU:
+        f32_LEAKY_RELU(v, v, n, p);
+        return;
     case KERNEL_POST_CLIP:
         for (int64_t i = 0; i < n; i++) {
             float x = v[i] < p[0] ? p[0] : v[i];
             v[i] = x > p[1] ? p[1] : x;
         }
         return;
-    case KERNEL_POST_SIGMOID: f32_SIGMOID(v, v, n, p); return;
-    case KERNEL_POST_SILU: f32_SILU(v, v, n, p); return;
-    case KERNEL_POST_HARD_SIGMOID: f32_HARD_SIGMOID(v, v, n, p); return;
-    case KERNEL_POST_HARD_SWISH: f32_HARD_SWISH(v, v, n, p); return;
-    case KERNEL_POST_TANH: f32_TANH(v, v, n, p); return;
-    case KERNEL_POST_ELU: f32_ELU(v, v, n, p); return;
+    case KERNEL_POST_SIGMOID:
+        f32_SIGMOID(v, v, n, p);
+        return;
+    case KERNEL_POST_SILU:
+        f32_SILU(v, v, n, p);
+        return;
+    case KERNEL_POST_HARD_SIGMOID:
+        f32_HARD_SIGMOID(v, v, n, p);
+        return;
+    case KERNEL_POST_HARD_SWISH:
+        f32_HARD_SWISH(v, v, n, p);
+        return;
+    case KERNEL_POST_TANH:
+        f32_TANH(v, v, n, p);
+        return;
+    case KERNEL_POST_ELU:
+        f32_ELU(v, v, n, p);
+        return;
     case KERNEL_POST_ADD:
-        for (int64_t i = 0; i < n; i++) v[i] += add[i];
+        for (int64_t i = 0; i < n; i++)
+            v[i] += add[i];
         return;
     }
 }
