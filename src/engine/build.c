@@ -22,15 +22,40 @@ static bool stays(const struct site_change *changes, size_t n, const char *name)
     return false;
 }
 
+/* A query that could not run is opened again at a reload: what was wrong with it may lie outside the site file (a card, a model's file). */
+static bool runs(const struct engine *e, const char *query)
+{
+    bool found = false;
+    for (const struct engine_stream *s = e->streams; s; s = s->next) {
+        if (strcmp(s->q->name, query) != 0) continue;
+        if (!s->sched) return false;
+        found = true;
+    }
+    return found;
+}
+
+static bool used(const struct site *s, const char *model)
+{
+    for (size_t i = 0; i < s->query_count; i++) {
+        if (s->queries[i].model >= 0 && !strcmp(s->models[s->queries[i].model].name, model)) return true;
+        for (size_t k = 0; k < s->queries[i].cascade_count; k++)
+            if (!strcmp(s->models[s->queries[i].cascade[k].model].name, model)) return true;
+    }
+    return false;
+}
+
 /* ---- closing */
 
 /* A stream feeds its cascades, and a cascade writes into its parent: so all are stopped, parents first, before any is freed. */
 static void close_streams(struct engine *e, const struct site_diff *d)
 {
     struct engine_stream *doomed = NULL, **at = &e->streams;
+    for (struct engine_stream *s = e->streams; s; s = s->next) {
+        s->stays = d && stays(d->queries, d->query_count, s->q->name) && runs(e, s->q->name);
+    }
     while (*at) {
         struct engine_stream *s = *at;
-        if (d && stays(d->queries, d->query_count, s->q->name)) {
+        if (s->stays) {
             at = &s->next;
             continue;
         }
@@ -48,11 +73,11 @@ static void close_streams(struct engine *e, const struct site_diff *d)
     }
 }
 
-static void close_models(struct engine *e, const struct site_diff *d)
+static void close_models(struct engine *e, const struct site_diff *d, const struct site *site)
 {
     size_t n = 0;
     for (size_t i = 0; i < e->n_models; i++) {
-        if (d && stays(d->models, d->model_count, e->models[i]->name) && e->models[i]->sched)
+        if (d && stays(d->models, d->model_count, e->models[i]->name) && e->models[i]->sched && used(site, e->models[i]->name))
             e->models[n++] = e->models[i];
         else
             engine_model_close(&e->models[i]);
@@ -107,22 +132,12 @@ static err open_cameras(struct engine *e, struct engine_site *site)
     return ERR_OK;
 }
 
-static bool used(const struct site *s, int model)
-{
-    for (size_t i = 0; i < s->query_count; i++) {
-        if (s->queries[i].model == model) return true;
-        for (size_t k = 0; k < s->queries[i].cascade_count; k++)
-            if (s->queries[i].cascade[k].model == model) return true;
-    }
-    return false;
-}
-
 static err open_models(struct engine *e, struct engine_site *site)
 {
     e->models = xrealloc(e->models, MAX(site->site->model_count, (size_t)1) * sizeof *e->models);
     for (size_t i = 0; i < site->site->model_count; i++) {
         const struct site_model *o = &site->site->models[i];
-        if (have_model(e, o->name) || !used(site->site, (int)i)) continue;
+        if (have_model(e, o->name) || !used(site->site, o->name)) continue;
         err x = engine_model_open(e, site, o, &e->models[e->n_models++]);
         if (x == ERR_NOMEM) return x;
         if (x) log_error("engine", "%s", err_text());
@@ -171,17 +186,23 @@ static err open_streams(struct engine *e, struct engine_site *site, const struct
 
 /* ---- the arena that all plans share */
 
+/* Every model has two plans at most: number 2i is for one picture, 2i + 1 for a batch. NULL: there is none. */
+static struct model_plan *plan_number(struct engine *e, size_t i)
+{
+    return i % 2 ? e->models[i / 2]->many.plan : e->models[i / 2]->one.plan;
+}
+
 static err grow_arena(struct engine *e)
 {
     size_t arena = 0, scratch = 0;
-    for (size_t i = 0; i < e->n_models; i++) {
-        if (!e->models[i]->plan) continue;
-        struct model_sizes s = model_plan_sizes(e->models[i]->plan);
+    for (size_t i = 0; i < 2 * e->n_models; i++) {
+        const struct model_plan *p = plan_number(e, i);
+        struct model_sizes s = p ? model_plan_sizes(p) : (struct model_sizes){0};
         arena = MAX(arena, s.activations);
         scratch = MAX(scratch, s.scratch);
     }
-    if (arena != e->arena_bytes || scratch != e->scratch_bytes) {
-        sched_stop(e->sched); /* nobody runs while the ground is changed */
+    if (!e->arena || !e->scratch || arena != e->arena_bytes || scratch != e->scratch_bytes) {
+        sched_stop(e->sched); /* nobody runs while the ground is changed; nor without it, if this fails */
         mem_free(e->payer, MEM_ACTIVATIONS, e->arena, e->arena_bytes);
         mem_free(e->payer, MEM_SCRATCH, e->scratch, e->scratch_bytes);
         e->arena = e->scratch = NULL;
@@ -190,18 +211,17 @@ static err grow_arena(struct engine *e)
         err x = mem_alloc(e->payer, MEM_ACTIVATIONS, arena, &e->arena);
         if (!x) x = mem_alloc(e->payer, MEM_SCRATCH, scratch, &e->scratch);
         if (x) return x;
-        if (e->running && (x = sched_start(e->sched))) return x;
     }
-    for (size_t i = 0; i < e->n_models; i++)
-        if (e->models[i]->plan) model_plan_bind(e->models[i]->plan, e->arena, e->scratch);
-    return ERR_OK;
+    for (size_t i = 0; i < 2 * e->n_models; i++)
+        if (plan_number(e, i)) model_plan_bind(plan_number(e, i), e->arena, e->scratch);
+    return e->running ? sched_start(e->sched) : ERR_OK;
 }
 
 err engine_build(struct engine *e, struct engine_site *site)
 {
     struct site_diff *d = e->site ? site_diff(e->site->site, site->site) : NULL;
     close_streams(e, d);
-    close_models(e, d);
+    close_models(e, d, site->site);
     close_cameras(e, d);
     err x = open_cameras(e, site);
     if (!x) x = open_models(e, site);

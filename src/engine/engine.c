@@ -5,6 +5,7 @@
 #include "engine/inside.h"
 
 #include "base/log.h"
+#include "engine/site_diff.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -68,6 +69,7 @@ static err try_open(struct engine_site *site, const struct engine_options *o, st
 {
     struct engine *e = xnew(struct engine);
     pthread_mutex_init(&e->lock, NULL);
+    pthread_mutex_init(&e->problems_lock, NULL);
     e->problems = json_object();
     e->started_ns = clock_ns();
     e->own_budget = !o->budget;
@@ -165,11 +167,50 @@ void engine_close(struct engine **ep)
     thread_event_done(&e->wake);
     json_decref(e->problems);
     pthread_mutex_destroy(&e->lock);
+    pthread_mutex_destroy(&e->problems_lock);
     free(e->models);
     free(e->cameras);
     free(e->store);
     free(e);
     *ep = NULL;
+}
+
+/* With engine->lock held. */
+static err set_budget(struct engine *e, uint64_t bytes)
+{
+    struct engine_floor f = engine_floor_locked(e);
+    uint64_t least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other;
+    char s[2][16];
+    if (bytes < least)
+        return err_set(ERR_NOMEM, "a budget of %s is less than the %s that are needed before any weights", size_text(bytes, s[0]),
+                       size_text(least, s[1]));
+    mem_budget_set_limit(e->budget, bytes);
+    sched_set_reserve(e->sched, 0); /* evicts what stands above the new limit */
+    return ERR_OK;
+}
+
+err engine_set_budget(struct engine *e, uint64_t bytes)
+{
+    pthread_mutex_lock(&e->lock);
+    err x = set_budget(e, bytes);
+    pthread_mutex_unlock(&e->lock);
+    return x;
+}
+
+static void now_runs(struct engine *e, struct engine_site *site)
+{
+    engine_site_unref(&e->site);
+    e->site = engine_site_ref(site);
+}
+
+/* A larger budget is there before the new parts are made, a smaller one comes when the old ones are gone. */
+static err build_within(struct engine *e, struct engine_site *site, bool same_budget)
+{
+    uint64_t limit = mem_budget_limit(e->budget), want = site->site->budget ? site->site->budget : mem_budget_auto();
+    if (same_budget) return engine_build(e, site);
+    if (want > limit) mem_budget_set_limit(e->budget, want);
+    err x = engine_build(e, site);
+    return x ? x : set_budget(e, want);
 }
 
 err engine_reload(struct engine *e, struct site *s)
@@ -179,37 +220,25 @@ err engine_reload(struct engine *e, struct site *s)
     site->refs = 1;
     pthread_mutex_lock(&e->lock);
     struct engine_site *old = engine_site_ref(e->site);
-    err x = engine_build(e, site);
-    if (x) { /* not even the budget sufficed: back to what was there, which is known to fit */
+    struct site_diff *d = site_diff(old->site, s);
+    if (!d->settings_same) log_warn("engine", "%s: store, precision and threads change at the next start only", s->path);
+    if (!d->outputs_same) log_warn("engine", "%s: outputs change at the next start only", s->path);
+    uint64_t limit = mem_budget_limit(e->budget);
+    err x = build_within(e, site, d->budget_same);
+    now_runs(e, site);
+    if (x) { /* the budget did not suffice: back to what was there, which is known to fit */
         char reason[512];
         snprintf(reason, sizeof reason, "%s", err_text());
-        engine_site_unref(&e->site);
-        e->site = engine_site_ref(site);
+        mem_budget_set_limit(e->budget, limit);
         err back = engine_build(e, old);
-        engine_site_unref(&e->site);
-        e->site = engine_site_ref(old);
+        now_runs(e, old);
         x = err_set(x, back ? "%s; and the old site could not be restored: %s" : "%s%s", reason, back ? err_text() : "; the old site runs on");
-    } else {
-        engine_site_unref(&e->site);
-        e->site = engine_site_ref(site);
     }
+    site_diff_free(&d);
     pthread_mutex_unlock(&e->lock);
     engine_site_unref(&old);
-    if (x) site->site = NULL; /* stays the caller's; nothing refers to it any more */
     engine_site_unref(&site);
     return x;
-}
-
-err engine_set_budget(struct engine *e, uint64_t bytes)
-{
-    struct engine_floor f = engine_floor(e);
-    uint64_t least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other;
-    char s[2][16];
-    if (bytes < least)
-        return err_set(ERR_NOMEM, "%s is less than the %s that are needed before any weights", size_text(bytes, s[0]), size_text(least, s[1]));
-    mem_budget_set_limit(e->budget, bytes);
-    sched_set_reserve(e->sched, 0); /* evicts what stands above the new limit */
-    return ERR_OK;
 }
 
 bool engine_finished(struct engine *e)
@@ -251,13 +280,13 @@ double engine_uptime_s(struct engine *e)
 
 void engine_set_problem(struct engine *e, const char *what, const char *sentence)
 {
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->problems_lock);
     const char *old = json_string_value(json_object_get(e->problems, what));
     bool news = *sentence && (!old || strcmp(old, sentence) != 0);
     if (*sentence)
         json_object_set_new(e->problems, what, json_string(sentence));
     else
         json_object_del(e->problems, what);
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->problems_lock);
     if (news) log_warn("engine", "%s: %s", what, sentence);
 }

@@ -32,7 +32,8 @@ err engine_start(struct engine *e);
 /* Frames stop flowing; what was found stays to be looked at. */
 void engine_stop(struct engine *e);
 void engine_close(struct engine **e);
-/* On failure the old site runs on, and err_text says why. The new site is taken over on success only. */
+/* On failure the old site runs on, and err_text says why. The new site is taken over in any case. A new budget is applied; outputs, store,
+ * precision and threads are not: a warning says that they need a new start. */
 err engine_reload(struct engine *e, struct site *site);
 /* All cameras ended (files that do not loop) and all items ran. */
 bool engine_finished(struct engine *e);

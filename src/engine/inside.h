@@ -4,7 +4,8 @@
  *   executor thread  (sched's) runs models; trackers, watches and cascades of a stream belong to it
  *   any thread       snapshots: under engine->lock (lists) and camera->lock (results)
  *
- * Order of locks: engine->lock, then camera->lock; sched's own lock may be taken under either, and it calls back without it. SPDX-License-Identifier: Apache-2.0 */
+ * Order of locks: engine->lock, then camera->lock; the executor takes engine->lock never (a reload holds it while it waits for the run);
+ * sched's own lock may be taken under either, and it calls back without it. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "base/thread.h"
@@ -42,6 +43,14 @@ struct engine_camera {
     uint64_t result_frame;
 };
 
+/* A plan for one batch size, and its outputs in the head's order. */
+struct engine_plan {
+    struct model_plan *plan;
+    struct task_output outputs[TASK_MAX_OUTPUTS];
+    float *flat[TASK_MAX_OUTPUTS]; /* row-major copies, where a view is not */
+    size_t flat_bytes[TASK_MAX_OUTPUTS];
+};
+
 struct engine_model {
     struct engine *engine;
     char name[72], path[256], problem[256];
@@ -49,15 +58,13 @@ struct engine_model {
     const struct site_model *o;
     struct task_card *card;
     struct model *model;
-    struct model_plan *plan;
+    struct engine_plan one, many;  /* many: for `batch` pictures at once, if the site asks for it */
+    int batch;
     struct sched_model *sched;
     struct mem_payer *payer;       /* head, flat copies, converter */
     struct task_head *head;
     struct video_conv *conv;
     int n_outputs, order[TASK_MAX_OUTPUTS]; /* order: head's output k is plan output order[k] */
-    struct task_output outputs[TASK_MAX_OUTPUTS];
-    float *flat[TASK_MAX_OUTPUTS]; /* row-major copies, where a view is not */
-    size_t flat_bytes[TASK_MAX_OUTPUTS];
 };
 
 /* What sched carries for us. */
@@ -88,6 +95,7 @@ struct engine_stream {
     struct sched_stream *sched;
     struct mem_payer *payer;
     char problem[256];             /* guarded by camera->lock */
+    bool stays;                    /* of a reload under way */
     bool *wanted;                  /* per class; NULL: all */
 
     int64_t next_due_ns;           /* pump only */
@@ -135,6 +143,8 @@ struct engine {
     struct engine_camera **cameras;
     struct engine_model **models;
     struct engine_stream *streams; /* queries' streams, then their cascades'; NULL-terminated list */
+
+    pthread_mutex_t problems_lock; /* guards problems; taken last, for outputs report from inside a run while a reload waits for it */
     json_t *problems;              /* object: what -> sentence */
 };
 
@@ -144,6 +154,13 @@ void engine_model_close(struct engine_model **m);
 /* Fills the inputs from the frame (or its rectangle), runs, reads the head. Weights are resident. `map` turns network pixels into frame pixels. */
 err engine_model_run(struct engine_model *m, const struct video_frame *f, const struct video_rect *roi, struct task_result *ret,
                      struct video_mapping *map);
+/* `batch` pictures in one run: `fill` for each, then one run, then `read` for each. */
+err engine_model_fill(struct engine_model *m, struct engine_plan *p, int item, const struct video_frame *f, const struct video_rect *roi,
+                      struct video_mapping *map);
+err engine_model_compute(struct engine_model *m, struct engine_plan *p);
+err engine_model_read(struct engine_model *m, struct engine_plan *p, int item, struct task_result *ret);
+/* stream.c: runs items of several streams of one model (sched_batch_fn) */
+err engine_stream_run_batch(void *const *streams, struct sched_item *items, int n);
 /* stream.c: *ret is always made; on an error it has no sched stream, and its problem says why. The camera must be open. */
 err engine_stream_open(struct engine *e, struct engine_site *site, const struct site_query *q, int camera, const struct site_cascade *cascade,
                        struct engine_stream *parent, struct engine_stream **ret);
@@ -160,6 +177,8 @@ void *engine_pump(void *engine);
 /* camera.c */
 err engine_camera_open(struct engine *e, struct engine_site *site, const struct site_camera *o, struct engine_camera **ret);
 void engine_camera_close(struct engine_camera **c);
+/* report.c; with engine->lock held */
+struct engine_floor engine_floor_locked(struct engine *e);
 /* engine.c */
 struct engine_site *engine_site_ref(struct engine_site *s);
 void engine_emit(struct engine *e, const struct engine_record *r);

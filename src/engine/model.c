@@ -42,6 +42,9 @@ static err plan_shapes(const struct engine_model *m, struct tensor_shape *shapes
         int i = input_index(m, k);
         if (i < 0) return err_set(ERR_SHAPE, "%s: the model has no input '%s'", m->card->path, in->name);
         int64_t want[4] = {1, in->nhwc ? in->height : 3, in->nhwc ? in->width : in->height, in->nhwc ? 3 : in->width};
+        if (model_input(m->model, i).dtype != TENSOR_F32) /* the converter writes float32 */
+            return err_set(ERR_UNSUPPORTED, "%s: input '%s' is %s; brim feeds pictures as float32 only", m->o->onnx, model_input(m->model, i).name,
+                           tensor_dtype_name(model_input(m->model, i).dtype));
         if (shapes[i].rank != 4) return err_set(ERR_SHAPE, "%s: input '%s' is no picture", m->card->path, model_input(m->model, i).name);
         for (int d = 0; d < 4; d++) {
             if (shapes[i].dims[d] < 0) shapes[i].dims[d] = want[d];
@@ -70,22 +73,32 @@ static err order_outputs(struct engine_model *m)
 }
 
 /* Before the arena is bound only shapes and strides are known; that is enough for the head. */
-static err describe_outputs(struct engine_model *m)
+static err describe_outputs(struct engine_model *m, struct engine_plan *p)
 {
     for (int k = 0; k < m->n_outputs; k++) {
-        struct tensor t = model_plan_output(m->plan, m->order[k]);
-        struct task_output *o = &m->outputs[k];
+        struct tensor t = model_plan_output(p->plan, m->order[k]);
+        struct task_output *o = &p->outputs[k];
         if (t.dtype != TENSOR_F32)
             return err_set(ERR_UNSUPPORTED, "%s: output '%s' is %s, heads read float32", m->o->onnx, model_output(m->model, m->order[k]).name,
                            tensor_dtype_name(t.dtype));
         *o = (struct task_output){.name = model_output(m->model, m->order[k]).name, .rank = t.shape.rank};
         memcpy(o->dims, t.shape.dims, sizeof o->dims);
         if (tensor_is_row_major(&t)) continue;
-        m->flat_bytes[k] = (size_t)tensor_count(&t.shape) * sizeof(float);
-        err e = mem_alloc(m->payer, MEM_ACTIVATIONS, m->flat_bytes[k], (void **)&m->flat[k]);
+        p->flat_bytes[k] = (size_t)tensor_count(&t.shape) * sizeof(float);
+        err e = mem_alloc(m->payer, MEM_ACTIVATIONS, p->flat_bytes[k], (void **)&p->flat[k]);
         if (e) return e;
     }
-    return task_head_new(m->payer, m->card, m->outputs, m->n_outputs, &m->head);
+    return ERR_OK;
+}
+
+static err plan_batch(struct engine_model *m, struct tensor_shape *shapes)
+{
+    if (m->o->batch < 2) return ERR_OK;
+    for (int i = 0; i < model_input_count(m->model); i++) shapes[i].dims[0] = m->o->batch;
+    err e = model_plan_new(m->model, shapes, &m->many.plan);
+    if (!e) e = describe_outputs(m, &m->many);
+    if (!e) m->batch = m->o->batch;
+    return e ? err_wrap(e, "batch: %d", m->o->batch) : ERR_OK;
 }
 
 static err prepare(struct engine_model *m)
@@ -98,9 +111,11 @@ static err prepare(struct engine_model *m)
     err x = load_card(m);
     if (!x) x = model_open(m->o->onnx, m->name, &o, &m->model);
     if (!x) x = plan_shapes(m, shapes);
-    if (!x) x = model_plan_new(m->model, shapes, &m->plan);
+    if (!x) x = model_plan_new(m->model, shapes, &m->one.plan);
     if (!x) x = order_outputs(m);
-    if (!x) x = describe_outputs(m);
+    if (!x) x = describe_outputs(m, &m->one);
+    if (!x) x = task_head_new(m->payer, m->card, m->one.outputs, m->n_outputs, &m->head);
+    if (!x) x = plan_batch(m, shapes);
     return x;
 }
 
@@ -124,7 +139,14 @@ err engine_model_open(struct engine *e, struct engine_site *site, const struct s
         return x;
     }
     m->sched = sched_model_add(e->sched, m->model, o->pin, o->priority);
+    if (m->batch > 1) sched_model_set_batch(e->sched, m->sched, m->batch, engine_stream_run_batch);
     return ERR_OK;
+}
+
+static void plan_done(struct engine_model *m, struct engine_plan *p)
+{
+    for (int k = 0; k < TASK_MAX_OUTPUTS; k++) mem_free(m->payer, MEM_ACTIVATIONS, p->flat[k], p->flat_bytes[k]);
+    model_plan_free(&p->plan);
 }
 
 void engine_model_close(struct engine_model **mp)
@@ -133,9 +155,9 @@ void engine_model_close(struct engine_model **mp)
     if (!m) return;
     if (m->sched) sched_model_remove(m->engine->sched, &m->sched);
     task_head_free(&m->head);
-    for (int k = 0; k < TASK_MAX_OUTPUTS; k++) mem_free(m->payer, MEM_ACTIVATIONS, m->flat[k], m->flat_bytes[k]);
+    plan_done(m, &m->one);
+    plan_done(m, &m->many);
     video_conv_free(&m->conv);
-    model_plan_free(&m->plan);
     model_free(&m->model);
     task_card_free(&m->card);
     mem_payer_free(&m->payer);
@@ -155,29 +177,41 @@ static struct video_tensor_spec spec_of(const struct task_input *in, const struc
     return s;
 }
 
-static err fill(struct engine_model *m, const struct video_frame *f, const struct video_rect *roi, struct video_mapping *map)
+err engine_model_fill(struct engine_model *m, struct engine_plan *p, int item, const struct video_frame *f, const struct video_rect *roi,
+                      struct video_mapping *map)
 {
     for (int k = 0; k < m->card->input_count; k++) {
-        struct tensor t = model_plan_input(m->plan, input_index(m, k));
+        struct tensor t = model_plan_input(p->plan, input_index(m, k));
         struct video_tensor_spec s = spec_of(&m->card->inputs[k], &t);
-        err e = video_to_tensor(m->conv, f, roi, &s, t.data, k == 0 ? map : NULL);
+        err e = video_to_tensor(m->conv, f, roi, &s, (float *)t.data + item * t.strides[0], k == 0 ? map : NULL);
         if (e) return e;
     }
     return ERR_OK;
 }
 
+err engine_model_compute(struct engine_model *m, struct engine_plan *p)
+{
+    err e = model_plan_run(p->plan, NULL);
+    for (int k = 0; k < m->n_outputs && !e; k++) {
+        struct tensor t = model_plan_output(p->plan, m->order[k]);
+        p->outputs[k].data = t.data;
+        if (!p->flat[k]) continue;
+        struct tensor flat = tensor_view(TENSOR_F32, &t.shape, p->flat[k]);
+        e = model_copy(&t, &flat);
+        p->outputs[k].data = p->flat[k];
+    }
+    return e;
+}
+
+err engine_model_read(struct engine_model *m, struct engine_plan *p, int item, struct task_result *ret)
+{
+    return task_head_run(m->head, p->outputs, m->n_outputs, item, ret);
+}
+
 err engine_model_run(struct engine_model *m, const struct video_frame *f, const struct video_rect *roi, struct task_result *ret,
                      struct video_mapping *map)
 {
-    err e = fill(m, f, roi, map);
-    if (!e) e = model_plan_run(m->plan, NULL);
-    for (int k = 0; k < m->n_outputs && !e; k++) {
-        struct tensor t = model_plan_output(m->plan, m->order[k]);
-        m->outputs[k].data = t.data;
-        if (!m->flat[k]) continue;
-        struct tensor flat = tensor_view(TENSOR_F32, &t.shape, m->flat[k]);
-        e = model_copy(&t, &flat);
-        m->outputs[k].data = m->flat[k];
-    }
-    return e ? e : task_head_run(m->head, m->outputs, m->n_outputs, 0, ret);
+    err e = engine_model_fill(m, &m->one, 0, f, roi, map);
+    if (!e) e = engine_model_compute(m, &m->one);
+    return e ? e : engine_model_read(m, &m->one, 0, ret);
 }

@@ -80,7 +80,7 @@ size_t engine_models(struct engine *e, struct engine_model_row **ret)
         snprintf(rows[i].name, sizeof rows[i].name, "%s", m->name);
         snprintf(rows[i].path, sizeof rows[i].path, "%s", m->path);
         snprintf(rows[i].problem, sizeof rows[i].problem, "%s", m->problem);
-        if (m->plan) rows[i].sizes = model_plan_sizes(m->plan);
+        if (m->one.plan) rows[i].sizes = model_plan_sizes(m->one.plan);
         if (m->sched) sched_model_get_stats(e->sched, m->sched, &rows[i].stats);
     }
     pthread_mutex_unlock(&e->lock);
@@ -93,9 +93,11 @@ json_t *engine_problems(struct engine *e)
     json_t *list = json_array();
     const char *what;
     json_t *sentence;
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->problems_lock);
     json_object_foreach(e->problems, what, sentence)
         json_array_append_new(list, json_sprintf("%s: %s", what, json_string_value(sentence)));
+    pthread_mutex_unlock(&e->problems_lock);
+    pthread_mutex_lock(&e->lock);
     for (size_t i = 0; i < e->n_models; i++)
         if (e->models[i]->problem[0]) json_array_append_new(list, json_string(e->models[i]->problem));
     pthread_mutex_unlock(&e->lock);
@@ -200,7 +202,7 @@ err engine_picture(struct engine *e, const char *camera, struct engine_picture *
     return x;
 }
 
-struct engine_floor engine_floor(struct engine *e)
+struct engine_floor engine_floor_locked(struct engine *e)
 {
     struct engine_floor f = {.arena = e->arena_bytes, .scratch = e->scratch_bytes};
     struct mem_row *rows;
@@ -214,13 +216,19 @@ struct engine_floor engine_floor(struct engine *e)
     }
     free(rows);
     f.heads -= MIN(f.heads, f.arena + f.scratch); /* flat copies and converters; the arena is counted on its own */
-    pthread_mutex_lock(&e->lock);
     for (size_t i = 0; i < e->n_models; i++) {
-        if (!e->models[i]->plan) continue;
+        if (!e->models[i]->one.plan) continue;
         uint64_t w = model_weight_bytes(e->models[i]->model);
         f.largest_model = MAX(f.largest_model, w);
         f.all_models += w;
     }
+    return f;
+}
+
+struct engine_floor engine_floor(struct engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    struct engine_floor f = engine_floor_locked(e);
     pthread_mutex_unlock(&e->lock);
     return f;
 }

@@ -22,7 +22,7 @@ static const struct {
       "outputs"}},
     {"defaults", {"cameras", "queries"}},
     {"camera", {"url", "pace", "loop", "decode", "fps", "transport", "timeout", "stall", "width", "height"}},
-    {"model", {"onnx", "card", "pin", "priority", "precision"}},
+    {"model", {"onnx", "card", "pin", "priority", "precision", "batch"}},
     {"query",
      {"cameras", "model", "objects", "fps", "deadline_ms", "priority", "min_score", "zones", "lines", "motion",
       "track", "events", "cascade"}},
@@ -249,7 +249,7 @@ static void read_model(struct site_reader *r, const struct yaml_node *n, struct 
 {
     const struct yaml_node *onnx = NULL;
     const char *path = NULL;
-    *m = (struct site_model){.name = yaml_key(n), .priority = 5, .precision = r->site->precision, .at = n};
+    *m = (struct site_model){.name = yaml_key(n), .priority = 5, .batch = 1, .precision = r->site->precision, .at = n};
     if (site_note(r, yaml_is_map(n))) return;
     site_note(r, yaml_check_keys(n, site_keys("model")));
     if (!site_note(r, yaml_need(n, "onnx", &onnx)) && !site_note(r, yaml_str(onnx, &path))) {
@@ -262,6 +262,7 @@ static void read_model(struct site_reader *r, const struct yaml_node *n, struct 
         m->card = site_path(r->site, path);
     site_note(r, yaml_bool(yaml_get(n, "pin"), &m->pin));
     site_int(r, n, "priority", 0, 9, &m->priority);
+    site_int(r, n, "batch", 1, 8, &m->batch);
     m->precision = (enum site_precision)read_enum(r, n, "precision", precisions, (int)m->precision);
 }
 

@@ -34,6 +34,7 @@ struct site_model {
     const char *name, *onnx, *card; /* paths, joined to the site file's folder */
     bool pin;
     int priority; /* 0 to 9 */
+    int batch;    /* pictures of several cameras in one run, at most; 1: never */
     enum site_precision precision;
     const struct yaml_node *at;
 };

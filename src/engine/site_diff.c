@@ -36,7 +36,7 @@ static void model_text(const struct site *s, size_t i, struct strbuf *b)
     const struct site_model *m = &s->models[i];
     add_text(b, m->onnx);
     add_text(b, m->card);
-    strbuf_addf(b, "|%d %d %d", m->pin, m->priority, m->precision);
+    strbuf_addf(b, "|%d %d %d %d", m->pin, m->priority, m->precision, m->batch);
 }
 
 static const char *model_name(const struct site *s, int model)

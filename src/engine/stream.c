@@ -26,33 +26,37 @@ static void count_run(struct engine_stream *s)
     atomic_fetch_add(&s->runs_window[second % 8], 1);
 }
 
-static err run_model(struct engine_stream *s, struct engine_work *w)
+/* What the head said, in frame pixels, to whoever wants it. */
+static void deliver(struct engine_stream *s, struct engine_work *w, const struct task_result *r, const struct video_mapping *map)
 {
-    struct task_result r;
-    struct video_mapping map;
-    const struct video_rect *roi = s->cascade ? &w->roi : NULL;
-    err e = engine_model_run(s->model, w->frame, roi, &r, &map);
-    if (e) return e;
-    if (!s->cascade && !task_head_detects(r.head)) { /* a model that says something of the whole picture */
+    if (!s->cascade && !task_head_detects(r->head)) { /* a model that says something of the whole picture */
         w->roi = (struct video_rect){0, 0, w->frame->width, w->frame->height};
         snprintf(w->label, sizeof w->label, "picture");
     }
-    if (s->cascade || !task_head_detects(r.head)) {
-        engine_cascade_found(s, w, &r);
-        return ERR_OK;
+    if (s->cascade || !task_head_detects(r->head)) {
+        engine_cascade_found(s, w, r);
+        return;
     }
     struct task_detection d[TASK_MAX_TOP_K];
     int n = 0;
-    for (int i = 0; i < r.detection_count && n < TASK_MAX_TOP_K; i++) {
-        const struct task_detection *x = &r.detections[i];
+    for (int i = 0; i < r->detection_count && n < TASK_MAX_TOP_K; i++) {
+        const struct task_detection *x = &r->detections[i];
         if (x->score < s->q->min_score) continue;
         if (s->wanted && (x->class_id < 0 || x->class_id >= s->model->card->class_count || !s->wanted[x->class_id])) continue;
-        struct video_rect b = video_map_rect(&map, (struct video_rect){x->box.x1, x->box.y1, x->box.x2 - x->box.x1, x->box.y2 - x->box.y1});
+        struct video_rect b = video_map_rect(map, (struct video_rect){x->box.x1, x->box.y1, x->box.x2 - x->box.x1, x->box.y2 - x->box.y1});
         d[n] = *x;
         d[n++].box = (struct task_box){(float)b.x, (float)b.y, (float)(b.x + b.w), (float)(b.y + b.h)};
     }
     engine_stream_found(s, w, d, n);
-    return ERR_OK;
+}
+
+static err run_model(struct engine_stream *s, struct engine_work *w)
+{
+    struct task_result r;
+    struct video_mapping map;
+    err e = engine_model_run(s->model, w->frame, s->cascade ? &w->roi : NULL, &r, &map);
+    if (!e) deliver(s, w, &r, &map);
+    return e;
 }
 
 static err run_motion(struct engine_stream *s, struct engine_work *w)
@@ -86,6 +90,38 @@ static err run(void *user, struct sched_item *item)
     count_run(s);
     engine_stream_problem(s, e ? err_text() : "");
     work_free(&w);
+    return e;
+}
+
+/* A batch is run as one only when it is full: the plan has that size. */
+err engine_stream_run_batch(void *const *streams, struct sched_item *items, int n)
+{
+    struct engine_model *m = ((struct engine_stream *)streams[0])->model;
+    struct video_mapping maps[SCHED_MAX_BATCH];
+    err e = ERR_OK;
+    if (n != m->batch) {
+        for (int i = 0; i < n; i++) {
+            err one = run(streams[i], &items[i]);
+            if (one) e = one;
+        }
+        return e;
+    }
+    for (int i = 0; i < n && !e; i++) {
+        struct engine_stream *s = streams[i];
+        struct engine_work *w = items[i].what;
+        e = engine_model_fill(m, &m->many, i, w->frame, s->cascade ? &w->roi : NULL, &maps[i]);
+    }
+    if (!e) e = engine_model_compute(m, &m->many);
+    for (int i = 0; i < n; i++) {
+        struct engine_stream *s = streams[i];
+        struct engine_work *w = items[i].what;
+        struct task_result r;
+        if (!e) e = engine_model_read(m, &m->many, i, &r);
+        if (!e) deliver(s, w, &r, &maps[i]);
+        engine_stream_problem(s, e ? err_text() : "");
+        count_run(s);
+        work_free(&w);
+    }
     return e;
 }
 

@@ -217,6 +217,7 @@ static void *executor(void *arg)
 
 err sched_start(struct sched *s)
 {
+    if (s->started) return ERR_OK;
     s->stop = false;
     s->started = true;
     int rc = pthread_create(&s->thread, NULL, executor, s);

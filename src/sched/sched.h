@@ -90,6 +90,7 @@ struct sched_decision {
 err sched_new(struct mem_budget *budget, int64_t (*now)(void *), void *now_user, struct sched **ret);
 /* Stops the executor first. Streams and models must be gone. */
 void sched_free(struct sched **s);
+/* Nothing to do if it runs already. */
 err sched_start(struct sched *s);
 /* Stops after the current item; what waits stays. */
 void sched_stop(struct sched *s);
