@@ -71,8 +71,9 @@ static json_t *summary_json(struct engine *e)
                                                  (double)q[i].stats.p50_ns / 1e6, "p95_ms", (double)q[i].stats.p95_ns / 1e6, "problem", q[i].problem));
     }
     for (size_t i = 0; i < nc; i++)
-        json_array_append_new(cameras, json_pack("{s:s, s:s, s:I, s:I, s:s}", "camera", c[i].name, "state", video_state_name(c[i].video.state), "decoded",
-                                                 (json_int_t)c[i].video.decoded, "corrupt", (json_int_t)c[i].video.corrupt, "error", c[i].video.error));
+        json_array_append_new(cameras, json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "camera", c[i].name, "state", video_state_name(c[i].video.state), "decoded",
+                                                 (json_int_t)c[i].video.decoded, "corrupt", (json_int_t)c[i].video.corrupt, "reconnects",
+                                                 (json_int_t)c[i].video.reconnects, "error", c[i].video.error));
     free(q);
     free(c);
     struct engine_floor f = engine_floor(e);
@@ -135,7 +136,7 @@ static err serve(const char *path, const struct options *o)
         site_free(&site);
         return x;
     }
-    x = serve_open(e, &(struct serve_options){.site_path = path, .no_http = o->no_http}, &s);
+    x = serve_open(e, &(struct serve_options){.site_path = path, .no_http = o->no_http, .own_store = o->store != NULL, .budget = o->budget}, &s);
     if (!x) x = engine_start(e);
     if (!x) {
         announce(e, s);
