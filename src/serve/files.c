@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +50,7 @@ struct serve_files {
 
 static void write_line(struct serve_files *f, json_t *j)
 {
-    char *text = json_dumps(j, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(7));
+    char *text = json_dumps(j, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(13));
     json_decref(j);
     if (!text) return;
     size_t n = strlen(text), at = 0;
@@ -64,10 +65,17 @@ static void write_line(struct serve_files *f, json_t *j)
     free(text);
 }
 
+/* Rounded, so that the digits that a float does not have are not written. */
+static double rounded(double v, double steps)
+{
+    return round(v * steps) / steps;
+}
+
 static json_t *track_json(const struct engine_track *t)
 {
-    json_t *j = json_pack("{s:I, s:s, s:f, s:[f,f,f,f]}", "track", (json_int_t)t->id, "label", t->label, "score", (double)t->score, "box",
-                          (double)t->box.x1, (double)t->box.y1, (double)t->box.x2, (double)t->box.y2);
+    json_t *j = json_pack("{s:I, s:s, s:f, s:[f,f,f,f]}", "track", (json_int_t)t->id, "label", t->label, "score",
+                          rounded((double)t->score, 1e4), "box", rounded((double)t->box.x1, 100), rounded((double)t->box.y1, 100),
+                          rounded((double)t->box.x2, 100), rounded((double)t->box.y2, 100));
     if (t->attributes[0]) json_object_set_new(j, "attributes", json_string(t->attributes));
     return j;
 }
@@ -77,7 +85,7 @@ static json_t *result_json(const struct engine_record *r)
     json_t *tracks = json_array();
     for (int i = 0; i < r->n_tracks; i++) json_array_append_new(tracks, track_json(&r->tracks[i]));
     return json_pack("{s:s, s:f, s:f, s:s, s:s, s:I, s:f, s:o}", "type", "result", "time", r->time, "pts", r->pts, "camera", r->camera, "query",
-                     r->query, "frame", (json_int_t)r->frame, "latency_ms", r->latency_ms, "tracks", tracks);
+                     r->query, "frame", (json_int_t)r->frame, "latency_ms", rounded(r->latency_ms, 1000), "tracks", tracks);
 }
 
 /* ---- MOT CSV */

@@ -2,10 +2,13 @@
  *
  * Cost does not grow with the number of people who look: a *view* is a camera at one of five widths, and makes at most VIEW_FPS pictures a
  * second, when somebody asks; all who look get the same bytes (a counted *picture*). A slow client holds one old picture while it is
- * sent and then gets the newest. A view that nobody looked at for LINGER_NS is freed by the sweeper thread, which exists to give the
- * bytes back to models. Everything is charged to the payer "live"; if the budget refuses, there is no picture this time.
+ * sent and then gets the newest. Drawing and encoding happen on one of BENCHES *benches*, one at a time, because an encoder of each view
+ * would take megabytes each. A view that nobody looked at for LINGER_NS is freed by the sweeper thread, and with the last one the
+ * benches, so that models get the bytes back. Everything is charged to the payer "live"; if the budget refuses, there is no picture
+ * this time.
  *
- * Locks: live->lock guards the list and `users`; view->lock guards what is in the view; never the first under the second.
+ * Locks: live->lock guards the list and `users`; view->lock what is in the view; live->work the benches, taken under a view's lock;
+ * live->lock and a view's are never held together.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "serve/http_inside.h"
 #include "serve/paint.h"
@@ -16,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VIEW_FPS = 8, MAX_VIEWS = 64, JPEG_QUALITY = 78, WAIT_MS = 30, FIRST_PICTURE_MS = 3000, REPEAT_MS = 4000, HEAD_BYTES = 96 };
+enum { VIEW_FPS = 8, MAX_VIEWS = 64, BENCHES = 3, JPEG_QUALITY = 78, WAIT_MS = 30, FIRST_PICTURE_MS = 3000, REPEAT_MS = 4000, HEAD_BYTES = 96 };
 static const int64_t MS = 1000000, LINGER_NS = 3000 * (int64_t)1000000;
 static const int WIDTHS[] = {320, 480, 640, 960, 1280};
 
@@ -35,13 +38,18 @@ struct view {
     int users;               /* live->lock */
     int64_t left_ns;         /* when the last user left; live->lock */
     pthread_mutex_t lock;    /* guards what follows */
-    struct video_conv *conv;
-    struct video_jpeg *jpeg;
-    uint8_t *rgb;
-    size_t rgb_bytes;
     int64_t made_ns;
     uint64_t frame, result;  /* what `last` shows */
     struct picture *last;
+};
+
+/* What one size of picture needs. */
+struct bench {
+    int w, h;                /* 0: none */
+    uint8_t *rgb;
+    struct video_conv *conv;
+    struct video_jpeg *jpeg;
+    int64_t used_ns;
 };
 
 struct http_live {
@@ -49,6 +57,8 @@ struct http_live {
     struct mem_payer *payer;
     pthread_mutex_t lock;
     struct view *views;
+    pthread_mutex_t work;    /* guards benches */
+    struct bench benches[BENCHES];
     struct thread_event wake, stop;
     pthread_t sweeper;
     bool started;
@@ -92,12 +102,9 @@ static int allowed_width(int64_t asked)
     return WIDTHS[ARRAY_LEN(WIDTHS) - 1];
 }
 
-static void view_free(struct http_live *l, struct view *v)
+static void view_free(struct view *v)
 {
     picture_unref(&v->last);
-    video_jpeg_free(&v->jpeg);
-    video_conv_free(&v->conv);
-    mem_free(l->payer, MEM_SCRATCH, v->rgb, v->rgb_bytes);
     pthread_mutex_destroy(&v->lock);
     free(v);
 }
@@ -120,8 +127,6 @@ static err view_enter(struct http_live *l, const char *camera, int width, struct
         v = xnew(struct view);
         snprintf(v->camera, sizeof v->camera, "%s", camera);
         v->width = width;
-        v->conv = video_conv_new(l->payer);
-        v->jpeg = video_jpeg_new(l->payer, JPEG_QUALITY);
         pthread_mutex_init(&v->lock, NULL);
         v->next = l->views;
         l->views = v;
@@ -142,6 +147,39 @@ static void view_leave(struct http_live *l, struct view *v)
     if (idle) thread_event_set(&l->wake);
 }
 
+static void bench_done(struct http_live *l, struct bench *b)
+{
+    if (b->w) {
+        video_jpeg_free(&b->jpeg);
+        video_conv_free(&b->conv);
+    }
+    mem_free(l->payer, MEM_SCRATCH, b->rgb, (size_t)b->w * (size_t)b->h * 3);
+    *b = (struct bench){0};
+}
+
+/* The bench for this size; otherwise the one that was longest unused is made into it. Under live->work. */
+static err bench_get(struct http_live *l, int w, int h, struct bench **ret)
+{
+    struct bench *b = &l->benches[0];
+    void *rgb;
+    for (int i = 0; i < BENCHES; i++) {
+        if (l->benches[i].used_ns < b->used_ns) b = &l->benches[i];
+        if (l->benches[i].w == w && l->benches[i].h == h) {
+            b = &l->benches[i];
+            break;
+        }
+    }
+    if (b->w != w || b->h != h) {
+        bench_done(l, b);
+        err e = mem_alloc(l->payer, MEM_SCRATCH, (size_t)w * (size_t)h * 3, &rgb);
+        if (e) return e;
+        *b = (struct bench){.w = w, .h = h, .rgb = rgb, .conv = video_conv_new(l->payer), .jpeg = video_jpeg_new(l->payer, JPEG_QUALITY)};
+    }
+    b->used_ns = clock_ns();
+    *ret = b;
+    return ERR_OK;
+}
+
 /* Frees what nobody looked at for a while; true if there is something left to watch. */
 static bool sweep(struct http_live *l, int64_t older_than)
 {
@@ -155,9 +193,15 @@ static bool sweep(struct http_live *l, int64_t older_than)
             continue;
         }
         *at = v->next;
-        view_free(l, v);
+        view_free(v);
     }
+    bool empty = !l->views;
     pthread_mutex_unlock(&l->lock);
+    if (empty) {
+        pthread_mutex_lock(&l->work); /* a view made just now gets a new one */
+        for (int i = 0; i < BENCHES; i++) bench_done(l, &l->benches[i]);
+        pthread_mutex_unlock(&l->work);
+    }
     return idle;
 }
 
@@ -174,38 +218,33 @@ static void *run_sweeper(void *arg)
 
 /* ---- making one */
 
-static err make_room(struct http_live *l, struct view *v, size_t bytes)
+static void paint(struct http_live *l, const struct bench *b, const char *camera, const struct engine_picture *from)
 {
-    void *p;
-    if (v->rgb_bytes == bytes) return ERR_OK;
-    mem_free(l->payer, MEM_SCRATCH, v->rgb, v->rgb_bytes);
-    v->rgb = NULL, v->rgb_bytes = 0;
-    err e = mem_alloc(l->payer, MEM_SCRATCH, bytes, &p);
-    if (e) return e;
-    v->rgb = p;
-    v->rgb_bytes = bytes;
-    return ERR_OK;
+    struct video_picture canvas = {b->rgb, b->w, b->h, 3 * b->w};
+    struct engine_site *site = engine_site_hold(l->http->engine);
+    serve_paint_zones(&canvas, engine_site_get(site), camera);
+    engine_site_unref(&site);
+    serve_paint_tracks(&canvas, (double)b->w / from->frame->width, from->tracks, from->n_tracks);
 }
 
 static err draw(struct http_live *l, struct view *v, const struct engine_picture *from)
 {
     const struct video_frame *f = from->frame;
     int w = MIN(v->width, f->width), h = (int)((int64_t)f->height * w / MAX(f->width, 1));
-    h = MIN(MAX(h, 1), 4 * w + 16); /* a frame of 1 x 8192 stays small */
+    struct bench *b = NULL;
+    struct picture *p = NULL;
     const uint8_t *bytes;
     size_t n;
-    struct picture *p;
-    struct video_picture canvas = {NULL, w, h, 3 * w};
-    err e = make_room(l, v, (size_t)w * (size_t)h * 3);
-    if (!e) e = video_to_rgb24(v->conv, f, NULL, w, h, v->rgb, 3 * w);
-    if (e) return e;
-    canvas.rgb = v->rgb;
-    struct engine_site *site = engine_site_hold(l->http->engine);
-    serve_paint_zones(&canvas, engine_site_get(site), v->camera);
-    engine_site_unref(&site);
-    serve_paint_tracks(&canvas, (double)w / f->width, from->tracks, from->n_tracks);
-    e = video_jpeg_encode(v->jpeg, v->rgb, 3 * w, w, h, &bytes, &n);
+    h = MIN(MAX(h, 1), 4 * w + 16); /* a frame of 1 x 8192 stays small */
+    pthread_mutex_lock(&l->work);
+    err e = bench_get(l, w, h, &b);
+    if (!e) e = video_to_rgb24(b->conv, f, NULL, w, h, b->rgb, 3 * w);
+    if (!e) {
+        paint(l, b, v->camera, from);
+        e = video_jpeg_encode(b->jpeg, b->rgb, 3 * w, w, h, &bytes, &n);
+    }
     if (!e) e = picture_new(l->payer, bytes, n, (v->last ? v->last->number : 0) + 1, &p);
+    pthread_mutex_unlock(&l->work);
     if (e) return e;
     picture_unref(&v->last);
     v->last = p;
@@ -379,6 +418,7 @@ err http_live_new(struct serve_http *h, struct http_live **ret)
     l->http = h;
     l->wake.fd = l->stop.fd = -1;
     pthread_mutex_init(&l->lock, NULL);
+    pthread_mutex_init(&l->work, NULL);
     l->payer = mem_payer_new(engine_budget(h->engine), "live");
     err e = thread_event_init(&l->wake);
     if (!e) e = thread_event_init(&l->stop);
@@ -405,6 +445,7 @@ void http_live_free(struct http_live **lp)
     thread_event_done(&l->wake);
     thread_event_done(&l->stop);
     mem_payer_free(&l->payer);
+    pthread_mutex_destroy(&l->work);
     pthread_mutex_destroy(&l->lock);
     free(l);
     *lp = NULL;
