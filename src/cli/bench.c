@@ -1,4 +1,4 @@
-/* `brim bench site`: the main job at several budgets, measured from outside.
+/* `brim bench NAME`, and `site`: the main job at several budgets, measured from outside.
  *
  * Each row is a `brim serve` of its own: at a budget of floor + 100, 50, 25 % of the packed weights, and the same again inside a memory
  * cgroup of budget + idle + 48 MiB. The floor (arena, scratch, code, frames, decoders) is what a first run says. RssAnon is sampled from
@@ -6,15 +6,13 @@
 #include "cli/bench.h"
 
 #include "cli/args.h"
-#include "cli/child.h"
+#include "cli/bench_inside.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 static const uint64_t MARGIN = 48u << 20;
 
@@ -22,7 +20,7 @@ struct site_bench {
     const char *site;
     double seconds;
     bool json, no_cgroup;
-    char folder[64], self[512];
+    struct bench_place place;
     uint64_t idle_anon, idle_rss, floor, weights;
     json_t *rows;
 };
@@ -33,9 +31,9 @@ static err serve_once(const struct site_bench *b, const char *site, double secon
     char budget_text[32], seconds_text[32], store[96], log[96], *output;
     snprintf(budget_text, sizeof budget_text, "%llu", (unsigned long long)budget);
     snprintf(seconds_text, sizeof seconds_text, "%.1f", seconds);
-    snprintf(store, sizeof store, "%s/store", b->folder);
-    snprintf(log, sizeof log, "%s/log", b->folder);
-    char *argv[] = {(char *)(uintptr_t)b->self, (char *)"serve", (char *)(uintptr_t)site, (char *)"--store", store, (char *)"--seconds", seconds_text,
+    snprintf(store, sizeof store, "%s/store", b->place.folder);
+    snprintf(log, sizeof log, "%s/log", b->place.folder);
+    char *argv[] = {(char *)(uintptr_t)b->place.self, (char *)"serve", (char *)(uintptr_t)site, (char *)"--store", store, (char *)"--seconds", seconds_text,
                     (char *)"--no-http", (char *)"--json", (char *)"--budget", budget_text, NULL};
     if (!budget) argv[9] = NULL;
     err e = child_start(c, argv, log, limit);
@@ -57,7 +55,7 @@ static err measure_idle(struct site_bench *b)
     char path[96];
     struct child c;
     json_t *j = NULL;
-    snprintf(path, sizeof path, "%s/idle.yaml", b->folder);
+    snprintf(path, sizeof path, "%s/idle.yaml", b->place.folder);
     FILE *f = fopen(path, "we");
     if (!f) return err_set(ERR_IO, "%s", path);
     fputs("version: 1\noutputs: {http: {listen: \"127.0.0.1:0\"}}\n", f);
@@ -148,17 +146,13 @@ static err one_budget(struct site_bench *b, int percent, bool cgroup)
     return ERR_OK;
 }
 
-static err bench_site(struct site_bench *b)
+static err measure_site(struct site_bench *b)
 {
     static const int percents[] = {100, 50, 25};
-    ssize_t n = readlink("/proc/self/exe", b->self, sizeof b->self - 1);
-    if (n < 0) return err_set(ERR_IO, "no /proc/self/exe");
-    snprintf(b->folder, sizeof b->folder, "/tmp/brim-bench-XXXXXX");
-    if (!mkdtemp(b->folder)) return err_set(ERR_IO, "cannot make a folder in /tmp");
-    unsetenv("BRIM_STARTED");
-    unsetenv("OMP_WAIT_POLICY");
+    err e = bench_place_open(&b->place);
+    if (e) return e;
     b->rows = json_array();
-    err e = measure_idle(b);
+    e = measure_idle(b);
     if (!e) e = measure_floor(b);
     for (size_t i = 0; i < ARRAY_LEN(percents) && !e; i++) e = one_budget(b, percents[i], false);
     for (size_t i = 0; i < ARRAY_LEN(percents) && !e && !b->no_cgroup; i++) {
@@ -176,10 +170,11 @@ static err bench_site(struct site_bench *b)
         json_decref(j);
     }
     json_decref(b->rows);
+    bench_place_close(&b->place, e != ERR_OK);
     return e;
 }
 
-int cli_bench(int argc, char **argv)
+static err bench_site(int argc, char **argv)
 {
     struct site_bench b = {.site = "examples/real.yaml", .seconds = 60};
     struct args_list rest = {0};
@@ -190,9 +185,41 @@ int cli_bench(int argc, char **argv)
                                         {"json", ARGS_FLAG, &b.json, "one JSON object"},
                                         {NULL, 0, NULL, NULL}};
     err e = args_parse(argc, argv, table, &rest, &help);
-    if (!e && !help && (rest.n != 1 || strcmp(rest.items[0], "site") != 0)) e = err_set(ERR_USAGE, "usage: brim bench site [options]; other benches come with their parts");
+    if (!e && rest.n) e = err_set(ERR_USAGE, "'%s' is one word too many", rest.items[0]);
     if (help) args_help("bench site [options]", table);
-    if (!e && !help) e = bench_site(&b);
+    if (!e && !help) e = measure_site(&b);
     free(rest.items);
-    return e ? args_fail("bench", e) : 0;
+    return e;
+}
+
+/* clang-format off */
+static const struct bench {
+    const char *name;
+    err (*run)(int argc, char **argv);
+    const char *what;
+} benches[] = {
+    {"site", bench_site, "the main job at several budgets, also inside a memory cgroup"},
+    {"soak", bench_soak, "memory over time while half of the cameras are dead or flapping"},
+    {"kill", bench_kill, "kill -9 at random moments: is every event there that was told"},
+    {"start", bench_start, "an idle box's memory, and the time to the first detection"},
+};
+/* clang-format on */
+
+static void usage(FILE *to)
+{
+    fprintf(to, "usage: brim bench NAME [options]\n");
+    for (size_t i = 0; i < ARRAY_LEN(benches); i++) fprintf(to, "  %-6s %s\n", benches[i].name, benches[i].what);
+}
+
+int cli_bench(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "";
+    for (size_t i = 0; i < ARRAY_LEN(benches); i++)
+        if (!strcmp(name, benches[i].name)) {
+            err e = benches[i].run(argc - 1, argv + 1);
+            return e ? args_fail("bench", e) : 0;
+        }
+    bool help = !strcmp(name, "--help");
+    usage(help ? stdout : stderr);
+    return help ? 0 : 2;
 }
