@@ -1,4 +1,5 @@
-/* Inside `brim bench`: the benches, and what they share: a folder of their own, this program's path, a drawn site.
+/* Inside `brim bench`: the benches, and what they share: a folder of their own, this program's path, a drawn
+ * site.
  *
  *     bench.c        which bench; `site`, the main job at several budgets
  *     bench_soak.c   memory over time while half of the cameras are dead      bench_flaky.c   those cameras
@@ -21,7 +22,8 @@ struct bench_place {
     char folder[64], self[512]; /* a fresh folder in /tmp; the path of this program */
 };
 err bench_place_open(struct bench_place *p);
-/* Removes the folder; with `keep` it stays and its name is printed on stderr (its logs are wanted after a failure). */
+/* Removes the folder; with `keep` it stays and its name is printed on stderr (its logs are wanted after a
+ * failure). */
 void bench_place_close(struct bench_place *p, bool keep);
 /* FOLDER/NAME for writing; ERR_IO. */
 err bench_file(const struct bench_place *p, const char *name, FILE **ret);

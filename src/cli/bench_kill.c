@@ -1,10 +1,11 @@
 /* `brim bench kill`: is every event there that a client was told of, after kill -9 at any moment?
  *
- * One store, many rounds. In each a `brim serve` starts, a client listens to its event stream over HTTP and remembers each event's uid once the
- * whole event has arrived; at a random moment the box is killed, and the rest that the kernel still holds for the client is read too: it was told.
- * Then the database is opened by SQLite itself (which replays its log), checked, and asked for every event of all rounds so far. A client
- * that comes back says which event it saw last, as browsers do. kill -9 takes back nothing that the kernel had been handed: this says nothing
- * of a power cut. SPDX-License-Identifier: Apache-2.0 */
+ * One store, many rounds. In each a `brim serve` starts, a client listens to its event stream over HTTP and
+ * remembers each event's uid once the whole event has arrived; at a random moment the box is killed, and the
+ * rest that the kernel still holds for the client is read too: it was told. Then the database is opened by
+ * SQLite itself (which replays its log), checked, and asked for every event of all rounds so far. A client
+ * that comes back says which event it saw last, as browsers do. kill -9 takes back nothing that the kernel
+ * had been handed: this says nothing of a power cut. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
 #include "cli/bench_inside.h"
 
@@ -27,40 +28,47 @@ struct kill_bench {
     uint64_t random;
     char (*told)[UID_TEXT + 1];
     size_t n_told, cap_told;
-    long long last_id;                /* of the stream */
-    long long rows, torn, unreachable; /* events in the database; databases that were not whole; rounds killed before a client was in */
-    size_t lost;                      /* of told, after the last round */
+    long long last_id;                 /* of the stream */
+    long long rows, torn, unreachable; /* events in the database; databases that were not whole; rounds killed
+                                          before a client was in */
+    size_t lost;                       /* of told, after the last round */
 };
 
-static double uniform(struct kill_bench *k)
-{
+static double uniform(struct kill_bench *k) {
     k->random = k->random * 6364136223846793005u + 1442695040888963407u;
     return (double)(k->random >> 11) / 9007199254740992.0;
 }
 
-static err write_site(struct kill_bench *k)
-{
+static err write_site(struct kill_bench *k) {
     FILE *f;
     err e = bench_file(&k->place, "site.yaml", &f);
     if (e) return e;
     fprintf(f, "version: 1\nbudget: 200M\ndefaults: {cameras: {loop: true}, queries: {fps: 10}}\ncameras:\n");
-    for (int i = 1; i <= 4; i++) fprintf(f, "  cam%d: {url: scene/cam%d.mp4}\n", i, i);
-    fprintf(f, "queries:\n  moving:\n    cameras: all\n    model: motion\n    motion: {width: 160}\n"
-               "    zones: {left: [[0, 0], [0.5, 0], [0.5, 1], [0, 1]], low: [[0, 0.5], [1, 0.5], [1, 1], [0, 1]]}\n"
-               "    lines: {middle: [[0, 0.6], [1, 0.6]]}\n    events: {settle_ms: 0}\n"
-               "outputs: {http: {listen: \"127.0.0.1:%d\"}}\n", k->port);
+    for (int i = 1; i <= 4; i++)
+        fprintf(f, "  cam%d: {url: scene/cam%d.mp4}\n", i, i);
+    fprintf(
+        f,
+        "queries:\n  moving:\n    cameras: all\n    model: motion\n    motion: {width: 160}\n"
+        "    zones: {left: [[0, 0], [0.5, 0], [0.5, 1], [0, 1]], low: [[0, 0.5], [1, 0.5], [1, 1], [0, 1]]}\n"
+        "    lines: {middle: [[0, 0.6], [1, 0.6]]}\n    events: {settle_ms: 0}\n"
+        "outputs: {http: {listen: \"127.0.0.1:%d\"}}\n",
+        k->port);
     fclose(f);
     return ERR_OK;
 }
 
 /* ---- the client */
 
-static int call_box(struct kill_bench *k)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)k->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+static int call_box(struct kill_bench *k) {
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)k->port),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    char *request = xasprintf("GET /events/stream HTTP/1.0\r\nHost: 127.0.0.1:%d\r\nLast-Event-ID: %lld\r\n\r\n", k->port, k->last_id);
-    if (fd >= 0 && (connect(fd, (struct sockaddr *)&a, sizeof a) || send(fd, request, strlen(request), MSG_NOSIGNAL) < 0)) {
+    char *request =
+        xasprintf("GET /events/stream HTTP/1.0\r\nHost: 127.0.0.1:%d\r\nLast-Event-ID: %lld\r\n\r\n", k->port,
+                  k->last_id);
+    if (fd >= 0 && (connect(fd, (struct sockaddr *)&a, sizeof a) ||
+                    send(fd, request, strlen(request), MSG_NOSIGNAL) < 0)) {
         close(fd);
         fd = -1;
     }
@@ -68,8 +76,7 @@ static int call_box(struct kill_bench *k)
     return fd;
 }
 
-static void hear(struct kill_bench *k, const char *line)
-{
+static void hear(struct kill_bench *k, const char *line) {
     const char *uid = strstr(line, "\"uid\":\"");
     if (sscanf(line, "id: %lld", &k->last_id) == 1 || !str_starts(line, "data:") || !uid) return;
     uid += strlen("\"uid\":\"");
@@ -79,8 +86,7 @@ static void hear(struct kill_bench *k, const char *line)
 }
 
 /* Reads what is there for at most `ms`; false at the end of the stream. Only whole lines count as told. */
-static bool listen_for(struct kill_bench *k, int fd, struct strbuf *b, int ms)
-{
+static bool listen_for(struct kill_bench *k, int fd, struct strbuf *b, int ms) {
     char chunk[8192], *end;
     struct pollfd p = {.fd = fd, .events = POLLIN};
     if (poll(&p, 1, ms) <= 0) return true;
@@ -98,8 +104,7 @@ static bool listen_for(struct kill_bench *k, int fd, struct strbuf *b, int ms)
     return true;
 }
 
-static err one_life(struct kill_bench *k, int ms)
-{
+static err one_life(struct kill_bench *k, int ms) {
     char site[96], store[96], log[96], *output;
     struct child c;
     struct strbuf b = {0};
@@ -117,25 +122,28 @@ static err one_life(struct kill_bench *k, int ms)
         if (fd >= 0) ended = !listen_for(k, fd, &b, (int)MAX((end - clock_ns()) / 1000000, 0));
     }
     kill(c.pid, SIGKILL);
-    while (fd >= 0 && listen_for(k, fd, &b, 1000)) continue;
+    while (fd >= 0 && listen_for(k, fd, &b, 1000))
+        continue;
     if (fd < 0) k->unreachable++;
     if (fd >= 0) close(fd);
     strbuf_done(&b);
     e = child_finish(&c, &output);
     free(output);
-    if (!e && ended) e = err_set(ERR_IO, "the event stream ended before the box was killed; its log is %s", log);
-    if (!e && c.status != SIGKILL) e = err_set(ERR_IO, "brim serve ended by itself (status %d); its log is %s", c.status, log);
+    if (!e && ended)
+        e = err_set(ERR_IO, "the event stream ended before the box was killed; its log is %s", log);
+    if (!e && c.status != SIGKILL)
+        e = err_set(ERR_IO, "brim serve ended by itself (status %d); its log is %s", c.status, log);
     return e;
 }
 
 /* ---- the database */
 
-static err look_up(struct kill_bench *k, sqlite3 *db)
-{
+static err look_up(struct kill_bench *k, sqlite3 *db) {
     sqlite3_stmt *s = NULL;
     const char *verdict = "";
     k->lost = 0;
-    if (sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
+    if (sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &s, NULL) == SQLITE_OK &&
+        sqlite3_step(s) == SQLITE_ROW)
         verdict = (const char *)sqlite3_column_text(s, 0);
     k->torn += strcmp(verdict, "ok") != 0;
     sqlite3_finalize(s);
@@ -145,17 +153,19 @@ static err look_up(struct kill_bench *k, sqlite3 *db)
     if (code == SQLITE_OK) code = sqlite3_prepare_v2(db, "SELECT 1 FROM events WHERE uid = ?", -1, &s, NULL);
     for (size_t i = 0; i < k->n_told && code == SQLITE_OK; i++) {
         uint8_t uid[UID_TEXT / 2];
-        for (size_t b = 0; b < sizeof uid; b++) sscanf(k->told[i] + 2 * b, "%2hhx", &uid[b]);
+        for (size_t b = 0; b < sizeof uid; b++)
+            sscanf(k->told[i] + 2 * b, "%2hhx", &uid[b]);
         sqlite3_bind_blob(s, 1, uid, sizeof uid, SQLITE_TRANSIENT);
         k->lost += sqlite3_step(s) != SQLITE_ROW;
         sqlite3_reset(s);
     }
     if (code == SQLITE_OK) sqlite3_finalize(s);
-    return code == SQLITE_OK || !k->n_told ? ERR_OK : err_set(ERR_CORRUPT, "the database cannot be asked: %s", sqlite3_errmsg(db));
+    return code == SQLITE_OK || !k->n_told
+               ? ERR_OK
+               : err_set(ERR_CORRUPT, "the database cannot be asked: %s", sqlite3_errmsg(db));
 }
 
-static err check_database(struct kill_bench *k)
-{
+static err check_database(struct kill_bench *k) {
     char *path = xasprintf("%s/store/events.db", k->place.folder);
     sqlite3 *db = NULL;
     err e = ERR_OK;
@@ -172,9 +182,9 @@ static err check_database(struct kill_bench *k)
     return e;
 }
 
-static err all_rounds(struct kill_bench *k)
-{
-    if (!k->json) printf("%5s %9s %9s %11s %6s %6s\n", "round", "killed ms", "told", "in database", "lost", "whole");
+static err all_rounds(struct kill_bench *k) {
+    if (!k->json)
+        printf("%5s %9s %9s %11s %6s %6s\n", "round", "killed ms", "told", "in database", "lost", "whole");
     for (int64_t i = 0; i < k->rounds; i++) {
         int ms = MIN_MS + (int)(uniform(k) * (MAX_MS - MIN_MS));
         size_t before = k->n_told;
@@ -182,19 +192,23 @@ static err all_rounds(struct kill_bench *k)
         err e = one_life(k, ms);
         if (!e) e = check_database(k);
         if (e) return e;
-        if (!k->json) printf("%5lld %9d %9zu %11lld %6zu %6s\n", (long long)i + 1, ms, k->n_told - before, k->rows, k->lost, k->torn == torn ? "yes" : "NO");
+        if (!k->json)
+            printf("%5lld %9d %9zu %11lld %6zu %6s\n", (long long)i + 1, ms, k->n_told - before, k->rows,
+                   k->lost, k->torn == torn ? "yes" : "NO");
         fflush(stdout);
     }
-    printf(k->json ? "{\"rounds\": %lld, \"seed\": %lld, \"told\": %zu, \"rows\": %lld, \"lost\": %zu, \"torn\": %lld, \"unreachable\": %lld}\n"
-                   : "%lld rounds (seed %lld): told %zu events, %lld are in the database, lost %zu; databases not whole %lld; killed before a "
+    printf(k->json ? "{\"rounds\": %lld, \"seed\": %lld, \"told\": %zu, \"rows\": %lld, \"lost\": %zu, "
+                     "\"torn\": %lld, \"unreachable\": %lld}\n"
+                   : "%lld rounds (seed %lld): told %zu events, %lld are in the database, lost %zu; "
+                     "databases not whole %lld; killed before a "
                      "client could connect %lld\n",
            (long long)k->rounds, (long long)k->seed, k->n_told, k->rows, k->lost, k->torn, k->unreachable);
-    if (k->lost || k->torn) return err_set(ERR_CORRUPT, "events that were told are gone, or a database is not whole");
+    if (k->lost || k->torn)
+        return err_set(ERR_CORRUPT, "events that were told are gone, or a database is not whole");
     return k->n_told ? ERR_OK : err_set(ERR_IO, "no event was told in any round; see the log");
 }
 
-err bench_kill(int argc, char **argv)
-{
+err bench_kill(int argc, char **argv) {
     struct kill_bench k = {.rounds = 20, .seed = (int64_t)clock_wall()};
     struct args_list rest = {0};
     bool help = false;

@@ -1,8 +1,9 @@
 /* `brim bench start`: what an idle box takes, and how soon a box sees something.
  *
- * Idle: a site without cameras and models, its page on; the kernel's VmRSS at its highest over three seconds. First detection: from fork to the
- * first JSON line with something in it, for yolox_nano on a shared video with people in its first frame; with a store that is empty (weights are packed and written), and
- * with one that is not. Medians. SPDX-License-Identifier: Apache-2.0 */
+ * Idle: a site without cameras and models, its page on; the kernel's VmRSS at its highest over three seconds.
+ * First detection: from fork to the first JSON line with something in it, for yolox_nano on a shared video
+ * with people in its first frame; with a store that is empty (weights are packed and written), and with one
+ * that is not. Medians. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
 #include "cli/bench_inside.h"
 
@@ -22,20 +23,17 @@ struct start_bench {
     double rss[MAX_RUNS], anon[MAX_RUNS], cold[MAX_RUNS], warm[MAX_RUNS]; /* MB, MB, s, s */
 };
 
-static int by_size(const void *a, const void *b)
-{
+static int by_size(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-static double median(double *v, int64_t n)
-{
+static double median(double *v, int64_t n) {
     qsort(v, (size_t)n, sizeof *v, by_size);
     return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-static err idle_once(struct start_bench *b, int64_t i)
-{
+static err idle_once(struct start_bench *b, int64_t i) {
     char site[96], store[96], log[96], *output;
     struct child c;
     snprintf(site, sizeof site, "%s/idle.yaml", b->place.folder);
@@ -51,13 +49,11 @@ static err idle_once(struct start_bench *b, int64_t i)
 }
 
 /* Does a line say that something was seen? */
-static bool sees(const char *text)
-{
+static bool sees(const char *text) {
     return strstr(text, "\"tracks\":[{") != NULL;
 }
 
-static err detect_once(struct start_bench *b, const char *store_name, double *ret_s)
-{
+static err detect_once(struct start_bench *b, const char *store_name, double *ret_s) {
     char site[96], store[96], log[96], chunk[8192], *output;
     struct child c;
     struct strbuf heard = {0};
@@ -86,8 +82,7 @@ static err detect_once(struct start_bench *b, const char *store_name, double *re
     return ERR_OK;
 }
 
-static err write_sites(struct start_bench *b)
-{
+static err write_sites(struct start_bench *b) {
     FILE *f;
     const char *data = getenv("BRIM_DATA");
     char *card = realpath("models/cards/yolox_nano_416x416.yaml", NULL);
@@ -95,35 +90,40 @@ static err write_sites(struct start_bench *b)
     if (!e) {
         fputs("version: 1\noutputs: {http: {listen: \"127.0.0.1:0\"}}\n", f);
         fclose(f);
-        e = data && card ? bench_file(&b->place, "video.yaml", &f) : err_set(ERR_USAGE, "needs $BRIM_DATA, and to be called in the project's folder");
+        e = data && card ? bench_file(&b->place, "video.yaml", &f)
+                         : err_set(ERR_USAGE, "needs $BRIM_DATA, and to be called in the project's folder");
     }
     if (!e) {
-        fprintf(f, "version: 1\nbudget: 200M\ncameras:\n  room: {url: \"%s/videos/multicam/four_cam/cam0.mp4\", loop: true}\nmodels:\n  yolox: {onnx: "
-                   "\"%s/models/yolox/yolox_nano_416x416.onnx\", card: \"%s\"}\nqueries:\n  people: {cameras: room, model: yolox, fps: 10}\n"
-                   "outputs: {jsonl: \"-\", http: {listen: \"127.0.0.1:0\"}}\n", data, data, card);
+        fprintf(f,
+                "version: 1\nbudget: 200M\ncameras:\n  room: {url: \"%s/videos/multicam/four_cam/cam0.mp4\", "
+                "loop: true}\nmodels:\n  yolox: {onnx: "
+                "\"%s/models/yolox/yolox_nano_416x416.onnx\", card: \"%s\"}\nqueries:\n  people: {cameras: "
+                "room, model: yolox, fps: 10}\n"
+                "outputs: {jsonl: \"-\", http: {listen: \"127.0.0.1:0\"}}\n",
+                data, data, card);
         fclose(f);
     }
     free(card);
     return e;
 }
 
-static err measure(struct start_bench *b)
-{
+static err measure(struct start_bench *b) {
     double ignored;
     err e = write_sites(b);
-    for (int64_t i = 0; i < b->runs && !e; i++) e = idle_once(b, i);
+    for (int64_t i = 0; i < b->runs && !e; i++)
+        e = idle_once(b, i);
     for (int64_t i = 0; i < b->runs && !e; i++) {
         char name[32];
         snprintf(name, sizeof name, "cold-%d", (int)i);
         e = detect_once(b, name, &b->cold[i]);
     }
     if (!e) e = detect_once(b, "warm", &ignored);
-    for (int64_t i = 0; i < b->runs && !e; i++) e = detect_once(b, "warm", &b->warm[i]);
+    for (int64_t i = 0; i < b->runs && !e; i++)
+        e = detect_once(b, "warm", &b->warm[i]);
     return e;
 }
 
-err bench_start(int argc, char **argv)
-{
+err bench_start(int argc, char **argv) {
     struct start_bench b = {.runs = 5};
     struct args_list rest = {0};
     bool help = false;
@@ -140,14 +140,19 @@ err bench_start(int argc, char **argv)
     if (!e) e = measure(&b);
     bench_place_close(&b.place, e != ERR_OK);
     if (e) return e;
-    double rss = median(b.rss, b.runs), anon = median(b.anon, b.runs), cold = median(b.cold, b.runs), warm = median(b.warm, b.runs);
+    double rss = median(b.rss, b.runs), anon = median(b.anon, b.runs), cold = median(b.cold, b.runs),
+           warm = median(b.warm, b.runs);
     if (b.json) {
-        printf("{\"runs\": %d, \"idle_rss_mb\": %.2f, \"idle_rss_anon_mb\": %.2f, \"first_detection_empty_store_s\": %.3f, "
-               "\"first_detection_s\": %.3f, \"first_detection_slowest_s\": %.3f}\n", (int)b.runs, rss, anon, cold, warm, b.warm[b.runs - 1]);
+        printf("{\"runs\": %d, \"idle_rss_mb\": %.2f, \"idle_rss_anon_mb\": %.2f, "
+               "\"first_detection_empty_store_s\": %.3f, "
+               "\"first_detection_s\": %.3f, \"first_detection_slowest_s\": %.3f}\n",
+               (int)b.runs, rss, anon, cold, warm, b.warm[b.runs - 1]);
         return ERR_OK;
     }
-    printf("idle box: %.1f MB resident, %.1f MB of it private (medians of %d runs)\n", rss, anon, (int)b.runs);
-    printf("start to first detection, yolox_nano: %.2f s with an empty store (%.2f to %.2f), %.2f s with a filled one (%.2f to %.2f)\n", cold, b.cold[0],
-           b.cold[b.runs - 1], warm, b.warm[0], b.warm[b.runs - 1]);
+    printf("idle box: %.1f MB resident, %.1f MB of it private (medians of %d runs)\n", rss, anon,
+           (int)b.runs);
+    printf("start to first detection, yolox_nano: %.2f s with an empty store (%.2f to %.2f), %.2f s with a "
+           "filled one (%.2f to %.2f)\n",
+           cold, b.cold[0], b.cold[b.runs - 1], warm, b.warm[0], b.warm[b.runs - 1]);
     return ERR_OK;
 }

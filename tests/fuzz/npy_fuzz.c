@@ -1,5 +1,6 @@
-/* Fuzzes the reader of .npy: a parsed view must lie inside the bytes. Some inputs also go through files: what is
- * loaded from one is what was parsed, and what was saved is read back the same. SPDX-License-Identifier: Apache-2.0 */
+/* Fuzzes the reader of .npy: a parsed view must lie inside the bytes. Some inputs also go through files: what
+ * is loaded from one is what was parsed, and what was saved is read back the same. SPDX-License-Identifier:
+ * Apache-2.0 */
 #include "tensor/npy.h"
 
 #include <stdio.h>
@@ -10,16 +11,14 @@
 
 int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t n);
 
-static void same(const struct tensor *a, const struct tensor *b)
-{
+static void same(const struct tensor *a, const struct tensor *b) {
     size_t size = (size_t)tensor_count(&a->shape) * tensor_dtype_size(a->dtype);
     if (a->dtype != b->dtype || !tensor_shape_equal(&a->shape, &b->shape)) abort();
     if (size && memcmp(a->data, b->data, size) != 0) abort();
 }
 
 /* Files cost a thousand times what parsing does, so only some inputs take this way. */
-static void through_files(const unsigned char *bytes, size_t n, const struct tensor *parsed, err parsed_err)
-{
+static void through_files(const unsigned char *bytes, size_t n, const struct tensor *parsed, err parsed_err) {
     char path[64];
     struct tensor t;
     void *owned = NULL;
@@ -39,8 +38,7 @@ static void through_files(const unsigned char *bytes, size_t n, const struct ten
     unlink(path);
 }
 
-int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t n)
-{
+int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t n) {
     struct tensor t = {0};
     err e = npy_parse("fuzz.npy", bytes, n, &t);
     if (n % 64 == 0 && n < 4096) through_files(bytes, n, &t, e);
@@ -48,7 +46,8 @@ int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t n)
         size_t size = (size_t)tensor_count(&t.shape) * tensor_dtype_size(t.dtype);
         const unsigned char *p = t.data;
         unsigned sum = 0;
-        for (size_t i = 0; i < size; i++) sum += p[i];
+        for (size_t i = 0; i < size; i++)
+            sum += p[i];
         return sum == 0xffffffff; /* so that the reads stay */
     }
     return 0;
