@@ -183,7 +183,9 @@ static err one_session(struct video_camera *c)
             ops->info(session, &c->info);
             pthread_mutex_unlock(&c->lock);
         }
-        if (pace(c, f))
+        bool stop = pace(c, f), unwanted = c->file && c->o.pace == VIDEO_PACE_LIVE && atomic_load(&c->counters.need) == 0;
+        if (unwanted) atomic_fetch_add(&c->counters.skipped, 1); /* it came for its moment only: see decode.c */
+        if (stop || unwanted)
             video_frame_unref(&f);
         else
             publish(c, f);

@@ -134,8 +134,9 @@ static double wanted_rate(const struct video_source *s)
     const struct video_options *o = s->env->o;
     double rate = o->max_fps > 0 && s->kind != VIDEO_IMAGES ? o->max_fps : INFINITY;
     double need = atomic_load(&s->env->c->need);
-    bool live = s->live || o->pace == VIDEO_PACE_LIVE;
-    return live && need >= 0 ? MIN(rate, need) : rate;
+    if (need < 0 || (!s->live && o->pace == VIDEO_PACE_MAX)) return rate;
+    /* A file is slowed down by the pictures that leave here, so one a second does even if nobody looks: or it would race through its loop. */
+    return s->live ? MIN(rate, need) : MIN(rate, MAX(need, 1));
 }
 
 /* Is the picture at s->now one of them? Half a frame of slack, so that 25 thinned to 5 gives every fifth. */
