@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "engine/inside.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +13,10 @@
 
 static err load_card(struct engine_model *m)
 {
-    if (m->o->card) return task_card_load(m->o->card, &m->card);
-    char *path = task_card_default_path(m->o->onnx);
+    char *path = m->o->card ? xstrdup(m->o->card) : task_card_default_path(m->o->onnx);
     err e = task_card_load(path, &m->card);
-    if (e == ERR_NOT_FOUND)
-        e = err_set(ERR_NOT_FOUND, "model '%s' has no card: %s does not exist; write one (docs/cards.md) or name one with `card:`",
-                    m->name, path);
+    if (e && access(path, F_OK) && errno == ENOENT)
+        e = err_set(ERR_NOT_FOUND, "it has no card: %s does not exist; write it (docs/cards.md), or name another with `card:`", path);
     free(path);
     return e;
 }
