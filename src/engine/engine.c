@@ -90,6 +90,23 @@ static err try_open(struct engine_site *site, const struct engine_options *o, st
     return ERR_OK;
 }
 
+/* Gives cameras three seconds to connect, so that their frames and decoders are measured; returns how many did not. */
+static size_t wait_for_cameras(struct engine *e)
+{
+    size_t away = 0;
+    for (int tries = 0; tries < 30; tries++) {
+        struct engine_camera_row *rows;
+        size_t n = engine_cameras(e, &rows);
+        away = 0;
+        for (size_t i = 0; i < n; i++) away += rows[i].video.published == 0 && rows[i].video.state != VIDEO_FAILED;
+        free(rows);
+        if (!away) break;
+        thread_event_wait(&e->wake, 100);
+        thread_event_reset(&e->wake);
+    }
+    return away;
+}
+
 /* What this site would need, found by building it without a limit; then it is closed again. */
 static err too_small(struct engine_site *site, uint64_t limit)
 {
@@ -99,9 +116,10 @@ static err too_small(struct engine_site *site, uint64_t limit)
     struct mem_budget *all = mem_budget_new("host", UINT64_MAX);
     uint64_t least = 0;
     if (try_open(site, &(struct engine_options){.budget = all}, &e) == ERR_OK) {
+        size_t away = wait_for_cameras(e);
         struct engine_floor f = engine_floor(e);
         least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other + f.largest_model;
-        least += site->site->camera_count * (8u << 20); /* frames and decoders of cameras that have not connected yet */
+        least += away * (12u << 20); /* what a camera takes that could not be measured */
     }
     engine_close(&e);
     mem_budget_free(&all);
