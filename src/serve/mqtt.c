@@ -1,7 +1,9 @@
 /* MQTT through libmosquitto, from one thread of ours.
  *
  * The thread reads the outbox (SQLite) and publishes with QoS 1; the acknowledgement removes the message. At most IN_FLIGHT messages are
- * unacknowledged, so memory is bounded however long the broker is away. After a reconnection everything unacknowledged is published again.
+ * unacknowledged, so memory is bounded however long the broker is away. Each connection begins with a client without memory
+ * (the library would keep, and send again, what we publish again ourselves: a flapping broker would make it grow), and everything
+ * unacknowledged is published again.
  * The broker's answers are handled in mosquitto_loop on the same thread, so nothing here needs a lock but the numbers.
  *
  * Invariant: a message leaves the outbox only in on_publish. SPDX-License-Identifier: Apache-2.0 */
@@ -161,6 +163,27 @@ static void publish_stats(struct serve_mqtt *x)
 
 /* ---- the thread */
 
+/* What a client forgets when it is made new. */
+static void prepare(struct serve_mqtt *x)
+{
+    char *topic = xasprintf("%s/available", x->o->mqtt_prefix);
+    mosquitto_will_set(x->m, topic, 7, "offline", 1, true);
+    free(topic);
+    if (x->o->mqtt_user) mosquitto_username_pw_set(x->m, x->o->mqtt_user, x->o->mqtt_password);
+    mosquitto_connect_callback_set(x->m, on_connect);
+    mosquitto_disconnect_callback_set(x->m, on_disconnect);
+    mosquitto_publish_callback_set(x->m, on_publish);
+    mosquitto_max_inflight_messages_set(x->m, IN_FLIGHT);
+}
+
+static int connect_anew(struct serve_mqtt *x)
+{
+    int rc = mosquitto_reinitialise(x->m, NULL, true, x);
+    if (rc) return rc;
+    prepare(x);
+    return mosquitto_connect(x->m, x->o->mqtt_host, x->o->mqtt_port, 30);
+}
+
 static void show_problem(struct serve_mqtt *x, int rc)
 {
     if (atomic_load(&x->connected)) {
@@ -186,7 +209,7 @@ static void *run(void *arg)
             thread_event_reset(&x->wake);
             for (int waited = 0; waited < backoff_ms && !atomic_load(&x->stop); waited += 100) thread_event_wait(&x->wake, 100), thread_event_reset(&x->wake);
             backoff_ms = MIN(backoff_ms * 2, 30000);
-            rc = mosquitto_reconnect(x->m);
+            rc = connect_anew(x);
             continue;
         }
         if (!atomic_load(&x->connected)) continue;
@@ -217,14 +240,7 @@ err serve_mqtt_open(struct engine *e, struct rows *rows, struct serve_feed *feed
     x->m = er ? NULL : mosquitto_new(NULL, true, x);
     if (!er && !x->m) er = err_set(ERR_IO, "mqtt: %s", strerror(errno));
     if (!er) {
-        char *topic = xasprintf("%s/available", o->mqtt_prefix);
-        mosquitto_will_set(x->m, topic, 7, "offline", 1, true);
-        free(topic);
-        if (o->mqtt_user) mosquitto_username_pw_set(x->m, o->mqtt_user, o->mqtt_password);
-        mosquitto_connect_callback_set(x->m, on_connect);
-        mosquitto_disconnect_callback_set(x->m, on_disconnect);
-        mosquitto_publish_callback_set(x->m, on_publish);
-        mosquitto_max_inflight_messages_set(x->m, IN_FLIGHT);
+        prepare(x);
         serve_feed_listen(feed, on_event, x);
         er = thread_start("brim-mqtt", run, x, &x->thread);
         x->started = !er;
