@@ -1,8 +1,9 @@
 /* HTTP on libmicrohttpd: a thread and at most HTTP_CONNECTION_BYTES per connection, SERVE_HTTP_CLIENTS connections.
  *
- * Order for each request: who asks (Host, Origin, Sec-Fetch-Site), method, path, then the handler. Bodies of answers are charged to the
- * payer "http" until they are sent, so a slow reader costs the budget, not the machine; if the budget refuses, the answer is 503.
- * Kernel buffers are bounded by SO_SNDBUF of the listening socket, which connections inherit.
+ * Order for each request: who asks (Host, Origin, Sec-Fetch-Site), method, path, then the handler. Bodies of answers
+ * are charged to the payer "http" until they are sent, so a slow reader costs the budget, not the machine; if the
+ * budget refuses, the answer is 503. Kernel buffers are bounded by SO_SNDBUF of the listening socket, which
+ * connections inherit.
  *
  * Invariant: nothing of a request is used before guard() has let it in. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/http_inside.h"
@@ -41,7 +42,8 @@ http_result http_queue(struct http_request *r, unsigned status, struct MHD_Respo
     MHD_add_response_header(resp, "X-Frame-Options", "DENY");
     MHD_add_response_header(resp, "Referrer-Policy", "no-referrer");
     MHD_add_response_header(resp, "Cross-Origin-Resource-Policy", "same-origin");
-    MHD_add_response_header(resp, "Content-Security-Policy", page ? serve_page_csp : "default-src 'none'; frame-ancestors 'none'");
+    MHD_add_response_header(resp, "Content-Security-Policy",
+                            page ? serve_page_csp : "default-src 'none'; frame-ancestors 'none'");
     http_result x = MHD_queue_response(r->c, status, resp);
     MHD_destroy_response(resp);
     return x;
@@ -63,7 +65,8 @@ static void free_body(void *arg)
 
 static http_result send_static(struct http_request *r, unsigned status, const char *type, const void *text, size_t n)
 {
-    return http_queue(r, status, MHD_create_response_from_buffer(n, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT), type);
+    return http_queue(r, status, MHD_create_response_from_buffer(n, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT),
+                      type);
 }
 
 http_result http_send(struct http_request *r, unsigned status, const char *type, char *text, size_t n)
@@ -105,7 +108,11 @@ http_result http_send_error(struct http_request *r, unsigned status, const char 
 
 http_result http_send_err(struct http_request *r, err e)
 {
-    unsigned status = e == ERR_NOT_FOUND ? 404 : e == ERR_NOMEM ? 409 : e == ERR_AGAIN || e == ERR_BUSY ? 503 : err_exit_status(e) == 2 ? 400 : 500;
+    unsigned status = e == ERR_NOT_FOUND                ? 404
+                      : e == ERR_NOMEM                  ? 409
+                      : e == ERR_AGAIN || e == ERR_BUSY ? 503
+                      : err_exit_status(e) == 2         ? 400
+                                                        : 500;
     return http_send_error(r, status, "%s", err_text());
 }
 
@@ -127,7 +134,8 @@ void http_stream_end(struct serve_http *h)
 static bool runs(const struct engine_query_row *q)
 {
     int64_t minute = (int64_t)60 * 1000000000;
-    return !q->problem[0] && ((q->stats.last_run_ns && clock_ns() - q->stats.last_run_ns < minute) || q->motion_saved);
+    return !q->problem[0] &&
+           ((q->stats.last_run_ns && clock_ns() - q->stats.last_run_ns < minute) || q->motion_saved);
 }
 
 bool http_ready(struct serve_http *h, json_t *reasons)
@@ -174,11 +182,15 @@ http_result http_metrics(struct http_request *r)
     pthread_mutex_lock(&h->build);
     metrics_write(&b, h->engine, h->rows);
     pthread_mutex_unlock(&h->build);
-    strbuf_addf(&b, "# HELP brim_http_requests_total Requests, refused ones included.\n# TYPE brim_http_requests_total counter\n"
-                    "brim_http_requests_total %llu\n# HELP brim_http_refused_total Requests with a foreign Host or Origin.\n"
-                    "# TYPE brim_http_refused_total counter\nbrim_http_refused_total %llu\n"
-                    "# HELP brim_http_streams Open streams of events and pictures.\n# TYPE brim_http_streams gauge\nbrim_http_streams %d\n",
-                (unsigned long long)atomic_load(&h->requests), (unsigned long long)atomic_load(&h->refused), atomic_load(&h->streams));
+    strbuf_addf(
+        &b,
+        "# HELP brim_http_requests_total Requests, refused ones included.\n# TYPE brim_http_requests_total counter\n"
+        "brim_http_requests_total %llu\n# HELP brim_http_refused_total Requests with a foreign Host or Origin.\n"
+        "# TYPE brim_http_refused_total counter\nbrim_http_refused_total %llu\n"
+        "# HELP brim_http_streams Open streams of events and pictures.\n# TYPE brim_http_streams "
+        "gauge\nbrim_http_streams %d\n",
+        (unsigned long long)atomic_load(&h->requests), (unsigned long long)atomic_load(&h->refused),
+        atomic_load(&h->streams));
     size_t n = b.len;
     return http_send(r, 200, "text/plain; version=0.0.4; charset=utf-8", strbuf_take(&b), n);
 }
@@ -213,7 +225,8 @@ static const struct route *find_route(const char *path)
     for (size_t i = 0; i < ARRAY_LEN(ROUTES); i++) {
         size_t n = strlen(ROUTES[i].path);
         bool open = ROUTES[i].path[n - 1] == '*';
-        if (open ? !strncmp(path, ROUTES[i].path, n - 1) && path[n - 1] : !strcmp(path, ROUTES[i].path)) return &ROUTES[i];
+        if (open ? !strncmp(path, ROUTES[i].path, n - 1) && path[n - 1] : !strcmp(path, ROUTES[i].path))
+            return &ROUTES[i];
     }
     return NULL;
 }
@@ -225,7 +238,8 @@ static bool guard(struct http_request *r, http_result *ret)
     if (!http_guard_is_ours(&r->http->guard, host)) {
         *ret = http_send_error(r, 421, "this Host is not known here; add it to outputs.http.hosts");
     } else if (!http_guard_same_origin(origin, host) ||
-               !http_guard_fetch(http_header(r, "Sec-Fetch-Site"), http_header(r, "Sec-Fetch-Mode"), http_header(r, "Sec-Fetch-Dest"))) {
+               !http_guard_fetch(http_header(r, "Sec-Fetch-Site"), http_header(r, "Sec-Fetch-Mode"),
+                                 http_header(r, "Sec-Fetch-Dest"))) {
         *ret = http_send_error(r, 403, "pages of other sites may not ask here");
     } else {
         return true;
@@ -237,7 +251,8 @@ static bool guard(struct http_request *r, http_result *ret)
 static http_result refuse_method(struct http_request *r, const char *allow)
 {
     static const char text[] = "{\"error\":\"this method is not for this address\"}\n";
-    struct MHD_Response *resp = MHD_create_response_from_buffer(sizeof text - 1, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *resp =
+        MHD_create_response_from_buffer(sizeof text - 1, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
     if (resp) MHD_add_response_header(resp, "Allow", allow);
     return http_queue(r, 405, resp, "application/json");
 }
@@ -251,13 +266,14 @@ static http_result answer(struct http_request *r, const char *method)
     if (!get && !post) return refuse_method(r, "GET, HEAD, POST");
     if (!route) return http_send_error(r, 404, "there is nothing at this address");
     if (route->post != post) return refuse_method(r, route->post ? "POST" : "GET, HEAD");
-    if (post && !http_guard_is_json(http_header(r, "Content-Type"))) return http_send_error(r, 415, "Content-Type must be application/json");
+    if (post && !http_guard_is_json(http_header(r, "Content-Type")))
+        return http_send_error(r, 415, "Content-Type must be application/json");
     if (r->too_large) return http_send_error(r, 413, "a body has at most %d bytes here", HTTP_MAX_BODY);
     return route->answer(r);
 }
 
-static http_result on_request(void *arg, struct MHD_Connection *c, const char *path, const char *method, const char *version,
-                              const char *data, size_t *size, void **state)
+static http_result on_request(void *arg, struct MHD_Connection *c, const char *path, const char *method,
+                              const char *version, const char *data, size_t *size, void **state)
 {
     struct http_request *r = *state;
     (void)version;
@@ -304,15 +320,18 @@ static err listen_on(struct serve_http *h, const char *host, int port, int *ret)
     }
     if (fd < 0 || bind(fd, a->ai_addr, a->ai_addrlen) || listen(fd, 64)) {
         if (errno == EADDRINUSE)
-            e = err_set(ERR_BUSY, "http: %s:%d is in use by another program; set outputs.http.listen to another port", host, port);
+            e = err_set(ERR_BUSY, "http: %s:%d is in use by another program; set outputs.http.listen to another port",
+                        host, port);
         else
-            e = err_set(errno == EADDRNOTAVAIL ? ERR_USAGE : ERR_IO, "http: cannot listen on %s:%d: %s", host, port, strerror(errno));
+            e = err_set(errno == EADDRNOTAVAIL ? ERR_USAGE : ERR_IO, "http: cannot listen on %s:%d: %s", host, port,
+                        strerror(errno));
     }
     if (!e) {
         struct sockaddr_storage got;
         socklen_t n = sizeof got;
         getsockname(fd, (struct sockaddr *)&got, &n);
-        h->port = ntohs(got.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&got)->sin6_port : ((struct sockaddr_in *)&got)->sin_port);
+        h->port = ntohs(got.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&got)->sin6_port
+                                                  : ((struct sockaddr_in *)&got)->sin_port);
         *ret = fd;
     } else if (fd >= 0) {
         close(fd);
@@ -333,14 +352,16 @@ static void set_guard(struct serve_http *h, const struct site_outputs *o)
 static err start(struct serve_http *h, int fd)
 {
     unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC;
-    h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-                                 (unsigned)SERVE_HTTP_CLIENTS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_TIMEOUT_S, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
-                                 MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
+    h->daemon = MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)SERVE_HTTP_CLIENTS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_TIMEOUT_S, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
     return h->daemon ? ERR_OK : err_set(ERR_IO, "http: cannot start: %s", strerror(errno));
 }
 
-err serve_http_open(struct engine *e, struct rows *rows, struct serve_feed *feed, const struct site_outputs *o, struct serve_http **ret)
+err serve_http_open(struct engine *e, struct rows *rows, struct serve_feed *feed, const struct site_outputs *o,
+                    struct serve_http **ret)
 {
     struct serve_http *h = xnew(struct serve_http);
     int fd = -1;
@@ -356,10 +377,8 @@ err serve_http_open(struct engine *e, struct rows *rows, struct serve_feed *feed
     if (!x) x = http_live_new(h, &h->live);
     if (!x) x = listen_on(h, h->listen, o->http_port, &fd);
     if (!x && (x = start(h, fd))) close(fd);
-    if (x)
-        serve_http_close(&h);
-    else
-        *ret = h;
+    if (x) serve_http_close(&h);
+    else *ret = h;
     return x;
 }
 

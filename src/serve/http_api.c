@@ -1,7 +1,7 @@
 /* The JSON API: snapshots of the engine, events of the database, one switch (the budget).
  *
- * Numbers carry their unit in the name. Texts that came from outside (a stream's error, a card's label) may not be UTF-8; text() mends
- * them, because one bad byte must not cost a whole answer. SPDX-License-Identifier: Apache-2.0 */
+ * Numbers carry their unit in the name. Texts that came from outside (a stream's error, a card's label) may not be
+ * UTF-8; text() mends them, because one bad byte must not cost a whole answer. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/http_inside.h"
 
 #include "base/version.h"
@@ -38,13 +38,15 @@ static json_t *camera_json(const struct engine_camera_row *c)
 {
     const struct video_stats *v = &c->video;
     double age = v->last_frame_ns ? (double)(clock_ns() - v->last_frame_ns) / 1e9 : -1;
-    json_t *j = json_pack("{s:o, s:s, s:o, s:o, s:o, s:i, s:i, s:f, s:f}", "name", text(c->name), "state", video_state_name(v->state), "error",
-                          text(v->error), "url", text(v->url), "codec", text(v->codec), "width", v->width, "height", v->height, "fps",
-                          v->fps_in, "stream_fps", v->stream_fps);
-    json_t *more = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:i}", "decoded", number(v->decoded), "published",
-                             number(v->published), "dropped", number(v->dropped), "skipped", number(v->skipped), "corrupt",
-                             number(v->corrupt), "no_memory", number(v->no_memory), "reconnects", number(v->reconnects), "bytes",
-                             number(v->bytes), "retry_in_s", v->wait_s, "queries", c->queries);
+    json_t *j =
+        json_pack("{s:o, s:s, s:o, s:o, s:o, s:i, s:i, s:f, s:f}", "name", text(c->name), "state",
+                  video_state_name(v->state), "error", text(v->error), "url", text(v->url), "codec", text(v->codec),
+                  "width", v->width, "height", v->height, "fps", v->fps_in, "stream_fps", v->stream_fps);
+    json_t *more =
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:i}", "decoded", number(v->decoded), "published",
+                  number(v->published), "dropped", number(v->dropped), "skipped", number(v->skipped), "corrupt",
+                  number(v->corrupt), "no_memory", number(v->no_memory), "reconnects", number(v->reconnects), "bytes",
+                  number(v->bytes), "retry_in_s", v->wait_s, "queries", c->queries);
     json_object_update(j, more);
     json_decref(more);
     json_object_set_new(j, "last_frame_age_s", age < 0 ? json_null() : json_real(age));
@@ -64,14 +66,17 @@ http_result http_api_cameras(struct http_request *r)
 static json_t *query_json(const struct engine_query_row *q)
 {
     json_t *drops = json_object();
-    for (int k = 1; k < SCHED_DROP_COUNT; k++) json_object_set_new(drops, sched_drop_text((enum sched_drop)k), number(q->stats.dropped[k]));
-    json_t *j = json_pack("{s:o, s:o, s:o, s:f, s:f, s:i, s:f, s:o}", "query", text(q->query), "camera", text(q->camera), "model",
-                          text(q->model), "fps_asked", q->fps_asked, "fps_run", q->fps_run, "priority", q->priority, "deadline_ms",
-                          ms(q->deadline_ns), "problem", text(q->problem));
-    json_t *more = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:f, s:f}", "offered", number(q->stats.offered), "run",
-                             number(q->stats.run), "late", number(q->stats.late), "dropped", drops, "motion_saved", number(q->motion_saved),
-                             "detections", number(q->detections), "tracks", number(q->tracks), "events", number(q->events), "waiting",
-                             q->stats.waiting, "p50_ms", ms(q->stats.p50_ns), "p95_ms", ms(q->stats.p95_ns), "max_ms", ms(q->stats.max_ns));
+    for (int k = 1; k < SCHED_DROP_COUNT; k++)
+        json_object_set_new(drops, sched_drop_text((enum sched_drop)k), number(q->stats.dropped[k]));
+    json_t *j = json_pack("{s:o, s:o, s:o, s:f, s:f, s:i, s:f, s:o}", "query", text(q->query), "camera",
+                          text(q->camera), "model", text(q->model), "fps_asked", q->fps_asked, "fps_run", q->fps_run,
+                          "priority", q->priority, "deadline_ms", ms(q->deadline_ns), "problem", text(q->problem));
+    json_t *more =
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:f, s:f}", "offered", number(q->stats.offered),
+                  "run", number(q->stats.run), "late", number(q->stats.late), "dropped", drops, "motion_saved",
+                  number(q->motion_saved), "detections", number(q->detections), "tracks", number(q->tracks), "events",
+                  number(q->events), "waiting", q->stats.waiting, "p50_ms", ms(q->stats.p50_ns), "p95_ms",
+                  ms(q->stats.p95_ns), "max_ms", ms(q->stats.max_ns));
     json_object_update(j, more);
     json_decref(more);
     return j;
@@ -93,13 +98,13 @@ http_result http_api_queries(struct http_request *r)
 static json_t *model_json(const struct engine_model_row *m)
 {
     const struct sched_model_stats *s = &m->stats;
-    json_t *j = json_pack("{s:o, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o}", "name", text(m->name), "resident", s->resident, "pinned",
-                          s->pinned, "impossible", s->impossible, "weight_bytes", number(s->weight_bytes), "activation_bytes",
-                          number(m->sizes.activations), "scratch_bytes", number(m->sizes.scratch), "code_bytes", number(m->sizes.code),
-                          "problem", text(m->problem));
-    json_t *more = json_pack("{s:o, s:o, s:o, s:o, s:f, s:f, s:I}", "loads", number(s->loads), "evictions", number(s->evictions), "runs",
-                             number(s->runs), "batched", number(s->batched), "run_ms", ms(s->run_ns), "load_ms", ms(s->load_ns), "flops",
-                             (json_int_t)m->sizes.flops);
+    json_t *j = json_pack("{s:o, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o}", "name", text(m->name), "resident",
+                          s->resident, "pinned", s->pinned, "impossible", s->impossible, "weight_bytes",
+                          number(s->weight_bytes), "activation_bytes", number(m->sizes.activations), "scratch_bytes",
+                          number(m->sizes.scratch), "code_bytes", number(m->sizes.code), "problem", text(m->problem));
+    json_t *more = json_pack("{s:o, s:o, s:o, s:o, s:f, s:f, s:I}", "loads", number(s->loads), "evictions",
+                             number(s->evictions), "runs", number(s->runs), "batched", number(s->batched), "run_ms",
+                             ms(s->run_ns), "load_ms", ms(s->load_ns), "flops", (json_int_t)m->sizes.flops);
     json_object_update(j, more);
     json_decref(more);
     return j;
@@ -121,8 +126,9 @@ static json_t *rows_json(struct rows *rows)
 {
     struct rows_stats s;
     rows_stats(rows, &s);
-    return json_pack("{s:o, s:o, s:i, s:I, s:o}", "written", number(s.written), "lost", number(s.lost), "waiting", s.waiting, "outbox",
-                     (json_int_t)MAX(rows_outbox_count(rows), (int64_t)0), "problem", text(s.problem));
+    return json_pack("{s:o, s:o, s:i, s:I, s:o}", "written", number(s.written), "lost", number(s.lost), "waiting",
+                     s.waiting, "outbox", (json_int_t)MAX(rows_outbox_count(rows), (int64_t)0), "problem",
+                     text(s.problem));
 }
 
 http_result http_api_status(struct http_request *r)
@@ -135,11 +141,12 @@ http_result http_api_status(struct http_request *r)
     size_t n = engine_cameras(h->engine, &c), live = 0;
     for (size_t i = 0; i < n; i++) live += c[i].video.state == VIDEO_LIVE;
     free(c);
-    json_t *j = json_pack("{s:s, s:f, s:b, s:o, s:o, s:I, s:I}", "version", BRIM_VERSION, "uptime_s", engine_uptime_s(h->engine), "ready", ready,
-                          "reasons", reasons, "problems", engine_problems(h->engine), "cameras", (json_int_t)n, "cameras_live",
-                          (json_int_t)live);
-    json_object_set_new(j, "memory", json_pack("{s:o, s:o, s:o}", "limit_bytes", number(mem_budget_limit(b)), "used_bytes",
-                                               number(mem_budget_used(b)), "peak_bytes", number(mem_budget_peak(b))));
+    json_t *j = json_pack("{s:s, s:f, s:b, s:o, s:o, s:I, s:I}", "version", BRIM_VERSION, "uptime_s",
+                          engine_uptime_s(h->engine), "ready", ready, "reasons", reasons, "problems",
+                          engine_problems(h->engine), "cameras", (json_int_t)n, "cameras_live", (json_int_t)live);
+    json_object_set_new(j, "memory",
+                        json_pack("{s:o, s:o, s:o}", "limit_bytes", number(mem_budget_limit(b)), "used_bytes",
+                                  number(mem_budget_used(b)), "peak_bytes", number(mem_budget_peak(b))));
     json_object_set_new(j, "database", h->rows ? rows_json(h->rows) : json_null());
     return http_send_json(r, 200, j);
 }
@@ -153,7 +160,8 @@ http_result http_api_why(struct http_request *r)
 {
     static const char prefix[] = "/api/v1/why/";
     const char *camera = str_starts(r->path, prefix) ? r->path + sizeof prefix - 1 : http_argument(r, "camera");
-    if (!camera || !http_guard_name(camera, strlen(camera))) return http_send_error(r, 400, "expected /api/v1/why/CAMERA");
+    if (!camera || !http_guard_name(camera, strlen(camera)))
+        return http_send_error(r, 400, "expected /api/v1/why/CAMERA");
     json_t *j = engine_why(r->http->engine, camera);
     return j ? http_send_json(r, 200, j) : http_send_error(r, 404, "no camera '%s'", camera);
 }
@@ -197,9 +205,10 @@ static bool read_filter(struct http_request *r, struct rows_filter *f)
     int64_t limit = EVENTS_DEFAULT, after = 0;
     const char *a = http_argument(r, "after");
     if (a && !http_guard_int(a, 0, INT64_MAX, &after)) return false;
-    bool good = read_name(r, "camera", &f->camera) && read_name(r, "query", &f->query) && read_name(r, "event", &f->event) &&
-                read_seconds(r, "since", &f->since) && read_seconds(r, "until", &f->until) &&
-                read_int(r, "before", INT64_MAX, &f->before_id) && read_int(r, "limit", EVENTS_MOST, &limit);
+    bool good = read_name(r, "camera", &f->camera) && read_name(r, "query", &f->query) &&
+                read_name(r, "event", &f->event) && read_seconds(r, "since", &f->since) &&
+                read_seconds(r, "until", &f->until) && read_int(r, "before", INT64_MAX, &f->before_id) &&
+                read_int(r, "limit", EVENTS_MOST, &limit);
     f->after_id = after;
     f->oldest_first = a != NULL; /* who pages forward wants the next ones */
     f->limit = (int)limit;
@@ -231,10 +240,13 @@ static http_result send_events(struct http_request *r, const struct rows_filter 
 http_result http_api_events(struct http_request *r)
 {
     struct rows_filter f = {0};
-    if (!r->http->rows) return http_send_error(r, 404, "this box keeps no events; /events/stream tells them as they happen");
+    if (!r->http->rows)
+        return http_send_error(r, 404, "this box keeps no events; /events/stream tells them as they happen");
     if (!read_filter(r, &f))
-        return http_send_error(r, 400, "camera, query, event: names; since, until: seconds since 1970; before, after: ids; limit: 1 to %d",
-                               EVENTS_MOST);
+        return http_send_error(
+            r, 400,
+            "camera, query, event: names; since, until: seconds since 1970; before, after: ids; limit: 1 to %d",
+            EVENTS_MOST);
     pthread_mutex_lock(&r->http->build);
     http_result x = send_events(r, &f);
     pthread_mutex_unlock(&r->http->build);

@@ -1,5 +1,6 @@
-/* Host, Origin and numbers. The rule for Host is what ends DNS rebinding: a page of another site that made its own name lead to this box
- * still sends that name. The rule for Origin ends cross-site posts; together a browser cannot be made to act for its user.
+/* Host, Origin and numbers. The rule for Host is what ends DNS rebinding: a page of another site that made its own
+ * name lead to this box still sends that name. The rule for Origin ends cross-site posts; together a browser cannot
+ * be made to act for its user.
  *
  * Invariant: every loop is bounded by the text's end or a constant. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/http_guard.h"

@@ -14,26 +14,27 @@
 #include <jansson.h>
 #include <microhttpd.h>
 
-/* Streams are fewer than connections, so that somebody who holds them all cannot keep /healthz from being answered. */
+/* Streams are fewer than connections, so that somebody who holds them all cannot keep /healthz from being answered.
+ */
 enum { HTTP_MAX_STREAMS = 48, HTTP_MAX_BODY = 4096, HTTP_CONNECTION_BYTES = 16384, HTTP_TIMEOUT_S = 20 };
 
 struct http_live;
 
 struct serve_http {
     struct engine *engine;
-    struct rows *rows;           /* may be NULL */
+    struct rows *rows; /* may be NULL */
     struct serve_feed *feed;
-    struct engine_site *hold;    /* keeps the strings of `guard` */
+    struct engine_site *hold; /* keeps the strings of `guard` */
     struct http_guard guard;
     char listen[64];
     int port;
     struct MHD_Daemon *daemon;
-    struct mem_payer *payer;     /* "http": answers on their way */
+    struct mem_payer *payer; /* "http": answers on their way */
     struct http_live *live;
     struct thread_event stop;
     atomic_int streams;
     atomic_ullong requests, refused;
-    pthread_mutex_t build;       /* one large answer is made at a time: bounds what making it takes */
+    pthread_mutex_t build; /* one large answer is made at a time: bounds what making it takes */
 };
 
 struct http_request {
@@ -51,7 +52,8 @@ typedef enum MHD_Result http_result;
 http_result http_send(struct http_request *r, unsigned status, const char *type, char *text, size_t n);
 http_result http_send_json(struct http_request *r, unsigned status, json_t *j);
 /* {"error": sentence} */
-http_result http_send_error(struct http_request *r, unsigned status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+http_result http_send_error(struct http_request *r, unsigned status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* The status that fits the code, with err_text(). */
 http_result http_send_err(struct http_request *r, err e);
 /* Adds the headers that all answers have, queues and releases `resp` (NULL: closes the connection). */

@@ -1,15 +1,14 @@
 /* Live pictures: JPEG with boxes and zones, one at a time or as a stream of them.
  *
- * Cost does not grow with the number of people who look: a *view* is a camera at one of five widths, and makes at most VIEW_FPS pictures a
- * second, when somebody asks; all who look get the same bytes (a counted *picture*). A slow client holds one old picture while it is
- * sent and then gets the newest. Drawing and encoding happen on one of BENCHES *benches*, one at a time, because an encoder of each view
- * would take megabytes each. A view that nobody looked at for LINGER_NS is freed by the sweeper thread, and with the last one the
- * benches, so that models get the bytes back. Everything is charged to the payer "live"; if the budget refuses, there is no picture
- * this time.
+ * Cost does not grow with the number of people who look: a *view* is a camera at one of five widths, and makes at
+ * most VIEW_FPS pictures a second, when somebody asks; all who look get the same bytes (a counted *picture*). A slow
+ * client holds one old picture while it is sent and then gets the newest. Drawing and encoding happen on one of
+ * BENCHES *benches*, one at a time, because an encoder of each view would take megabytes each. A view that nobody
+ * looked at for LINGER_NS is freed by the sweeper thread, and with the last one the benches, so that models get the
+ * bytes back. Everything is charged to the payer "live"; if the budget refuses, there is no picture this time.
  *
- * Locks: live->lock guards the list and `users`; view->lock what is in the view; live->work the benches, taken under a view's lock;
- * live->lock and a view's are never held together.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Locks: live->lock guards the list and `users`; view->lock what is in the view; live->work the benches, taken under
+ * a view's lock; live->lock and a view's are never held together. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/http_inside.h"
 #include "serve/paint.h"
 #include "video/convert.h"
@@ -19,7 +18,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VIEW_FPS = 8, MAX_VIEWS = 64, BENCHES = 3, JPEG_QUALITY = 78, WAIT_MS = 30, FIRST_PICTURE_MS = 3000, REPEAT_MS = 4000, HEAD_BYTES = 96 };
+enum {
+    VIEW_FPS = 8,
+    MAX_VIEWS = 64,
+    BENCHES = 3,
+    JPEG_QUALITY = 78,
+    WAIT_MS = 30,
+    FIRST_PICTURE_MS = 3000,
+    REPEAT_MS = 4000,
+    HEAD_BYTES = 96
+};
 static const int64_t MS = 1000000, LINGER_NS = 3000 * (int64_t)1000000;
 static const int WIDTHS[] = {320, 480, 640, 960, 1280};
 
@@ -35,17 +43,17 @@ struct view {
     struct view *next;
     char camera[65];
     int width;
-    int users;               /* live->lock */
-    int64_t left_ns;         /* when the last user left; live->lock */
-    pthread_mutex_t lock;    /* guards what follows */
+    int users;            /* live->lock */
+    int64_t left_ns;      /* when the last user left; live->lock */
+    pthread_mutex_t lock; /* guards what follows */
     int64_t made_ns;
-    uint64_t frame, result;  /* what `last` shows */
+    uint64_t frame, result; /* what `last` shows */
     struct picture *last;
 };
 
 /* What one size of picture needs. */
 struct bench {
-    int w, h;                /* 0: none */
+    int w, h; /* 0: none */
     uint8_t *rgb;
     struct video_conv *conv;
     struct video_jpeg *jpeg;
@@ -57,7 +65,7 @@ struct http_live {
     struct mem_payer *payer;
     pthread_mutex_t lock;
     struct view *views;
-    pthread_mutex_t work;    /* guards benches */
+    pthread_mutex_t work; /* guards benches */
     struct bench benches[BENCHES];
     struct thread_event wake, stop;
     pthread_t sweeper;
@@ -173,7 +181,11 @@ static err bench_get(struct http_live *l, int w, int h, struct bench **ret)
         bench_done(l, b);
         err e = mem_alloc(l->payer, MEM_SCRATCH, (size_t)w * (size_t)h * 3, &rgb);
         if (e) return e;
-        *b = (struct bench){.w = w, .h = h, .rgb = rgb, .conv = video_conv_new(l->payer), .jpeg = video_jpeg_new(l->payer, JPEG_QUALITY)};
+        *b = (struct bench){.w = w,
+                            .h = h,
+                            .rgb = rgb,
+                            .conv = video_conv_new(l->payer),
+                            .jpeg = video_jpeg_new(l->payer, JPEG_QUALITY)};
     }
     b->used_ns = clock_ns();
     *ret = b;
@@ -300,7 +312,8 @@ static http_result send_one(struct http_request *r, struct view *v)
     err e = first_picture(l, v, &p);
     view_leave(l, v);
     if (e) return http_send_err(r, e);
-    struct MHD_Response *resp = MHD_create_response_from_buffer_with_free_callback_cls(p->size, p->bytes, free_picture, p);
+    struct MHD_Response *resp =
+        MHD_create_response_from_buffer_with_free_callback_cls(p->size, p->bytes, free_picture, p);
     if (!resp) picture_unref(&p);
     return http_queue(r, 200, resp, "image/jpeg");
 }
@@ -320,7 +333,8 @@ static void take(struct film *f, struct picture *p)
 {
     picture_unref(&f->p);
     f->p = p;
-    f->head_size = (size_t)snprintf(f->head, sizeof f->head, "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %zu\r\n\r\n", p->size);
+    f->head_size = (size_t)snprintf(f->head, sizeof f->head,
+                                    "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %zu\r\n\r\n", p->size);
     f->at = 0;
     f->sent_ns = clock_ns();
 }
@@ -402,7 +416,8 @@ http_result http_live_get(struct http_request *r)
         return http_send_error(r, 404, "expected /live/CAMERA.jpg or /live/CAMERA.mjpeg");
     if (w && !http_guard_int(w, 16, 8192, &width)) return http_send_error(r, 400, "w is a width from 16 to 8192");
     snprintf(camera, sizeof camera, "%.*s", (int)(dot - name), name);
-    err e = engine_picture(r->http->engine, camera, &probe); /* before a view is made for a name that anybody may invent */
+    err e = engine_picture(r->http->engine, camera,
+                           &probe); /* before a view is made for a name that anybody may invent */
     if (!e) video_frame_unref(&probe.frame);
     if (e == ERR_NOT_FOUND) return http_send_err(r, e);
     e = view_enter(r->http->live, camera, allowed_width(width), &v);
@@ -424,10 +439,8 @@ err http_live_new(struct serve_http *h, struct http_live **ret)
     if (!e) e = thread_event_init(&l->stop);
     if (!e) e = thread_start("brim-live", run_sweeper, l, &l->sweeper);
     l->started = !e;
-    if (e)
-        http_live_free(&l);
-    else
-        *ret = l;
+    if (e) http_live_free(&l);
+    else *ret = l;
     return e;
 }
 

@@ -1,10 +1,13 @@
-/* Events as they happen, as Server-Sent Events: "id:" is the database's number, so that a browser that comes back says where it was.
+/* Events as they happen, as Server-Sent Events: "id:" is the database's number, so that a browser that comes back
+ * says where it was.
  *
- * A stream reads what it missed from the database (oldest first, in pages), then the feed's ring; if it is so slow that the ring went past
- * it, it goes back to the database. The feed's number is taken before the database is read, so nothing falls between the two, and ids that
- * were already told are not told again. The feed holds only what is on disk; so does the database.
+ * A stream reads what it missed from the database (oldest first, in pages), then the feed's ring; if it is so slow
+ * that the ring went past it, it goes back to the database. The feed's number is taken before the database is read,
+ * so nothing falls between the two, and ids that were already told are not told again. The feed holds only what is on
+ * disk; so does the database.
  *
- * Invariant: after `last_id` was sent, no event with that id or a smaller one is sent. SPDX-License-Identifier: Apache-2.0 */
+ * Invariant: after `last_id` was sent, no event with that id or a smaller one is sent. SPDX-License-Identifier:
+ * Apache-2.0 */
 #include "serve/http_inside.h"
 
 #include <stdlib.h>
@@ -14,10 +17,10 @@ enum { PAGE_EVENTS = 32, KEEP_ALIVE_MS = 8000, SLICE_MS = 250 };
 
 struct stream {
     struct serve_http *http;
-    bool catching_up;      /* reads the database */
-    int64_t last_id;       /* of the database; 0: none told yet */
-    uint64_t seen;         /* the feed's number up to which events were told or are in the database */
-    struct strbuf out;     /* at most PAGE_EVENTS events */
+    bool catching_up;  /* reads the database */
+    int64_t last_id;   /* of the database; 0: none told yet */
+    uint64_t seen;     /* the feed's number up to which events were told or are in the database */
+    struct strbuf out; /* at most PAGE_EVENTS events */
     size_t at;
 };
 
@@ -39,7 +42,9 @@ static void read_database(struct stream *s)
 {
     struct rows_event *events;
     int n;
-    if (rows_events(s->http->rows, &(struct rows_filter){.after_id = s->last_id, .oldest_first = true, .limit = PAGE_EVENTS}, &events, &n)) {
+    if (rows_events(s->http->rows,
+                    &(struct rows_filter){.after_id = s->last_id, .oldest_first = true, .limit = PAGE_EVENTS},
+                    &events, &n)) {
         thread_event_wait(&s->http->stop, SLICE_MS); /* tried again */
         return;
     }
@@ -72,10 +77,8 @@ static bool fill(struct stream *s)
     s->out.len = s->at = 0;
     while (!s->out.len) {
         if (thread_event_is_set(&s->http->stop)) return false;
-        if (s->catching_up)
-            read_database(s);
-        else if (!read_feed(s))
-            return false;
+        if (s->catching_up) read_database(s);
+        else if (!read_feed(s)) return false;
         if (!s->out.len && clock_ns() - begin > (int64_t)KEEP_ALIVE_MS * 1000000) strbuf_add(&s->out, ":\n\n");
     }
     return true;
@@ -106,7 +109,8 @@ http_result http_events_stream(struct http_request *r)
     const char *last = http_header(r, "Last-Event-ID");
     int64_t id = 0;
     if (!last || !*last) last = http_argument(r, "after");
-    if (last && *last && !http_guard_int(last, 0, INT64_MAX, &id)) return http_send_error(r, 400, "Last-Event-ID and after are an event's id");
+    if (last && *last && !http_guard_int(last, 0, INT64_MAX, &id))
+        return http_send_error(r, 400, "Last-Event-ID and after are an event's id");
     if (!http_stream_begin(r, &x)) return x;
     struct stream *s = xnew(struct stream);
     s->http = r->http;

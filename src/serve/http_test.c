@@ -1,6 +1,5 @@
-/* Tests of the HTTP side, against a box that runs: every address, who is refused, events that are on disk when they are told, pictures that
- * decode, clients that are many, slow or talk rubbish.
- * SPDX-License-Identifier: Apache-2.0 */
+/* Tests of the HTTP side, against a box that runs: every address, who is refused, events that are on disk when they
+ * are told, pictures that decode, clients that are many, slow or talk rubbish. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/http_guard.h"
 #include "serve/metrics.h"
 #include "serve/testing.h"
@@ -32,9 +31,11 @@ static void hosts_are_read(void **state)
     static const struct {
         const char *text, *name;
         int port;
-    } good[] = {{"localhost", "localhost", 0}, {"LocalHost:8090", "localhost", 8090}, {"127.0.0.1:1", "127.0.0.1", 1}, {"[::1]", "::1", 0},
-                {"[::1]:65535", "::1", 65535}, {"box.lan.", "box.lan", 0}, {"a_b-c.d:80", "a_b-c.d", 80}};
-    static const char *const bad[] = {"", ":80", "a:", "a:0", "a:65536", "a:123456", "a:8x", "a b", "a/b", "a@b", "[::1", "::1", "[]", "[g::]",
+    } good[] = {{"localhost", "localhost", 0}, {"LocalHost:8090", "localhost", 8090}, {"127.0.0.1:1", "127.0.0.1", 1},
+                {"[::1]", "::1", 0},           {"[::1]:65535", "::1", 65535},         {"box.lan.", "box.lan", 0},
+                {"a_b-c.d:80", "a_b-c.d", 80}};
+    static const char *const bad[] = {"",       ":80",  "a:",     "a:0",      "a:65536",    "a:123456", "a:8x",
+                                      "a b",    "a/b",  "a@b",    "[::1",     "::1",        "[]",       "[g::]",
                                       "[::1]x", "a\tb", "[::1]:", "\xc3\xa9", "[127.0.0.1]"};
     char name[HTTP_GUARD_HOST], longest[300];
     int port;
@@ -55,24 +56,31 @@ static void foreign_names_are_not_ours(void **state)
 {
     (void)state;
     static const char *const names[] = {"brim.example"};
-    struct http_guard g = {.listen = "10.0.0.5", .names = names, .n_names = 1}, all = {.listen = "0.0.0.0", .any_address = true};
+    struct http_guard g = {.listen = "10.0.0.5", .names = names, .n_names = 1},
+                      all = {.listen = "0.0.0.0", .any_address = true};
     static const char *const ours[] = {"10.0.0.5:8090", "127.0.0.1", "localhost:1", "[::1]:8090", "BRIM.example:443"};
-    static const char *const foreign[] = {"evil.example", "10.0.0.6", "localhost.evil.example", "brim.example.evil", "", "127.0.0.1.nip.io"};
+    static const char *const foreign[] = {"evil.example",      "10.0.0.6", "localhost.evil.example",
+                                          "brim.example.evil", "",         "127.0.0.1.nip.io"};
     for (size_t i = 0; i < ARRAY_LEN(ours); i++) assert_true(http_guard_is_ours(&g, ours[i]));
     for (size_t i = 0; i < ARRAY_LEN(foreign); i++) assert_false(http_guard_is_ours(&g, foreign[i]));
     assert_false(http_guard_is_ours(&g, NULL));
     assert_true(http_guard_is_ours(&all, "10.9.8.7:8090")); /* no name, so nobody else's */
     assert_true(http_guard_is_ours(&all, "[fe80::1]"));
     assert_false(http_guard_is_ours(&all, "evil.example"));
-    assert_true(http_guard_same_origin(NULL, "a:1") && http_guard_same_origin("http://a:1", "a:1") && http_guard_same_origin("https://A", "a"));
-    assert_false(http_guard_same_origin("null", "a") || http_guard_same_origin("http://b", "a") || http_guard_same_origin("http://a:2", "a:1") ||
-                 http_guard_same_origin("file://a", "a") || http_guard_same_origin("http://a", NULL) || http_guard_same_origin("", "a"));
-    assert_true(http_guard_fetch(NULL, NULL, NULL) && http_guard_fetch("same-origin", "cors", "empty") && http_guard_fetch("none", "navigate", "document") &&
+    assert_true(http_guard_same_origin(NULL, "a:1") && http_guard_same_origin("http://a:1", "a:1") &&
+                http_guard_same_origin("https://A", "a"));
+    assert_false(http_guard_same_origin("null", "a") || http_guard_same_origin("http://b", "a") ||
+                 http_guard_same_origin("http://a:2", "a:1") || http_guard_same_origin("file://a", "a") ||
+                 http_guard_same_origin("http://a", NULL) || http_guard_same_origin("", "a"));
+    assert_true(http_guard_fetch(NULL, NULL, NULL) && http_guard_fetch("same-origin", "cors", "empty") &&
+                http_guard_fetch("none", "navigate", "document") &&
                 http_guard_fetch("cross-site", "navigate", "document"));
-    assert_false(http_guard_fetch("cross-site", "no-cors", "image") || http_guard_fetch("same-site", "cors", "empty") ||
+    assert_false(http_guard_fetch("cross-site", "no-cors", "image") ||
+                 http_guard_fetch("same-site", "cors", "empty") ||
                  http_guard_fetch("cross-site", "navigate", "iframe") || http_guard_fetch("cross-site", NULL, NULL));
     assert_true(http_guard_is_json("application/json") && http_guard_is_json("Application/JSON; charset=utf-8"));
-    assert_false(http_guard_is_json(NULL) || http_guard_is_json("text/plain") || http_guard_is_json("application/jsonx") || http_guard_is_json(""));
+    assert_false(http_guard_is_json(NULL) || http_guard_is_json("text/plain") ||
+                 http_guard_is_json("application/jsonx") || http_guard_is_json(""));
 }
 
 static void numbers_are_read_whole(void **state)
@@ -80,8 +88,10 @@ static void numbers_are_read_whole(void **state)
     (void)state;
     int64_t n = 7;
     double x = 7;
-    static const char *const bad[] = {"", "-", "x", "1x", " 1", "+1", "0x10", "1.5", "101", "-1", "99999999999999999999"};
-    static const char *const bad_seconds[] = {"", ".", ".5", "1e9", "nan", "inf", "-1", "1.2.3", "0x1", "999999999999", " 1", "1 "};
+    static const char *const bad[] = {
+        "", "-", "x", "1x", " 1", "+1", "0x10", "1.5", "101", "-1", "99999999999999999999"};
+    static const char *const bad_seconds[] = {"",   ".",     ".5",  "1e9",          "nan", "inf",
+                                              "-1", "1.2.3", "0x1", "999999999999", " 1",  "1 "};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) assert_false(http_guard_int(bad[i], 0, 100, &n));
     for (size_t i = 0; i < ARRAY_LEN(bad_seconds); i++) assert_false(http_guard_seconds(bad_seconds[i], &x));
     assert_true(n == 7 && x == 7);
@@ -89,7 +99,8 @@ static void numbers_are_read_whole(void **state)
     assert_true(http_guard_int("9223372036854775807", 0, INT64_MAX, &n) && n == INT64_MAX);
     assert_true(http_guard_seconds("1763690400.25", &x) && fabs(x - 1763690400.25) < 1e-6);
     assert_true(http_guard_name("door-1.a_B", 10));
-    assert_false(http_guard_name("", 0) || http_guard_name("a/b", 3) || http_guard_name("..", 2) || http_guard_name("a b", 3));
+    assert_false(http_guard_name("", 0) || http_guard_name("a/b", 3) || http_guard_name("..", 2) ||
+                 http_guard_name("a b", 3));
 }
 
 static void labels_are_escaped(void **state)
@@ -107,9 +118,17 @@ static void labels_are_escaped(void **state)
 static void every_address_answers(void **state)
 {
     (void)state;
-    static const char *const json[] = {"/readyz", "/api/v1/status", "/api/v1/cameras", "/api/v1/queries", "/api/v1/models", "/api/v1/events",
-                                       "/api/v1/memory", "/api/v1/why/yard", "/api/v1/why?camera=yard",
-                                       "/api/v1/events?camera=yard&query=stir&event=appeared&since=1&until=99999999999&limit=3&before=1000000"};
+    static const char *const json[] = {
+        "/readyz",
+        "/api/v1/status",
+        "/api/v1/cameras",
+        "/api/v1/queries",
+        "/api/v1/models",
+        "/api/v1/events",
+        "/api/v1/memory",
+        "/api/v1/why/yard",
+        "/api/v1/why?camera=yard",
+        "/api/v1/events?camera=yard&query=stir&event=appeared&since=1&until=99999999999&limit=3&before=1000000"};
     box_wait_events(&box, 2);
     for (size_t i = 0; i < ARRAY_LEN(json); i++) {
         struct reply r = get(&box, json[i]);
@@ -138,11 +157,14 @@ static void every_address_answers(void **state)
 static void status_tells_the_truth(void **state)
 {
     (void)state;
-    json_t *j = get_json(&box, "/api/v1/status", 200), *q = get_json(&box, "/api/v1/queries", 200), *c = get_json(&box, "/api/v1/cameras", 200);
+    json_t *j = get_json(&box, "/api/v1/status", 200), *q = get_json(&box, "/api/v1/queries", 200),
+           *c = get_json(&box, "/api/v1/cameras", 200);
     assert_true(json_is_true(json_object_get(j, "ready")));
     assert_int_equal(json_integer_value(json_object_get(j, "cameras_live")), 1);
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(j, "memory"), "limit_bytes")), (json_int_t)mem_budget_limit(engine_budget(box.engine)));
-    json_t *query = json_array_get(json_object_get(q, "queries"), 0), *camera = json_array_get(json_object_get(c, "cameras"), 0);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(j, "memory"), "limit_bytes")),
+                     (json_int_t)mem_budget_limit(engine_budget(box.engine)));
+    json_t *query = json_array_get(json_object_get(q, "queries"), 0),
+           *camera = json_array_get(json_object_get(c, "cameras"), 0);
     assert_string_equal(json_string_value(json_object_get(query, "query")), "stir");
     assert_true(json_integer_value(json_object_get(query, "run")) > 0);
     assert_int_equal(json_integer_value(json_object_get(camera, "width")), CLIP_W);
@@ -160,19 +182,35 @@ static void wrong_requests_are_refused(void **state)
         {"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", 421},
         {"GET / HTTP/1.1\r\nHost: evil.example:8090\r\nConnection: close\r\n\r\n", 421},
         {"GET / HTTP/1.0\r\n\r\n", 421},
-        {"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\nConnection: close\r\n\r\n", 403},
+        {"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\nConnection: close\r\n\r\n",
+         403},
         {"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\nConnection: close\r\n\r\n", 403},
-        {"GET /live/yard.jpg HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\nConnection: close\r\n\r\n", 403},
-        {"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nConnection: close\r\n\r\n", 200},
+        {"GET /live/yard.jpg HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: "
+         "no-cors\r\nSec-Fetch-Dest: image\r\nConnection: close\r\n\r\n",
+         403},
+        {"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nConnection: close\r\n\r\n",
+         200},
         {"DELETE /api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405},
         {"OPTIONS /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405},
-        {"POST /api/v1/status HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}", 405},
+        {"POST /api/v1/status HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+         "2\r\nConnection: close\r\n\r\n{}",
+         405},
         {"GET /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405},
-        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"bytes\": 500000000}", 415},
-        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 3\r\nConnection: close\r\n\r\n[1]", 400},
-        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 400},
-        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 14\r\nConnection: close\r\n\r\n{\"bytes\": -20}", 400},
-        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil\r\nContent-Type: application/json\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"bytes\": 500000000}", 403},
+        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: "
+         "20\r\nConnection: close\r\n\r\n{\"bytes\": 500000000}",
+         415},
+        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+         "3\r\nConnection: close\r\n\r\n[1]",
+         400},
+        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+         "0\r\nConnection: close\r\n\r\n",
+         400},
+        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+         "14\r\nConnection: close\r\n\r\n{\"bytes\": -20}",
+         400},
+        {"POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil\r\nContent-Type: "
+         "application/json\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"bytes\": 500000000}",
+         403},
         {"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404},
         {"GET /live/../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404},
         {"GET /live/%2e%2e%2fetc.jpg HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404},
@@ -189,7 +227,8 @@ static void wrong_requests_are_refused(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct reply r = talk(&box, cases[i].request);
-        if (r.status != cases[i].status) fail_msg("%s\nexpected %d: %s%s", cases[i].request, cases[i].status, r.head, r.body);
+        if (r.status != cases[i].status)
+            fail_msg("%s\nexpected %d: %s%s", cases[i].request, cases[i].status, r.head, r.body);
         reply_done(&r);
     }
 }
@@ -200,13 +239,16 @@ static void large_requests_are_refused(void **state)
     char *body = xcalloc(1, 100000), *path = xcalloc(1, 100000);
     memset(body, ' ', 99999);
     memset(path, 'a', 99999);
-    char *a = xasprintf("POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999\r\nConnection: close\r\n\r\n%s", body);
+    char *a = xasprintf("POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                        "application/json\r\nContent-Length: 99999\r\nConnection: close\r\n\r\n%s",
+                        body);
     char *b = xasprintf("GET /%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
     struct reply r = talk(&box, a);
     assert_int_equal(r.status, 413);
     reply_done(&r);
     r = talk(&box, b);
-    assert_true(r.status == 414 || r.status == 431 || r.status == 413 || r.status == 0); /* 0: closed before all was sent */
+    assert_true(r.status == 414 || r.status == 431 || r.status == 413 ||
+                r.status == 0); /* 0: closed before all was sent */
     reply_done(&r);
     free(a), free(b), free(body), free(path);
 }
@@ -215,12 +257,14 @@ static void the_budget_can_be_changed(void **state)
 {
     (void)state;
     uint64_t old = mem_budget_limit(engine_budget(box.engine));
-    struct reply r = talk(&box, "POST /api/v1/budget HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nContent-Type: application/json\r\n"
+    struct reply r = talk(&box, "POST /api/v1/budget HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: "
+                                "http://127.0.0.1\r\nContent-Type: application/json\r\n"
                                 "Content-Length: 20\r\nConnection: close\r\n\r\n{\"bytes\": 200000000}");
     assert_int_equal(r.status, 200);
     reply_done(&r);
     assert_int_equal(mem_budget_limit(engine_budget(box.engine)), 200000000);
-    r = talk(&box, "POST /api/v1/budget HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 12\r\nConnection: close\r\n\r\n{\"bytes\": 9}");
+    r = talk(&box, "POST /api/v1/budget HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
+                   "application/json\r\nContent-Length: 12\r\nConnection: close\r\n\r\n{\"bytes\": 9}");
     assert_int_equal(r.status, 409); /* not even what is in use fits: nothing changes */
     reply_done(&r);
     assert_int_equal(mem_budget_limit(engine_budget(box.engine)), 200000000);
@@ -229,7 +273,8 @@ static void the_budget_can_be_changed(void **state)
 
 /* ---- metrics */
 
-/* Every sample's family was declared just before, names and labels are as the format allows, no series is there twice. */
+/* Every sample's family was declared just before, names and labels are as the format allows, no series is there
+ * twice. */
 static void check_metrics(const char *text)
 {
     json_t *series = json_object(), *families = json_object();
@@ -264,10 +309,15 @@ static void check_metrics(const char *text)
 static void metrics_are_well_formed(void **state)
 {
     (void)state;
-    static const char *const lines[] = {"brim_memory_limit_bytes ", "brim_memory_bytes{payer=\"camera yard\",purpose=\"frames\"} ",
-                                        "brim_camera_state{camera=\"yard\",state=\"live\"} 1\n", "brim_query_dropped_total{query=\"stir\",camera=\"yard\",model=\"motion\",reason=\"late\"} ",
-                                        "brim_query_latency_seconds{query=\"stir\",camera=\"yard\",model=\"motion\",quantile=\"0.95\"} ",
-                                        "brim_events_written_total ", "brim_problem{what=\"test\"} 1\n", "brim_process_resident_bytes{kind=\"anon\"} "};
+    static const char *const lines[] = {
+        "brim_memory_limit_bytes ",
+        "brim_memory_bytes{payer=\"camera yard\",purpose=\"frames\"} ",
+        "brim_camera_state{camera=\"yard\",state=\"live\"} 1\n",
+        "brim_query_dropped_total{query=\"stir\",camera=\"yard\",model=\"motion\",reason=\"late\"} ",
+        "brim_query_latency_seconds{query=\"stir\",camera=\"yard\",model=\"motion\",quantile=\"0.95\"} ",
+        "brim_events_written_total ",
+        "brim_problem{what=\"test\"} 1\n",
+        "brim_process_resident_bytes{kind=\"anon\"} "};
     engine_set_problem(box.engine, "test", "a \"problem\"\nof two lines");
     struct reply r = get(&box, "/metrics");
     engine_set_problem(box.engine, "test", "");
@@ -289,8 +339,9 @@ static int64_t id_on_disk(const char *uid)
     json_t *list = get_json(&box, "/api/v1/events?limit=1000", 200);
     size_t i;
     json_t *e;
-    json_array_foreach(json_object_get(list, "events"), i, e)
-        if (!strcmp(json_string_value(json_object_get(e, "uid")), uid)) id = json_integer_value(json_object_get(e, "id"));
+    json_array_foreach(json_object_get(list, "events"), i,
+                       e) if (!strcmp(json_string_value(json_object_get(e, "uid")), uid)) id =
+        json_integer_value(json_object_get(e, "id"));
     json_decref(list);
     (void)events, (void)n;
     return id;
@@ -306,7 +357,8 @@ static void told_events_are_on_disk(void **state)
         assert_true(wire_until(&w, "\n\n"));
         json_t *e = json_loads(w.got, JSON_DISABLE_EOF_CHECK, NULL);
         assert_non_null(e);
-        assert_int_equal(id_on_disk(json_string_value(json_object_get(e, "uid"))), json_integer_value(json_object_get(e, "id")));
+        assert_int_equal(id_on_disk(json_string_value(json_object_get(e, "uid"))),
+                         json_integer_value(json_object_get(e, "id")));
         json_decref(e);
     }
     wire_close(&w);
@@ -394,8 +446,10 @@ static void many_slow_clients_cost_little(void **state)
     enum { CLIENTS = 200 };
     struct wire w[CLIENTS];
     uint64_t most = 0, anon = mem_process_rss().anon;
-    static const char *const asks[] = {"GET /live/yard.mjpeg HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /events/stream?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-                                       "GET /api/v1/events?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /live/yard.jpg HT"};
+    static const char *const asks[] = {"GET /live/yard.mjpeg HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                                       "GET /events/stream?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                                       "GET /api/v1/events?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                                       "GET /live/yard.jpg HT"};
     for (int i = 0; i < CLIENTS; i++) { /* they ask and never read */
         w[i] = wire_open(&box);
         wire_say(&w[i], asks[i % ARRAY_LEN(asks)]);
@@ -405,7 +459,8 @@ static void many_slow_clients_cost_little(void **state)
         most = MAX(most, used_by("live") + used_by("http"));
     }
     uint64_t grown = mem_process_rss().anon - MIN(anon, mem_process_rss().anon);
-    print_message("# 200 clients: %llu bytes charged, %llu bytes of anonymous memory\n", (unsigned long long)most, (unsigned long long)grown);
+    print_message("# 200 clients: %llu bytes charged, %llu bytes of anonymous memory\n", (unsigned long long)most,
+                  (unsigned long long)grown);
     assert_true(most < 64 << 20);
     assert_true(grown < 200 << 20); /* stacks touched, sanitizers' own; without a bound this is gigabytes */
     for (int i = 0; i < CLIENTS; i++) wire_close(&w[i]);
@@ -440,12 +495,16 @@ static void streams_leave_room_for_others(void **state)
 static void rubbish_is_survived(void **state)
 {
     (void)state;
-    static const char *const rubbish[] = {"\r\n\r\n", "GET\r\n\r\n", "\x16\x03\x01\x02\x01\xfc\x03\x03", "GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
-                                          "GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\nConnection: close\r\n\r\n",
-                                          "POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
-                                          "POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
-                                          "GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
-                                          "GET /%00%ff%zz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"};
+    static const char *const rubbish[] = {
+        "\r\n\r\n",
+        "GET\r\n\r\n",
+        "\x16\x03\x01\x02\x01\xfc\x03\x03",
+        "GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\nConnection: close\r\n\r\n",
+        "POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        "POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        "GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+        "GET /%00%ff%zz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"};
     uint64_t seed = 1;
     for (size_t i = 0; i < ARRAY_LEN(rubbish); i++) {
         struct wire w = wire_open(&box);
@@ -473,7 +532,8 @@ static void a_port_in_use_is_said(void **state)
     (void)state;
     struct serve_http *h = NULL;
     struct site_outputs o = {.http_host = "127.0.0.1", .http_port = serve_port(box.serve)};
-    char *expected = xasprintf("http: 127.0.0.1:%d is in use by another program; set outputs.http.listen to another port", o.http_port);
+    char *expected = xasprintf(
+        "http: 127.0.0.1:%d is in use by another program; set outputs.http.listen to another port", o.http_port);
     assert_int_equal(serve_http_open(box.engine, NULL, NULL, &o, &h), ERR_BUSY);
     assert_string_equal(err_text(), expected);
     assert_null(h);
@@ -506,7 +566,8 @@ static void closing_ends_streams(void **state)
     assert_int_equal(box_open(&b, "", ""), 0);
     for (int i = 0; i < 6; i++) {
         w[i] = wire_open(&b);
-        wire_say(&w[i], i % 2 ? "GET /events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n" : "GET /live/yard.mjpeg HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        wire_say(&w[i], i % 2 ? "GET /events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                              : "GET /live/yard.mjpeg HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_true(wire_until(&w[i], "\r\n\r\n"));
     }
     box_close(&b);

@@ -1,5 +1,6 @@
-/* Metrics. Families are written whole, one after the other, as the format demands; so each family walks the rows once. Counters end in
- * _total, units are bytes and seconds. Latencies are gauges of the last 512 runs, because a summary's sum is not known.
+/* Metrics. Families are written whole, one after the other, as the format demands; so each family walks the rows
+ * once. Counters end in _total, units are bytes and seconds. Latencies are gauges of the last 512 runs, because a
+ * summary's sum is not known.
  *
  * Invariant: every label's value went through metrics_escape. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/metrics.h"
@@ -42,7 +43,8 @@ static void write_memory(struct strbuf *b, struct mem_budget *budget)
     size_t n = mem_snapshot(budget, &rows);
     one(b, "brim_memory_limit_bytes", "gauge", "The budget.", (double)mem_budget_limit(budget));
     one(b, "brim_memory_used_bytes", "gauge", "Bytes of the budget in use.", (double)mem_budget_used(budget));
-    one(b, "brim_memory_peak_bytes", "gauge", "Most bytes of the budget that were ever in use.", (double)mem_budget_peak(budget));
+    one(b, "brim_memory_peak_bytes", "gauge", "Most bytes of the budget that were ever in use.",
+        (double)mem_budget_peak(budget));
     family(b, "brim_memory_bytes", "gauge", "Bytes of the budget in use, by payer and purpose.");
     for (size_t i = 0; i < n; i++) {
         bool seen = false;
@@ -53,12 +55,15 @@ static void write_memory(struct strbuf *b, struct mem_budget *budget)
                 for (int p = 0; p < MEM_PURPOSE_COUNT; p++) sum[p] += rows[k].used[p];
         for (int p = 0; p < MEM_PURPOSE_COUNT && !seen; p++)
             if (sum[p])
-                strbuf_addf(b, "brim_memory_bytes{payer=\"%s\",purpose=\"%s\"} %llu\n", metrics_escape(rows[i].payer, text),
-                            mem_purpose_name((enum mem_purpose)p), (unsigned long long)sum[p]);
+                strbuf_addf(b, "brim_memory_bytes{payer=\"%s\",purpose=\"%s\"} %llu\n",
+                            metrics_escape(rows[i].payer, text), mem_purpose_name((enum mem_purpose)p),
+                            (unsigned long long)sum[p]);
     }
     free(rows);
-    family(b, "brim_process_resident_bytes", "gauge", "What the kernel says is resident: anon is private, file is mapped files.");
-    strbuf_addf(b, "brim_process_resident_bytes{kind=\"anon\"} %llu\nbrim_process_resident_bytes{kind=\"file\"} %llu\n",
+    family(b, "brim_process_resident_bytes", "gauge",
+           "What the kernel says is resident: anon is private, file is mapped files.");
+    strbuf_addf(b,
+                "brim_process_resident_bytes{kind=\"anon\"} %llu\nbrim_process_resident_bytes{kind=\"file\"} %llu\n",
                 (unsigned long long)rss.anon, (unsigned long long)rss.file);
     one(b, "brim_process_resident_total_bytes", "gauge", "The process's whole resident set.", (double)rss.total);
 }
@@ -70,11 +75,11 @@ struct number {
     double (*get)(const void *row);
 };
 
-#define GET(fn, type, expression)                                                                            \
-    static double fn(const void *row)                                                                        \
-    {                                                                                                        \
-        const struct type *r = row;                                                                          \
-        return (double)(expression);                                                                         \
+#define GET(fn, type, expression)     \
+    static double fn(const void *row) \
+    {                                 \
+        const struct type *r = row;   \
+        return (double)(expression);  \
     }
 GET(c_live, engine_camera_row, r->video.state == VIDEO_LIVE)
 GET(c_decoded, engine_camera_row, r->video.decoded)
@@ -120,7 +125,8 @@ static const struct number QUERY[] = {
     {"brim_query_detections_total", "counter", "Detections.", q_detections},
     {"brim_query_tracks_total", "counter", "Tracks.", q_tracks},
     {"brim_query_events_total", "counter", "Events.", q_events},
-    {"brim_query_asked_frames_per_second", "gauge", "Runs a second asked for; 0: every frame, or a cascade.", q_asked},
+    {"brim_query_asked_frames_per_second", "gauge", "Runs a second asked for; 0: every frame, or a cascade.",
+     q_asked},
     {"brim_query_frames_per_second", "gauge", "Runs a second, over the last five seconds.", q_fps},
     {"brim_query_latency_max_seconds", "gauge", "Longest time from frame to result of the last 512 runs.", q_max},
     {"brim_query_healthy", "gauge", "0: the query has a problem.", q_healthy},
@@ -137,11 +143,13 @@ static const struct number MODEL[] = {
 };
 
 /* `labels` has one string per row. */
-static void write_table(struct strbuf *b, const struct number *table, size_t n_table, const void *rows, size_t n, size_t size, char **labels)
+static void write_table(struct strbuf *b, const struct number *table, size_t n_table, const void *rows, size_t n,
+                        size_t size, char **labels)
 {
     for (size_t k = 0; k < n_table && n; k++) {
         family(b, table[k].name, table[k].type, table[k].help);
-        for (size_t i = 0; i < n; i++) strbuf_addf(b, "%s{%s} %.15g\n", table[k].name, labels[i], table[k].get((const char *)rows + i * size));
+        for (size_t i = 0; i < n; i++)
+            strbuf_addf(b, "%s{%s} %.15g\n", table[k].name, labels[i], table[k].get((const char *)rows + i * size));
     }
 }
 
@@ -164,13 +172,18 @@ static void write_cameras(struct strbuf *b, struct engine *e)
     if (n) family(b, "brim_camera_state", "gauge", "1 for the state that the camera is in.");
     for (size_t i = 0; i < n; i++)
         for (int s = VIDEO_CONNECTING; s <= VIDEO_FAILED; s++)
-            strbuf_addf(b, "brim_camera_state{%s,state=\"%s\"} %d\n", labels[i], video_state_name((enum video_state)s),
-                        rows[i].video.state == (enum video_state)s);
-    if (n) family(b, "brim_camera_dropped_frames_total", "counter", "Frames not used: replaced by a newer one, not needed, or no memory for them.");
+            strbuf_addf(b, "brim_camera_state{%s,state=\"%s\"} %d\n", labels[i],
+                        video_state_name((enum video_state)s), rows[i].video.state == (enum video_state)s);
+    if (n)
+        family(b, "brim_camera_dropped_frames_total", "counter",
+               "Frames not used: replaced by a newer one, not needed, or no memory for them.");
     for (size_t i = 0; i < n; i++)
-        strbuf_addf(b, "brim_camera_dropped_frames_total{%s,reason=\"newer\"} %llu\nbrim_camera_dropped_frames_total{%s,reason=\"not_needed\"} %llu\n"
-                       "brim_camera_dropped_frames_total{%s,reason=\"no_memory\"} %llu\n",
-                    labels[i], (unsigned long long)rows[i].video.dropped, labels[i], (unsigned long long)rows[i].video.skipped, labels[i],
+        strbuf_addf(b,
+                    "brim_camera_dropped_frames_total{%s,reason=\"newer\"} "
+                    "%llu\nbrim_camera_dropped_frames_total{%s,reason=\"not_needed\"} %llu\n"
+                    "brim_camera_dropped_frames_total{%s,reason=\"no_memory\"} %llu\n",
+                    labels[i], (unsigned long long)rows[i].video.dropped, labels[i],
+                    (unsigned long long)rows[i].video.skipped, labels[i],
                     (unsigned long long)rows[i].video.no_memory);
     free_labels(labels, n);
     free(rows);
@@ -180,9 +193,11 @@ static void write_cameras(struct strbuf *b, struct engine *e)
 
 static const char *drop_label(int k)
 {
-    static const char *const names[SCHED_DROP_COUNT] = {
-        [SCHED_DROP_NEWER] = "newer", [SCHED_DROP_LATE] = "late", [SCHED_DROP_MEMORY] = "memory", [SCHED_DROP_ERROR] = "error",
-        [SCHED_DROP_CLOSED] = "closed"};
+    static const char *const names[SCHED_DROP_COUNT] = {[SCHED_DROP_NEWER] = "newer",
+                                                        [SCHED_DROP_LATE] = "late",
+                                                        [SCHED_DROP_MEMORY] = "memory",
+                                                        [SCHED_DROP_ERROR] = "error",
+                                                        [SCHED_DROP_CLOSED] = "closed"};
     return names[k] ? names[k] : "other";
 }
 
@@ -203,8 +218,10 @@ static void write_queries(struct strbuf *b, struct engine *e)
                         (unsigned long long)rows[i].stats.dropped[k]);
     if (n) family(b, "brim_query_latency_seconds", "gauge", "Time from frame to result of the last 512 runs.");
     for (size_t i = 0; i < n; i++)
-        strbuf_addf(b, "brim_query_latency_seconds{%s,quantile=\"0.5\"} %.9g\nbrim_query_latency_seconds{%s,quantile=\"0.95\"} %.9g\n", labels[i],
-                    (double)rows[i].stats.p50_ns / 1e9, labels[i], (double)rows[i].stats.p95_ns / 1e9);
+        strbuf_addf(b,
+                    "brim_query_latency_seconds{%s,quantile=\"0.5\"} "
+                    "%.9g\nbrim_query_latency_seconds{%s,quantile=\"0.95\"} %.9g\n",
+                    labels[i], (double)rows[i].stats.p50_ns / 1e9, labels[i], (double)rows[i].stats.p95_ns / 1e9);
     free_labels(labels, n);
     free(rows);
 }
@@ -230,7 +247,8 @@ static void write_rows(struct strbuf *b, struct rows *rows)
     one(b, "brim_events_written_total", "counter", "Events on disk since the start.", (double)s.written);
     one(b, "brim_events_lost_total", "counter", "Events that the full queue dropped.", (double)s.lost);
     one(b, "brim_events_waiting", "gauge", "Events that wait for the disk.", s.waiting);
-    one(b, "brim_outbox_waiting", "gauge", "Messages that wait for the broker.", (double)MAX(rows_outbox_count(rows), (int64_t)0));
+    one(b, "brim_outbox_waiting", "gauge", "Messages that wait for the broker.",
+        (double)MAX(rows_outbox_count(rows), (int64_t)0));
 }
 
 /* A problem reads "what: sentence"; models' problems have no such word and are told by brim_model_healthy. */

@@ -8,5 +8,6 @@ enum { METRICS_TEXT = 600 };
 
 /* `rows` may be NULL. */
 void metrics_write(struct strbuf *b, struct engine *e, struct rows *rows);
-/* A label's value: backslash, quote and newline escaped, other control characters as '?'. Cut at METRICS_TEXT; returns ret. */
+/* A label's value: backslash, quote and newline escaped, other control characters as '?'. Cut at METRICS_TEXT;
+ * returns ret. */
 const char *metrics_escape(const char *s, char ret[METRICS_TEXT]);

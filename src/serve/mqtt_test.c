@@ -1,5 +1,5 @@
-/* Tests of MQTT against a real broker: who is there is told and kept, death is told by the broker, and a broker that goes away for a while
- * costs no event. Skipped where there is no mosquitto. SPDX-License-Identifier: Apache-2.0 */
+/* Tests of MQTT against a real broker: who is there is told and kept, death is told by the broker, and a broker that
+ * goes away for a while costs no event. Skipped where there is no mosquitto. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/testing.h"
 
 #include <mosquitto.h>
@@ -54,7 +54,8 @@ static void broker_start(struct broker *b)
         _exit(127);
     }
     for (int i = 0; i < 300; i++) { /* until it listens */
-        struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)b->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        struct sockaddr_in a = {
+            .sin_family = AF_INET, .sin_port = htons((uint16_t)b->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         int fd = socket(AF_INET, SOCK_STREAM, 0), rc = connect(fd, (struct sockaddr *)&a, sizeof a);
         close(fd);
         if (!rc) return;
@@ -261,7 +262,8 @@ static void a_broker_that_goes_away_costs_no_event(void **state)
     broker_start(b);
     broker_stop(b); /* flaps */
     broker_start(b);
-    struct ear *x = ear_open(b); /* may come after the first events were acknowledged: counts from the first it hears */
+    struct ear *x =
+        ear_open(b); /* may come after the first events were acknowledged: counts from the first it hears */
     ear_wait(x, heard_events, 2, "two events");
     int64_t before = last_on_disk(&box);
     ear_close(&x);
@@ -277,31 +279,34 @@ static void a_broker_that_goes_away_costs_no_event(void **state)
     free(outputs);
 }
 
-/* The box dies by kill -9: its broker says so. */
+/* The box dies by kill -9: its broker says so. It is forked off before this process has threads, and starts when told to. */
 static void the_last_will_is_told(void **state)
 {
     struct broker *b = *state;
     need_broker();
     broker_start(b);
-    struct ear *x = ear_open(b);
     char *outputs = mqtt_outputs(b), dir[64] = "";
-    int pipes[2];
-    assert_int_equal(pipe(pipes), 0);
+    int pipes[2], go[2];
+    assert_int_equal(pipe(pipes) | pipe(go), 0);
     fflush(NULL);
-    pid_t pid = fork(); /* the ear's thread is not in the child, which touches nothing of it */
+    pid_t pid = fork();
     if (pid == 0) {
         struct box box;
+        close(go[1]);
+        if (read(go[0], dir, 1) != 1) _exit(1); /* the test has ended */
         int rc = box_open(&box, outputs, "");
         if (write(pipes[1], box.dir, sizeof box.dir) < 0 || rc) _exit(1);
         for (;;) pause();
     }
+    struct ear *x = ear_open(b);
+    assert_int_equal(write(go[1], "", 1), 1);
     assert_int_equal(read(pipes[0], dir, sizeof dir), sizeof dir);
     ear_wait(x, heard_online, 0, "online");
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
     ear_wait(x, heard_offline, 0, "the last will");
     ear_close(&x);
-    close(pipes[0]), close(pipes[1]);
+    close(pipes[0]), close(pipes[1]), close(go[0]), close(go[1]);
     char *command = xasprintf("rm -rf %s", dir);
     assert_int_equal(system(command), 0);
     free(command), free(outputs);

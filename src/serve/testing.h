@@ -36,7 +36,8 @@ static inline err make_clip(const char *path)
     struct mem_payer *p = mem_payer_new(b, "clip");
     struct video_writer *w;
     uint8_t *rgb = malloc(CLIP_W * CLIP_H * 3);
-    err e = video_writer_open(&(struct video_writer_options){.path = path, .w = CLIP_W, .h = CLIP_H, .fps = CLIP_FPS}, p, &w);
+    err e = video_writer_open(&(struct video_writer_options){.path = path, .w = CLIP_W, .h = CLIP_H, .fps = CLIP_FPS},
+                              p, &w);
     for (int i = 0; !e && i < CLIP_FRAMES; i++) {
         memset(rgb, 90, CLIP_W * CLIP_H * 3);
         int x0 = 10 + i * 8, shown = i < CLIP_FRAMES / 2;
@@ -59,11 +60,12 @@ static inline int box_open(struct box *b, const char *outputs, const char *rest)
     snprintf(b->dir, sizeof b->dir, "/tmp/brim-serve-XXXXXX");
     if (!mkdtemp(b->dir)) return 1;
     char *clip = xasprintf("%s/yard.mp4", b->dir), *path = xasprintf("%s/site.yaml", b->dir);
-    char *text = xasprintf("version: 1\nbudget: 300M\nstore: store\ncameras:\n  yard: {url: yard.mp4, loop: true}\nqueries:\n"
-                           "  stir:\n    cameras: all\n    model: motion\n    fps: 15\n"
-                           "    zones: {lawn: [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]}\n"
-                           "outputs: {http: {listen: \"127.0.0.1:0\"}%s}\n%s",
-                           outputs, rest);
+    char *text =
+        xasprintf("version: 1\nbudget: 300M\nstore: store\ncameras:\n  yard: {url: yard.mp4, loop: true}\nqueries:\n"
+                  "  stir:\n    cameras: all\n    model: motion\n    fps: 15\n"
+                  "    zones: {lawn: [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]}\n"
+                  "outputs: {http: {listen: \"127.0.0.1:0\"}%s}\n%s",
+                  outputs, rest);
     FILE *f = fopen(path, "w");
     fputs(text, f);
     fclose(f);
@@ -99,7 +101,9 @@ struct wire {
 static inline struct wire wire_open(const struct box *b)
 {
     struct wire w = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)serve_port(b->serve)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)serve_port(b->serve)),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     setsockopt(w.fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = 60}, sizeof(struct timeval));
     setsockopt(w.fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 60}, sizeof(struct timeval));
     if (connect(w.fd, (struct sockaddr *)&a, sizeof a)) fail_msg("connect: %s", strerror(errno));
@@ -244,7 +248,8 @@ static inline void check_jpeg(const struct box *b, const void *bytes, size_t n, 
     FILE *f = fopen(path, "wb");
     assert_int_equal(fwrite(bytes, 1, n, f), n);
     fclose(f);
-    struct video_options o = {.name = "one", .url = path, .pace = VIDEO_PACE_MAX, .timeout_ms = 10000, .stall_ms = 3000};
+    struct video_options o = {
+        .name = "one", .url = path, .pace = VIDEO_PACE_MAX, .timeout_ms = 10000, .stall_ms = 3000};
     struct video_camera *cam;
     struct video_frame *frame = NULL;
     err e = ERR_AGAIN;

@@ -1,8 +1,9 @@
 /* Fuzz target: what a box reads of strangers over HTTP.
  *
- * Input that begins with '!' is lines for the pure functions of the guard: host, Origin, Sec-Fetch-Site, -Mode, -Dest, Content-Type, numbers. Any
- * other is sent as it is through a socket to a running HTTP side with a database of three events, and the answer is read to its end (a stream's for
- * a moment). The box has no cameras. Its folder is in $TMPDIR. SPDX-License-Identifier: Apache-2.0 */
+ * Input that begins with '!' is lines for the pure functions of the guard: host, Origin, Sec-Fetch-Site, -Mode,
+ * -Dest, Content-Type, numbers. Any other is sent as it is through a socket to a running HTTP side with a database of
+ * three events, and the answer is read to its end (a stream's for a moment). The box has no cameras. Its folder is in
+ * $TMPDIR. SPDX-License-Identifier: Apache-2.0 */
 #include "rows/rows.h"
 #include "serve/feed.h"
 #include "serve/http.h"
@@ -43,7 +44,12 @@ static void close_box(void)
 static void add_events(void)
 {
     for (int i = 0; i < 3; i++) {
-        struct rows_event e = {.uid = {(uint8_t)i}, .time = 1e9 + i, .camera = "yard", .query = "stir", .event = "appeared", .label = "motion"};
+        struct rows_event e = {.uid = {(uint8_t)i},
+                               .time = 1e9 + i,
+                               .camera = "yard",
+                               .query = "stir",
+                               .event = "appeared",
+                               .label = "motion"};
         rows_add(box.rows, &e);
         serve_feed_put(box.feed, &e);
     }
@@ -57,7 +63,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     struct site *site = NULL;
     (void)argc, (void)argv;
     if (!mkdtemp(folder)) abort();
-    char *text = xasprintf("version: 1\nbudget: 64M\nstore: \"%s\"\noutputs: {http: {listen: \"127.0.0.1:0\", hosts: [box.example]}}\n", folder);
+    char *text = xasprintf(
+        "version: 1\nbudget: 64M\nstore: \"%s\"\noutputs: {http: {listen: \"127.0.0.1:0\", hosts: [box.example]}}\n",
+        folder);
     char *path = xasprintf("%s/events.db", folder);
     box.budget = mem_budget_new("host", 64u << 20);
     box.feed = serve_feed_new();
@@ -80,7 +88,8 @@ static void guard(char *text)
 {
     enum { FIELDS = 8 };
     const char *field[FIELDS] = {0};
-    struct http_guard g = {.listen = "10.0.0.5", .names = (const char *const[]){"box.example"}, .n_names = 1}, any = {.listen = "::", .any_address = true};
+    struct http_guard g = {.listen = "10.0.0.5", .names = (const char *const[]){"box.example"}, .n_names = 1},
+                      any = {.listen = "::", .any_address = true};
     char name[HTTP_GUARD_HOST];
     int port;
     int64_t n = 0;
@@ -89,9 +98,13 @@ static void guard(char *text)
         char *line = strsep(&text, "\n");
         field[i] = *line ? line : NULL;
     }
-    if (field[0] && http_guard_host(field[0], name, &port) && (strlen(name) >= sizeof name || port < 0 || port > 65535)) abort();
+    if (field[0] && http_guard_host(field[0], name, &port) &&
+        (strlen(name) >= sizeof name || port < 0 || port > 65535))
+        abort();
     /* A name that is not listed is foreign, on whatever is listened; only addresses may differ. */
-    if (http_guard_is_ours(&g, field[0]) && !http_guard_is_ours(&any, field[0]) && !strcasestr(field[0], "box.example")) abort();
+    if (http_guard_is_ours(&g, field[0]) && !http_guard_is_ours(&any, field[0]) &&
+        !strcasestr(field[0], "box.example"))
+        abort();
     http_guard_same_origin(field[1], field[0]);
     http_guard_fetch(field[2], field[3], field[4]);
     http_guard_is_json(field[5]);
@@ -111,7 +124,9 @@ static void send_all(int fd, const uint8_t *data, size_t size)
 
 static void talk(const uint8_t *data, size_t size)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)serve_http_port(box.http)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)serve_http_port(box.http)),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     char head[5] = "", chunk[65536];
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct pollfd p = {.fd = fd, .events = POLLIN};
