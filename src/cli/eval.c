@@ -27,7 +27,7 @@ struct options {
 };
 
 static const char usage[] =
-    "brim eval tracks --truth FILE --tracks FILE [--iou 0.5] [--json]\n"
+    "eval tracks --truth FILE --tracks FILE [--iou 0.5] [--json]\n"
     "       brim eval tracks --truth FILE --degrade miss=0.1,jitter=0.05,fp=0.1 [--seed N]\n"
     "                        [--fps 30] [--every N] [--out FILE] [--iou 0.5] [--json]";
 
