@@ -1,4 +1,4 @@
-/* The ring of told events. One mutex guards ring, numbers and closed; listeners are fixed before the first put.
+/* The ring of told events. One mutex guards ring, numbers, closed and telling; listeners are fixed before the first put.
  * Invariant: event number n is in slot n % SERVE_FEED while n > last - SERVE_FEED. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/feed.h"
 
@@ -10,7 +10,7 @@ struct serve_feed {
     pthread_cond_t more;
     struct rows_event *ring;
     uint64_t last;
-    bool closed;
+    bool closed, telling;
     int n_listeners;
     struct {
         serve_listener *fn;
@@ -52,10 +52,17 @@ void serve_feed_listen(struct serve_feed *f, serve_listener *fn, void *user)
 void serve_feed_put(struct serve_feed *f, const struct rows_event *e)
 {
     pthread_mutex_lock(&f->lock);
+    f->telling = !f->closed; /* after close the listeners may be gone */
     f->ring[++f->last % SERVE_FEED] = *e;
     pthread_cond_broadcast(&f->more);
+    bool tell = f->telling;
     pthread_mutex_unlock(&f->lock);
+    if (!tell) return;
     for (int i = 0; i < f->n_listeners; i++) f->listeners[i].fn(f->listeners[i].user, e);
+    pthread_mutex_lock(&f->lock);
+    f->telling = false;
+    pthread_cond_broadcast(&f->more);
+    pthread_mutex_unlock(&f->lock);
 }
 
 uint64_t serve_feed_last(struct serve_feed *f)
@@ -94,6 +101,7 @@ void serve_feed_close(struct serve_feed *f)
     pthread_mutex_lock(&f->lock);
     f->closed = true;
     pthread_cond_broadcast(&f->more);
+    while (f->telling) pthread_cond_wait(&f->more, &f->lock);
     pthread_mutex_unlock(&f->lock);
 }
 

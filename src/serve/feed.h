@@ -25,7 +25,7 @@ uint64_t serve_feed_last(struct serve_feed *f);
 /* Events after number `after`, oldest first; waits up to timeout_ms for the first. Returns how many, and the number of the last one in *ret_last;
  * ERR_CLOSED (negative) once the feed was closed. */
 int serve_feed_read(struct serve_feed *f, uint64_t after, struct rows_event *ret, int max, int timeout_ms, uint64_t *ret_last);
-/* Ends all waits. */
+/* Ends all waits; returns when no listener is being called, and none is called any more. */
 void serve_feed_close(struct serve_feed *f);
 
 /* Any text as a JSON string; bytes that are no UTF-8 (a name cut in the middle of a letter, a foreign program's error) become '?'. */

@@ -167,10 +167,11 @@ void serve_close(struct serve **sp)
     struct serve *s = *sp;
     if (!s) return;
     control_close(&s->control);
-    rows_close(&s->rows); /* tells what waited */
+    if (s->rows) (void)rows_flush(s->rows, 5000); /* tells what waited; what a disk refuses now is lost with the process anyway */
     serve_feed_close(s->feed);
-    serve_http_close(&s->http);
+    serve_http_close(&s->http); /* both read the database until they are closed */
     serve_mqtt_close(&s->mqtt);
+    rows_close(&s->rows);
     serve_files_close(&s->files);
     serve_feed_free(&s->feed);
     engine_site_unref(&s->hold);
