@@ -5,6 +5,8 @@
 #include "base/base.h"
 #include "cli/commands.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,8 +41,25 @@ static void restart_with_passive_waiting(char **argv)
     /* without /proc: slower when idle, nothing else */
 }
 
+/* A standard stream that is closed would be given to the next file that is opened, and what is printed would go into that file. */
+static void open_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd) _exit(1);
+}
+
+/* Results that did not arrive are a failure (a full disk behind a redirection), unless the reader left on purpose. */
+static int finish(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+    if (errno == EPIPE) return status;
+    fprintf(stderr, "brim: cannot write the output: %s\n", strerror(errno));
+    return status ? status : 1;
+}
+
 int main(int argc, char **argv)
 {
+    open_standard_streams();
     if (argc >= 2 && !strcmp(argv[1], VIDEO_DECODE_ARG)) return video_decode_main(argc, argv); /* a decoding child: nothing else first */
     restart_with_passive_waiting(argv);
     if (argc < 2) {
@@ -56,7 +75,7 @@ int main(int argc, char **argv)
         return 0;
     }
     for (const struct command *c = commands; c->name; c++)
-        if (strcmp(argv[1], c->name) == 0) return c->run(argc - 1, argv + 1);
+        if (strcmp(argv[1], c->name) == 0) return finish(c->run(argc - 1, argv + 1));
     fprintf(stderr, "brim: there is no command '%s'; brim --help lists them\n", argv[1]);
     return 2;
 }

@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""The command line as people get it wrong: each mistake gets one clear line and the right exit status (0 fine, 1 the work failed,
+2 wrong usage or input), and never a crash. Standard library only; everything is made in a temporary folder. Prints TAP.
+
+usage: cli_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
+import json, os, resource, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+
+BRIM = os.path.abspath(sys.argv[1])
+DIR = tempfile.mkdtemp(prefix="brim-cli-")
+ENV = dict(os.environ, BRIM_STORE=os.path.join(DIR, "store"))
+TESTS = []
+
+
+def test(f):
+    TESTS.append(f)
+    return f
+
+
+def path(name):
+    return os.path.join(DIR, name)
+
+
+def write(name, data):
+    with open(path(name), "wb") as f:
+        f.write(data if isinstance(data, bytes) else data.encode())
+    return path(name)
+
+
+def brim(*args, status=0, says=None, lines=1, **more):
+    """Runs; checks the status, that stderr has the words, and that a mistake is told in `lines` lines."""
+    p = subprocess.run([BRIM, *args], env=ENV, cwd=DIR, stdin=subprocess.DEVNULL, timeout=120,
+                       **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more})
+    err = (p.stderr or b"").decode(errors="replace")
+    assert p.returncode == status, f"{args}: status {p.returncode}, not {status}: {err[-800:]}"
+    for word in [says] if isinstance(says, str) else says or []:
+        assert word in err, f"{args}: '{word}' is not in: {err[-800:]}"
+    if status and lines:
+        assert len(err.strip().split("\n")) == lines, f"{args}: {err}"
+    return (p.stdout or b"").decode(errors="replace")
+
+
+# ---- ONNX by hand: just enough protobuf
+
+def varint(n):
+    out = b""
+    while n > 127:
+        out += bytes([n & 127 | 128])
+        n >>= 7
+    return out + bytes([n])
+
+
+def num(field, n):
+    return varint(field << 3) + varint(n)
+
+
+def sub(field, *parts):
+    body = b"".join(p.encode() if isinstance(p, str) else p for p in parts)
+    return varint(field << 3 | 2) + varint(len(body)) + body
+
+
+def value(field, name, dims, dtype=1):
+    return sub(field, sub(1, name), sub(2, sub(1, num(1, dtype), sub(2, *[sub(1, num(1, d)) for d in dims]))))
+
+
+def node(op, ins, outs):
+    return sub(1, *[sub(1, i) for i in ins], *[sub(2, o) for o in outs], sub(3, op.lower()), sub(4, op))
+
+
+def tensor(name, dims, raw):
+    return sub(5, *[num(1, d) for d in dims], num(2, 1), sub(8, name), sub(9, raw))
+
+
+def onnx(*graph, opset=13):
+    return num(1, 8) + sub(7, *graph, sub(2, "g")) + sub(8, num(2, opset))
+
+
+def npy(dims, raw, descr="<f4"):
+    head = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({''.join(f'{d}, ' for d in dims)}), }}"
+    head += " " * (-(len(head) + 11) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + raw
+
+
+IO = value(11, "x", [1, 4]) + value(12, "y", [1, 4])
+GOOD = onnx(node("Add", ["x", "w"], ["y"]), tensor("w", [1, 4], struct.pack("<4f", 1, 2, 3, 4)), IO)
+SITE = "version: 1\ncameras: {cam: {url: empty, loop: true}}\nqueries: {q: {cameras: cam, model: motion}}\n"
+
+
+@test
+def a_good_model_runs():
+    write("good.onnx", GOOD)
+    write("x.npy", npy([1, 4], struct.pack("<4f", 1, 1, 1, 1)))
+    out = json.loads(brim("run", "good.onnx", "--input", "x=x.npy", "--output", "out", "--json"))
+    assert out["outputs"][0]["shape"] == [1, 4]
+    assert open(path("out/y.npy"), "rb").read()[-16:] == struct.pack("<4f", 2, 3, 4, 5)
+    json.loads(brim("explain", "good.onnx", "--json"))
+
+
+@test
+def broken_onnx():
+    cases = {
+        "empty": b"", "text": b"this is no model\n" * 20, "half": GOOD[:len(GOOD) // 2],
+        "cyclic": onnx(node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), node("Relu", ["b"], ["y"]), IO),
+        "lying": onnx(node("Add", ["x", "w"], ["y"]), tensor("w", [1, 4000], b"1234"), IO),
+        "huge": onnx(node("Add", ["x", "w"], ["y"]), tensor("w", [1 << 40, 1 << 40], b"1234"), IO),
+        "dangling": onnx(node("Add", ["x", "nothing"], ["y"]), IO),
+    }
+    for name, data in cases.items():
+        write(name + ".onnx", data)
+        brim("run", name + ".onnx", status=2, says=name + ".onnx")
+        brim("explain", name + ".onnx", status=2, says=name + ".onnx")
+
+
+@test
+def every_cut_and_many_flips():
+    """A crash would be a negative status; what is still a model may run."""
+    for i in range(0, len(GOOD), 7):
+        for data in (GOOD[:i], GOOD[:i] + bytes([GOOD[i] ^ 0xff]) + GOOD[i + 1:]):
+            write("mangled.onnx", data)
+            p = subprocess.run([BRIM, "run", "mangled.onnx", "--budget", "64M"], env=ENV, cwd=DIR, capture_output=True, timeout=60)
+            assert p.returncode in (0, 1, 2), f"byte {i}: {p.returncode} {p.stderr}"
+
+
+@test
+def unsupported_operator():
+    write("odd.onnx", onnx(node("Frobnicate", ["x"], ["y"]), IO))
+    brim("run", "odd.onnx", status=2, says=["Frobnicate", "opset 13"])
+
+
+@test
+def wrong_inputs():
+    write("good.onnx", GOOD)
+    write("short.npy", npy([1, 4], b"1234"))
+    write("text.npy", b"no numbers")
+    write("shape.npy", npy([2, 3, 9], bytes(4 * 54)))
+    write("ints.npy", npy([1, 4], bytes(32), "<i8"))
+    for f in ("short", "text", "shape", "ints"):
+        brim("run", "good.onnx", "--input", f"x={f}.npy", status=2)
+    brim("run", "good.onnx", "--input", "z=x.npy", status=2, says="no such input")
+    brim("run", "good.onnx", "--input", "x=nowhere.npy", status=2, says="nowhere.npy")
+    brim("run", "good.onnx", "--budget", "1", status=1, says="budget")
+
+
+@test
+def wrong_usage():
+    write("good.onnx", GOOD)
+    brim("frobnicate", status=2, says="frobnicate")
+    brim("run", "--thread", "1", "good.onnx", status=2, says="--threads")
+    brim("run", "good.onnx", "--threads", "many", status=2, says="whole number")
+    brim("run", "good.onnx", "--budget", "-3M", status=2, says="size")
+    brim("run", "good.onnx", "--repeat", "0", status=2, says="--repeat")
+    brim("run", "good.onnx", "--threads", status=2, says="needs a value")
+    brim("run", status=2)
+    brim("run", "nowhere.onnx", status=2, says="nowhere.onnx")
+    brim("serve", "nowhere.yaml", status=2, says="nowhere.yaml")
+    brim("mem", status=2, says="store")
+    brim("budget", "lots", status=2, says="300M")
+    for verb in ("run", "explain", "verify", "serve", "mem", "why", "budget", "check"):
+        assert "usage" in brim(verb, "--help")
+    assert "usage" in brim("--help") and "brim" in brim("--version")
+
+
+@test
+def site_errors_have_positions():
+    write("bad.yaml", "version: 1\ncameras: {a: {url: x}}\nqueries:\n  q: {cameras: b, model: motion}\n")
+    brim("serve", "bad.yaml", "--no-http", status=2, says="bad.yaml:4:")
+    brim("check", "bad.yaml", status=2, lines=0)
+    write("torn.yaml", "version: 1\ncameras: {a: [\n")
+    brim("serve", "torn.yaml", "--no-http", status=2, says="torn.yaml:")
+
+
+@test
+def output_that_cannot_be_written():
+    write("good.onnx", GOOD)
+    with open("/dev/full", "wb") as full:
+        brim("run", "good.onnx", "--json", status=1, says="output", stdout=full)
+    p = subprocess.run(["/bin/sh", "-c", 'exec "$0" run good.onnx --output closed >&-', BRIM], env=ENV, cwd=DIR, capture_output=True, timeout=60)
+    assert p.returncode in (0, 1), p
+    assert open(path("closed/y.npy"), "rb").read(6) == b"\x93NUMPY" and os.path.getsize(path("closed/y.npy")) == 144, "stdout went into the file"
+
+
+@test
+def full_disk():
+    def small():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+    write("good.onnx", GOOD)
+    brim("run", "good.onnx", "--output", "full", status=1, says="y.npy", preexec_fn=small)
+
+
+# ---- a running box
+
+class Box:
+    def __init__(self, site, *args, **more):
+        self.p = subprocess.Popen([BRIM, "serve", site, *args], env=ENV, cwd=DIR, stdin=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE, **{"stdout": subprocess.PIPE, **more})
+        self.lines, self.changed = [], threading.Condition()
+        threading.Thread(target=self.read, daemon=True).start()
+        end = time.time() + 60
+        while subprocess.run([BRIM, "mem"], env=ENV, cwd=DIR, capture_output=True).returncode and self.p.poll() is None and time.time() < end:
+            time.sleep(0.05)
+
+    def read(self):
+        for line in self.p.stderr:
+            with self.changed:
+                self.lines.append(line.decode(errors="replace"))
+                self.changed.notify_all()
+
+    def expect(self, word):
+        with self.changed:
+            assert self.changed.wait_for(lambda: any(word in x for x in self.lines), 30), f"'{word}' is not in {self.lines}"
+
+    def end(self, how=signal.SIGTERM):
+        begin = time.time()
+        self.p.send_signal(how)
+        try:
+            status = self.p.wait(20)
+        except subprocess.TimeoutExpired:
+            self.p.kill()
+            raise AssertionError("it did not end")
+        assert status == 0, f"status {status}: {self.lines}"
+        return time.time() - begin
+
+
+@test
+def the_life_of_a_box():
+    os.makedirs(path("empty"), exist_ok=True)
+    write("site.yaml", SITE)
+    box = Box("site.yaml", "--no-http")
+    try:
+        assert json.loads(brim("mem", "--json"))["limit_bytes"] > 0
+        assert json.loads(brim("why", "cam", "--json"))["camera"] == "cam"
+        brim("mem"), brim("why", "cam")
+        brim("why", "cow", status=2, says="there are: cam")
+        brim("budget", "1", status=1)
+        assert json.loads(brim("budget", "300M"))["limit_bytes"] == 300 << 20
+        brim("serve", "site.yaml", "--no-http", status=1, says="pid", lines=0)
+        write("site.yaml", SITE.replace("motion", "motoin"))
+        box.p.send_signal(signal.SIGHUP)
+        box.expect("site.yaml:3:")
+        write("site.yaml", SITE.replace("motion}", "motion, fps: 3}"))
+        box.p.send_signal(signal.SIGHUP)
+        box.expect("reloaded")
+    finally:
+        took = box.end()
+    assert took < 10, took  # two seconds on a machine that has nothing else to do
+    brim("mem", status=2, says="store")
+
+
+@test
+def port_in_use():
+    os.makedirs(path("empty"), exist_ok=True)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = s.getsockname()[1]
+        write("port.yaml", SITE + f'outputs: {{http: "127.0.0.1:{port}"}}\n')
+        brim("serve", "port.yaml", status=1, says=str(port), lines=0)
+
+
+@test
+def a_camera_that_sends_garbage():
+    write("noise.mp4", os.urandom(100000))
+    write("noise.yaml", SITE.replace("url: empty", "url: noise.mp4") + "outputs: {jsonl: '-'}\n")
+    out = brim("serve", "noise.yaml", "--no-http", "--seconds", "2", "--json")
+    assert json.loads(out.strip().split("\n")[-1])["cameras"][0]["error"]
+
+
+@test
+def a_card_that_does_not_fit():
+    os.makedirs(path("empty"), exist_ok=True)
+    write("good.onnx", GOOD)
+    write("good.yaml", "card: 1\nhead: classify\ninput: {size: [8, 8]}\nlabels: [a, b]\n")
+    write("card.yaml", SITE.replace("model: motion", "model: m") + "models: {m: {onnx: good.onnx}}\n")
+    out = json.loads(brim("serve", "card.yaml", "--no-http", "--seconds", "1", "--json"))
+    assert "good.yaml" in out["queries"][0]["problem"], out["queries"]
+
+
+def main():
+    print(f"1..{len(TESTS)}")
+    failed = 0
+    for i, f in enumerate(TESTS, 1):
+        try:
+            f()
+            print(f"ok {i} - {f.__name__}", flush=True)
+        except Exception as e:  # the sentence is what people need
+            failed += 1
+            print("\n".join("# " + x for x in f"{type(e).__name__}: {e}".split("\n")))
+            print(f"not ok {i} - {f.__name__}", flush=True)
+    shutil.rmtree(DIR, ignore_errors=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
