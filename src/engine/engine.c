@@ -120,6 +120,7 @@ static err too_small(struct engine_site *site, uint64_t limit)
         struct engine_floor f = engine_floor(e);
         least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other + f.largest_model;
         least += away * (12u << 20); /* what a camera takes that could not be measured */
+        least += f.frames + (1u << 20) * site->site->camera_count; /* frames under way to models, trackers, converters: nothing runs yet */
     }
     engine_close(&e);
     mem_budget_free(&all);
