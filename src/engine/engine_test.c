@@ -1,8 +1,9 @@
-/* The engine on a tiny site that is made here: two clips of a few dozen frames, a detector and a classifier whose answers can be told in
- * advance, and site files. With `pace: max` every frame is run, so counts are exact; live cameras are waited for, never timed.
+/* The engine on a tiny site that is made here: two clips of a few dozen frames, a detector and a classifier whose
+ * answers can be told in advance, and site files. With `pace: max` every frame is run, so counts are exact; live
+ * cameras are waited for, never timed.
  *
- * The detector says "thing" for the right half of any picture with score 0.9; the classifier says how bright its crop is.
- * SPDX-License-Identifier: Apache-2.0 */
+ * The detector says "thing" for the right half of any picture with score 0.9; the classifier says how bright its crop
+ * is. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/inside.h"
 #include "graph/graph.h"
 #include "video/encode.h"
@@ -44,7 +45,10 @@ static void write_clip(const char *dir, const char *name, int frames, bool movin
     struct video_writer *w;
     char *path = xasprintf("%s/%s", dir, name);
     uint8_t *rgb = xcalloc(W * H, 3);
-    assert_int_equal(video_writer_open(&(struct video_writer_options){.path = path, .w = W, .h = H, .fps = 10, .quality = 90}, p, &w), ERR_OK);
+    assert_int_equal(
+        video_writer_open(&(struct video_writer_options){.path = path, .w = W, .h = H, .fps = 10, .quality = 90}, p,
+                          &w),
+        ERR_OK);
     for (int i = 0; i < frames; i++) {
         for (int y = 0; y < H; y++)
             for (int x = 0; x < W; x++) {
@@ -69,7 +73,8 @@ static int floats(struct graph *g, const char *name, int rank, const int64_t *di
     return v;
 }
 
-static int node(struct graph *g, enum op_kind kind, const char *name, int n_in, const int *in, int rank, const int64_t *dims)
+static int node(struct graph *g, enum op_kind kind, const char *name, int n_in, const int *in, int rank,
+                const int64_t *dims)
 {
     struct tensor_shape s = {.rank = rank};
     memcpy(s.dims, dims, (size_t)rank * sizeof *dims);
@@ -81,7 +86,8 @@ static int node(struct graph *g, enum op_kind kind, const char *name, int n_in, 
 }
 
 /* A 1 x 1 convolution; weight[0][0..from) are `first`, all else is 0. Bias: `values`, or 0. */
-static int conv(struct graph *g, const char *name, int x, int from, int to, float first, const float *values, float **ret_weight)
+static int conv(struct graph *g, const char *name, int x, int from, int to, float first, const float *values,
+                float **ret_weight)
 {
     char text[64];
     float *w, *b;
@@ -89,7 +95,8 @@ static int conv(struct graph *g, const char *name, int x, int from, int to, floa
     int in[3] = {x, floats(g, text, 4, (int64_t[]){to, from, 1, 1}, &w)};
     snprintf(text, sizeof text, "%s_b", name);
     in[2] = floats(g, text, 1, (int64_t[]){to}, &b);
-    for (int i = 0; i < from; i++) w[i] = first;
+    for (int i = 0; i < from; i++)
+        w[i] = first;
     if (values) memcpy(b, values, (size_t)to * sizeof *b);
     if (ret_weight) *ret_weight = w;
     return node(g, OP_CONV, name, 3, in, 4, (int64_t[]){1, to, 1, 1});
@@ -148,11 +155,15 @@ static int make_site(void **state)
     write_clip(dir, "still.mp4", FRAMES, false);
     write_clip(dir, "short.mp4", 6, true);
     write_model(dir, "det.onnx", true, TENSOR_F32);
-    write_text(dir, "det.yaml", "card: 1\nhead: ultraface\ninput: {size: [32, 32], std: 255}\noutputs: [scores, boxes]\nlabels: [thing]\nscore: 0.5\n");
+    write_text(dir, "det.yaml",
+               "card: 1\nhead: ultraface\ninput: {size: [32, 32], std: 255}\noutputs: [scores, boxes]\nlabels: "
+               "[thing]\nscore: 0.5\n");
     write_model(dir, "cls.onnx", false, TENSOR_F32);
-    write_text(dir, "cls.yaml", "card: 1\nhead: classify\ninput: {size: [32, 32], std: 255}\nlabels: [dark, bright]\n");
+    write_text(dir, "cls.yaml",
+               "card: 1\nhead: classify\ninput: {size: [32, 32], std: 255}\nlabels: [dark, bright]\n");
     write_model(dir, "bytes.onnx", false, TENSOR_U8);
-    write_text(dir, "bytes.yaml", "card: 1\nhead: classify\ninput: {size: [32, 32], std: 255}\nlabels: [dark, bright]\n");
+    write_text(dir, "bytes.yaml",
+               "card: 1\nhead: classify\ninput: {size: [32, 32], std: 255}\nlabels: [dark, bright]\n");
     write_text(dir, "wrong.yaml", "card: 1\nhead: classify\ninput: {size: [48, 32]}\nlabels: [dark, bright]\n");
     write_text(dir, "three.yaml", "card: 1\nhead: classify\ninput: {size: [32, 32]}\nlabels: [a, b, c]\n");
     write_text(dir, "torn.onnx", "\x08\x07\x12\xff\xff\xff\xff\x0f");
@@ -207,7 +218,9 @@ static void sink(void *user, const struct engine_record *r)
     atomic_fetch_add(&b->results, 1);
     for (int i = 0; i < r->n_tracks; i++) {
         const struct engine_track *t = &r->tracks[i];
-        if (t->box.x1 < -0.01f || t->box.y1 < -0.01f || t->box.x2 > W + 0.01f || t->box.y2 > H + 0.01f || !(t->box.x1 < t->box.x2)) b->wrong++;
+        if (t->box.x1 < -0.01f || t->box.y1 < -0.01f || t->box.x2 > W + 0.01f || t->box.y2 > H + 0.01f ||
+            !(t->box.x1 < t->box.x2))
+            b->wrong++;
         atomic_fetch_add(&b->bright, strstr(t->attributes, "bright 0.7") || strstr(t->attributes, "bright 0.8"));
         atomic_fetch_add(&b->dark, strstr(t->attributes, "dark") != NULL);
     }
@@ -301,7 +314,8 @@ static bool pays(struct box *b, const char *payer)
     struct mem_row *rows;
     bool found = false;
     size_t n = mem_snapshot(b->budget, &rows);
-    for (size_t i = 0; i < n; i++) found |= !strcmp(rows[i].payer, payer);
+    for (size_t i = 0; i < n; i++)
+        found |= !strcmp(rows[i].payer, payer);
     free(rows);
     return found;
 }
@@ -311,15 +325,19 @@ static bool pays(struct box *b, const char *payer)
 static void every_frame_is_run_once(void **state)
 {
     struct box b;
-    box_start(&b, site_of(folder(state),
-        "cameras: {move: {url: move.mp4, pace: max}}\nmodels: {det: {onnx: det.onnx}}\nqueries:\n"
-        "  stir: {cameras: all, model: motion, zones: {right: [[0.5, 0], [1, 0], [1, 1], [0.5, 1]]}, lines: {mid: [[0.4, 0], [0.4, 1]]}}\n"
-        "  see: {cameras: all, model: det}\n"), 256 << 20);
+    box_start(&b,
+              site_of(folder(state),
+                      "cameras: {move: {url: move.mp4, pace: max}}\nmodels: {det: {onnx: det.onnx}}\nqueries:\n"
+                      "  stir: {cameras: all, model: motion, zones: {right: [[0.5, 0], [1, 0], [1, 1], [0.5, 1]]}, "
+                      "lines: {mid: [[0.4, 0], [0.4, 1]]}}\n"
+                      "  see: {cameras: all, model: det}\n"),
+              256 << 20);
     box_finish(&b);
     struct engine_query_row stir = row(&b, "stir", "move"), see = row(&b, "see", "move");
     assert_int_equal(stir.stats.run, FRAMES);
     assert_int_equal(see.stats.run, FRAMES);
-    for (int k = 1; k < SCHED_DROP_COUNT; k++) assert_int_equal(stir.stats.dropped[k] + see.stats.dropped[k], 0);
+    for (int k = 1; k < SCHED_DROP_COUNT; k++)
+        assert_int_equal(stir.stats.dropped[k] + see.stats.dropped[k], 0);
     assert_int_equal(atomic_load(&b.results), 2 * FRAMES);
     assert_int_equal(see.detections, FRAMES); /* one thing in each frame */
     assert_int_equal(see.tracks, 1);
@@ -343,9 +361,11 @@ static void every_frame_is_run_once(void **state)
 static void rates_are_kept(void **state)
 {
     struct box b;
-    box_start(&b, site_of(folder(state),
-        "cameras: {still: {url: still.mp4, fps: 10}}\n"
-        "queries: {half: {cameras: all, model: motion, fps: 5}, whole: {cameras: all, model: motion, fps: 100}}\n"), 256 << 20);
+    box_start(&b,
+              site_of(folder(state), "cameras: {still: {url: still.mp4, fps: 10}}\n"
+                                     "queries: {half: {cameras: all, model: motion, fps: 5}, whole: {cameras: all, "
+                                     "model: motion, fps: 100}}\n"),
+              256 << 20);
     box_finish(&b);
     uint64_t half = row(&b, "half", "still").stats.offered, whole = row(&b, "whole", "still").stats.offered;
     assert_true(whole <= FRAMES);
@@ -357,16 +377,21 @@ static void rates_are_kept(void **state)
 static void cascades_see_crops(void **state)
 {
     struct box b;
-    box_start(&b, site_of(folder(state),
-        "cameras: {still: {url: still.mp4, pace: max}}\nmodels: {det: {onnx: det.onnx}, cls: {onnx: cls.onnx}}\nqueries:\n"
-        "  see: {cameras: all, model: det, cascade: [{model: cls, every: 0s}]}\n"
-        "  whole: {cameras: all, model: cls, track: false}\n"), 256 << 20);
+    box_start(&b,
+              site_of(folder(state), "cameras: {still: {url: still.mp4, pace: max}}\nmodels: {det: {onnx: det.onnx}, "
+                                     "cls: {onnx: cls.onnx}}\nqueries:\n"
+                                     "  see: {cameras: all, model: det, cascade: [{model: cls, every: 0s}]}\n"
+                                     "  whole: {cameras: all, model: cls, track: false}\n"),
+              256 << 20);
     box_finish(&b);
-    struct engine_query_row see = row(&b, "see", "still"), cls = row(&b, "see>cls", "still"), whole = row(&b, "whole", "still");
+    struct engine_query_row see = row(&b, "see", "still"), cls = row(&b, "see>cls", "still"),
+                            whole = row(&b, "whole", "still");
     assert_int_equal(see.stats.run, FRAMES);
     assert_int_equal(whole.stats.run, FRAMES);
-    assert_true(cls.stats.run >= FRAMES - 4 && cls.stats.run <= FRAMES); /* from the frame in which the track is confirmed */
-    assert_true((uint64_t)atomic_load(&b.bright) >= 2 * cls.stats.run - 4); /* in its own results, and then in the track's */
+    assert_true(cls.stats.run >= FRAMES - 4 &&
+                cls.stats.run <= FRAMES); /* from the frame in which the track is confirmed */
+    assert_true((uint64_t)atomic_load(&b.bright) >=
+                2 * cls.stats.run - 4); /* in its own results, and then in the track's */
     assert_true(model(&b, "cls").stats.runs == cls.stats.run + whole.stats.run);
     box_end(&b);
 }
@@ -374,9 +399,12 @@ static void cascades_see_crops(void **state)
 static void still_scenes_cost_nothing(void **state)
 {
     struct box b;
-    box_start(&b, site_of(folder(state),
-        "cameras: {still: {url: still.mp4, pace: max}, move: {url: move.mp4, pace: max}}\nmodels: {det: {onnx: det.onnx}}\n"
-        "queries: {see: {cameras: all, model: det, motion: {gate: true, hold_ms: 300}}}\n"), 256 << 20);
+    box_start(&b,
+              site_of(folder(state),
+                      "cameras: {still: {url: still.mp4, pace: max}, move: {url: move.mp4, pace: max}}\nmodels: "
+                      "{det: {onnx: det.onnx}}\n"
+                      "queries: {see: {cameras: all, model: det, motion: {gate: true, hold_ms: 300}}}\n"),
+              256 << 20);
     box_finish(&b);
     struct engine_query_row still = row(&b, "see", "still"), move = row(&b, "see", "move");
     assert_int_equal(still.stats.run + still.motion_saved, FRAMES);
@@ -388,20 +416,25 @@ static void still_scenes_cost_nothing(void **state)
 
 /* ---- reload */
 
-#define LIVE "cameras: {a: {url: move.mp4, loop: true}, b: {url: still.mp4, loop: true}}\n" \
-             "models: {det: {onnx: det.onnx}, cls: {onnx: cls.onnx}}\n"
+#define LIVE                                                                                                         \
+    "cameras: {a: {url: move.mp4, loop: true}, b: {url: still.mp4, loop: true}}\n"                                   \
+    "models: {det: {onnx: det.onnx}, cls: {onnx: cls.onnx}}\n"
 
 static void reload_keeps_what_is_the_same(void **state)
 {
     struct box b;
-    box_start(&b, site_of(folder(state), LIVE "queries:\n  keep: {cameras: a, model: det, fps: 10, cascade: [{model: cls}]}\n"
-                                              "  change: {cameras: b, model: motion, fps: 10}\n  go: {cameras: b, model: cls, fps: 10}\n"), 256 << 20);
+    box_start(&b,
+              site_of(folder(state), LIVE
+                      "queries:\n  keep: {cameras: a, model: det, fps: 10, cascade: [{model: cls}]}\n"
+                      "  change: {cameras: b, model: motion, fps: 10}\n  go: {cameras: b, model: cls, fps: 10}\n"),
+              256 << 20);
     b.complain = true; /* outputs report problems from inside a run, while a reload waits for it */
     await_runs(&b, "keep", "a", 5), await_runs(&b, "change", "b", 5), await_runs(&b, "go", "b", 1);
     uint64_t kept = row(&b, "keep", "a").stats.run, published = camera(&b, "a").published;
     for (int i = 0; i < 8; i++) {
         char *text = xasprintf(LIVE "queries:\n  keep: {cameras: a, model: det, fps: 10, cascade: [{model: cls}]}\n"
-                                    "  change: {cameras: b, model: motion, fps: %d}\n", 7 + i % 2);
+                                    "  change: {cameras: b, model: motion, fps: %d}\n",
+                               7 + i % 2);
         assert_int_equal(engine_reload(b.e, site_of(folder(state), text)), ERR_OK);
         free(text);
         assert_true(row(&b, "change", "b").stats.run < 5 + (uint64_t)i); /* begun anew */
@@ -420,15 +453,24 @@ static void reload_keeps_what_is_the_same(void **state)
 static void reload_frees_what_is_gone(void **state)
 {
     struct box b;
-    box_start(&b, site_of(folder(state), LIVE "queries: {one: {cameras: a, model: det}, two: {cameras: a, model: cls}}\n"), 256 << 20);
+    box_start(
+        &b, site_of(folder(state), LIVE "queries: {one: {cameras: a, model: det}, two: {cameras: a, model: cls}}\n"),
+        256 << 20);
     await_runs(&b, "one", "a", 1), await_runs(&b, "two", "a", 1);
     assert_true(pays(&b, "model cls") && pays(&b, "head cls"));
-    assert_int_equal(engine_reload(b.e, site_of(folder(state), LIVE "queries: {one: {cameras: a, model: det}}\n")), ERR_OK);
+    assert_int_equal(engine_reload(b.e, site_of(folder(state), LIVE "queries: {one: {cameras: a, model: det}}\n")),
+                     ERR_OK);
     assert_false(pays(&b, "model cls")); /* still in the file, but nobody asks for it */
-    assert_int_equal(engine_reload(b.e, site_of(folder(state), "cameras: {a: {url: move.mp4, loop: true}}\nqueries: {stir: {cameras: a, model: motion}}\n")), ERR_OK);
+    assert_int_equal(
+        engine_reload(
+            b.e,
+            site_of(folder(state),
+                    "cameras: {a: {url: move.mp4, loop: true}}\nqueries: {stir: {cameras: a, model: motion}}\n")),
+        ERR_OK);
     assert_false(pays(&b, "model det"));
     await_runs(&b, "stir", "a", 2);
-    assert_int_equal(engine_reload(b.e, site_of(folder(state), LIVE "queries: {two: {cameras: [a, b], model: cls}}\n")), ERR_OK);
+    assert_int_equal(
+        engine_reload(b.e, site_of(folder(state), LIVE "queries: {two: {cameras: [a, b], model: cls}}\n")), ERR_OK);
     await_runs(&b, "two", "a", 2), await_runs(&b, "two", "b", 2);
     box_end(&b);
 }
@@ -436,17 +478,28 @@ static void reload_frees_what_is_gone(void **state)
 static void reload_that_does_not_fit_changes_nothing(void **state)
 {
     struct box b;
-    box_start(&b, site_of(folder(state), "budget: 64M\ncameras: {a: {url: move.mp4, loop: true}}\nqueries: {stir: {cameras: a, model: motion, fps: 10}}\n"), 64 << 20);
+    box_start(&b,
+              site_of(folder(state), "budget: 64M\ncameras: {a: {url: move.mp4, loop: true}}\nqueries: {stir: "
+                                     "{cameras: a, model: motion, fps: 10}}\n"),
+              64 << 20);
     await_runs(&b, "stir", "a", 3);
     uint64_t published = camera(&b, "a").published;
     mem_fault_at(b.budget, 0);
-    assert_int_equal(engine_reload(b.e, site_of(folder(state), "budget: 1M\n" LIVE "queries: {one: {cameras: a, model: det}, stir: {cameras: a, model: motion, fps: 10}}\n")), ERR_NOMEM);
+    assert_int_equal(
+        engine_reload(
+            b.e, site_of(folder(state),
+                         "budget: 1M\n" LIVE
+                         "queries: {one: {cameras: a, model: det}, stir: {cameras: a, model: motion, fps: 10}}\n")),
+        ERR_NOMEM);
     assert_int_equal(mem_budget_limit(b.budget), 64 << 20);
     assert_true(camera(&b, "a").published >= published);
     uint64_t runs = row(&b, "stir", "a").stats.run;
     await_runs(&b, "stir", "a", runs + 3);
     assert_false(pays(&b, "model det"));
-    assert_int_equal(engine_reload(b.e, site_of(folder(state), "budget: 80M\ncameras: {a: {url: move.mp4, loop: true}}\nqueries: {stir: {cameras: a, model: motion, fps: 9}}\n")), ERR_OK);
+    assert_int_equal(
+        engine_reload(b.e, site_of(folder(state), "budget: 80M\ncameras: {a: {url: move.mp4, loop: true}}\nqueries: "
+                                                  "{stir: {cameras: a, model: motion, fps: 9}}\n")),
+        ERR_OK);
     assert_int_equal(mem_budget_limit(b.budget), 80 << 20);
     await_runs(&b, "stir", "a", 3);
     box_end(&b);
@@ -457,14 +510,16 @@ static void reload_tries_again_what_had_a_problem(void **state)
     struct box b;
     char *card = xasprintf("%s/late.yaml", folder(state));
     unlink(card);
-    const char *text = "cameras: {a: {url: move.mp4, loop: true}}\nmodels: {late: {onnx: cls.onnx, card: late.yaml}}\n"
-                       "queries: {q: {cameras: a, model: late, fps: 10}, stir: {cameras: a, model: motion, fps: 10}}\n";
+    const char *text =
+        "cameras: {a: {url: move.mp4, loop: true}}\nmodels: {late: {onnx: cls.onnx, card: late.yaml}}\n"
+        "queries: {q: {cameras: a, model: late, fps: 10}, stir: {cameras: a, model: motion, fps: 10}}\n";
     box_start(&b, site_of(folder(state), text), 256 << 20);
     await_runs(&b, "stir", "a", 2);
     assert_non_null(strstr(row(&b, "q", "a").problem, "late.yaml"));
     assert_int_equal(engine_reload(b.e, site_of(folder(state), text)), ERR_OK);
     assert_non_null(strstr(row(&b, "q", "a").problem, "late.yaml"));
-    write_text(folder(state), "late.yaml", "card: 1\nhead: classify\ninput: {size: [32, 32], std: 255}\nlabels: [dark, bright]\n");
+    write_text(folder(state), "late.yaml",
+               "card: 1\nhead: classify\ninput: {size: [32, 32], std: 255}\nlabels: [dark, bright]\n");
     assert_int_equal(engine_reload(b.e, site_of(folder(state), text)), ERR_OK);
     await_runs(&b, "q", "a", 2);
     assert_string_equal(row(&b, "q", "a").problem, "");
@@ -474,8 +529,9 @@ static void reload_tries_again_what_had_a_problem(void **state)
 
 /* ---- the budget */
 
-#define BOTH "cameras: {a: {url: move.mp4, loop: true}}\nmodels: {det: {onnx: det.onnx}, cls: {onnx: cls.onnx}}\n" \
-             "queries: {one: {cameras: a, model: det, fps: 10}, two: {cameras: a, model: cls, fps: 10}}\n"
+#define BOTH                                                                                                         \
+    "cameras: {a: {url: move.mp4, loop: true}}\nmodels: {det: {onnx: det.onnx}, cls: {onnx: cls.onnx}}\n"            \
+    "queries: {one: {cameras: a, model: det, fps: 10}, two: {cameras: a, model: cls, fps: 10}}\n"
 
 static void too_small_a_budget_names_one_that_would_do(void **state)
 {
@@ -525,17 +581,25 @@ static void a_bad_model_fails_its_queries_only(void **state)
 {
     static const struct {
         const char *query, *says;
-    } expected[] = {{"gone", "nowhere.onnx"}, {"torn", "torn.onnx"}, {"nocard", "has no card"}, {"wrong", "wrong.yaml: says 48 x 32"},
-                    {"three", "three.yaml"}, {"bytes", "is uint8"}, {"label", "no label 'cow'"}, {"fine>det", "is a detector"}};
+    } expected[] = {{"gone", "nowhere.onnx"},    {"torn", "torn.onnx"},
+                    {"nocard", "has no card"},   {"wrong", "wrong.yaml: says 48 x 32"},
+                    {"three", "three.yaml"},     {"bytes", "is uint8"},
+                    {"label", "no label 'cow'"}, {"fine>det", "is a detector"}};
     struct box b;
     write_model(folder(state), "bare.onnx", false, TENSOR_F32);
-    box_start(&b, site_of(folder(state),
-        "cameras: {move: {url: move.mp4, pace: max}}\nmodels:\n  gone: {onnx: nowhere.onnx, card: cls.yaml}\n  torn: {onnx: torn.onnx, card: cls.yaml}\n"
-        "  nocard: {onnx: bare.onnx}\n  wrong: {onnx: cls.onnx, card: wrong.yaml}\n  three: {onnx: cls.onnx, card: three.yaml}\n  bytes: {onnx: bytes.onnx}\n"
-        "  cls: {onnx: cls.onnx}\n  det: {onnx: det.onnx}\nqueries:\n"
-        "  gone: {cameras: all, model: gone}\n  torn: {cameras: all, model: torn}\n  nocard: {cameras: all, model: nocard}\n"
-        "  wrong: {cameras: all, model: wrong}\n  three: {cameras: all, model: three}\n  bytes: {cameras: all, model: bytes}\n"
-        "  label: {cameras: all, model: cls, objects: cow}\n  fine: {cameras: all, model: cls, cascade: [{model: det}]}\n"), 256 << 20);
+    box_start(&b,
+              site_of(folder(state), "cameras: {move: {url: move.mp4, pace: max}}\nmodels:\n  gone: {onnx: "
+                                     "nowhere.onnx, card: cls.yaml}\n  torn: {onnx: torn.onnx, card: cls.yaml}\n"
+                                     "  nocard: {onnx: bare.onnx}\n  wrong: {onnx: cls.onnx, card: wrong.yaml}\n  "
+                                     "three: {onnx: cls.onnx, card: three.yaml}\n  bytes: {onnx: bytes.onnx}\n"
+                                     "  cls: {onnx: cls.onnx}\n  det: {onnx: det.onnx}\nqueries:\n"
+                                     "  gone: {cameras: all, model: gone}\n  torn: {cameras: all, model: torn}\n  "
+                                     "nocard: {cameras: all, model: nocard}\n"
+                                     "  wrong: {cameras: all, model: wrong}\n  three: {cameras: all, model: three}\n "
+                                     " bytes: {cameras: all, model: bytes}\n"
+                                     "  label: {cameras: all, model: cls, objects: cow}\n  fine: {cameras: all, "
+                                     "model: cls, cascade: [{model: det}]}\n"),
+              256 << 20);
     box_finish(&b);
     for (size_t i = 0; i < ARRAY_LEN(expected); i++) {
         struct engine_query_row r = row(&b, expected[i].query, "move");
@@ -553,11 +617,14 @@ static void a_bad_model_fails_its_queries_only(void **state)
 static void a_dead_camera_does_not_stop_the_others(void **state)
 {
     struct box b;
-    box_start(&b, site_of(folder(state),
-        "cameras: {gone: {url: nowhere.mp4}, closed: {url: \"rtsp://127.0.0.1:9/x\"}, garbage: {url: det.onnx}, fine: {url: move.mp4, pace: max}}\n"
-        "queries: {stir: {cameras: all, model: motion}}\n"), 256 << 20);
+    box_start(&b,
+              site_of(folder(state), "cameras: {gone: {url: nowhere.mp4}, closed: {url: \"rtsp://127.0.0.1:9/x\"}, "
+                                     "garbage: {url: det.onnx}, fine: {url: move.mp4, pace: max}}\n"
+                                     "queries: {stir: {cameras: all, model: motion}}\n"),
+              256 << 20);
     await_runs(&b, "stir", "fine", FRAMES);
-    for (int i = 0; !camera(&b, "gone").error[0] || !camera(&b, "closed").error[0] || !camera(&b, "garbage").error[0]; i++) {
+    for (int i = 0; !camera(&b, "gone").error[0] || !camera(&b, "closed").error[0] || !camera(&b, "garbage").error[0];
+         i++) {
         assert_true(i < PATIENCE / 5);
         nap();
     }
@@ -594,9 +661,11 @@ static void every_allocation_may_fail(void **state)
     uint64_t n, calls, refused = 0;
     for (n = 1;; n++) {
         struct box b = {.budget = mem_budget_new("host", UINT64_MAX)};
-        struct site *s = site_of(folder(state),
+        struct site *s = site_of(
+            folder(state),
             "cameras: {short: {url: short.mp4, pace: max}}\nmodels: {det: {onnx: det.onnx}, cls: {onnx: cls.onnx}}\n"
-            "queries: {see: {cameras: all, model: det, motion: {gate: true}, cascade: [{model: cls, every: 0s}]}, stir: {cameras: all, model: motion,"
+            "queries: {see: {cameras: all, model: det, motion: {gate: true}, cascade: [{model: cls, every: 0s}]}, "
+            "stir: {cameras: all, model: motion,"
             " lines: {mid: [[0.4, 0], [0.4, 1]]}}}\n");
         mem_fault_at(b.budget, n);
         err e = engine_open(s, &(struct engine_options){.budget = b.budget}, &b.e);
@@ -607,7 +676,8 @@ static void every_allocation_may_fail(void **state)
         } else {
             engine_add_sink(b.e, sink, &b);
             assert_int_equal(engine_start(b.e), ERR_OK);
-            for (int i = 0; i < 60 && !engine_finished(b.e); i++) nap(); /* a camera that was refused waits before it tries again */
+            for (int i = 0; i < 60 && !engine_finished(b.e); i++)
+                nap(); /* a camera that was refused waits before it tries again */
             engine_stop(b.e);
         }
         calls = mem_fault_calls(b.budget);
@@ -615,7 +685,8 @@ static void every_allocation_may_fail(void **state)
         box_end(&b);
         if (calls < n) break; /* the fault was not reached: all have had their turn */
     }
-    print_message("# %llu allocations failed in turn; %llu of them before the box was open\n", (unsigned long long)(n - 1), (unsigned long long)refused);
+    print_message("# %llu allocations failed in turn; %llu of them before the box was open\n",
+                  (unsigned long long)(n - 1), (unsigned long long)refused);
     assert_true(n > 20 && refused > 5);
 }
 
@@ -624,14 +695,19 @@ static void a_reload_may_fail_at_every_allocation(void **state)
 {
     bool reached = true;
     struct box b;
-    box_start(&b, site_of(folder(state), "cameras: {a: {url: move.mp4, loop: true}}\nmodels: {cls: {onnx: cls.onnx}}\nqueries: {two: {cameras: a, model: cls, fps: 10}}\n"), 256 << 20);
+    box_start(&b,
+              site_of(folder(state), "cameras: {a: {url: move.mp4, loop: true}}\nmodels: {cls: {onnx: "
+                                     "cls.onnx}}\nqueries: {two: {cameras: a, model: cls, fps: 10}}\n"),
+              256 << 20);
     for (uint64_t n = 1; reached && n < 60; n += 3) {
         mem_fault_at(b.budget, n);
         err e = engine_reload(b.e, site_of(folder(state), BOTH));
         reached = mem_fault_calls(b.budget) >= n;
         mem_fault_at(b.budget, 0);
         if (e) assert_int_equal(e, ERR_NOMEM);
-        e = engine_reload(b.e, site_of(folder(state), "cameras: {a: {url: move.mp4, loop: true}}\nmodels: {cls: {onnx: cls.onnx}}\nqueries: {two: {cameras: a, model: cls, fps: 10}}\n"));
+        e = engine_reload(b.e,
+                          site_of(folder(state), "cameras: {a: {url: move.mp4, loop: true}}\nmodels: {cls: {onnx: "
+                                                 "cls.onnx}}\nqueries: {two: {cameras: a, model: cls, fps: 10}}\n"));
         assert_int_equal(e, ERR_OK);
         uint64_t runs = row(&b, "two", "a").stats.run;
         await_runs(&b, "two", "a", runs + 1);

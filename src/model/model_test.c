@@ -1,6 +1,8 @@
-/* One model through failures, eviction and threads, on a small network that is made here: three convolutions and a classifier.
+/* One model through failures, eviction and threads, on a small network that is made here: three convolutions and a
+ * classifier.
  *
- * Peaks of three shared models are held to a recorded figure: growing by more than 3 % fails. SPDX-License-Identifier: Apache-2.0 */
+ * Peaks of three shared models are held to a recorded figure: growing by more than 3 % fails.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "model/model.h"
 
 #include <setjmp.h>
@@ -18,7 +20,8 @@ static int constant(struct graph *g, const char *name, struct tensor_shape shape
     float *f;
     int v;
     if (graph_add_constant(g, name, TENSOR_F32, &shape, &v, (void **)&f)) return -1;
-    for (int64_t i = 0; i < tensor_count(&shape); i++) f[i] = (float)(hash64(&i, sizeof i, seed) >> 40) / (float)(1 << 24) - 0.5f;
+    for (int64_t i = 0; i < tensor_count(&shape); i++)
+        f[i] = (float)(hash64(&i, sizeof i, seed) >> 40) / (float)(1 << 24) - 0.5f;
     return v;
 }
 
@@ -95,9 +98,11 @@ static int tear_down(void **state)
 
 static err run(struct model_plan *p, int batch, float *out)
 {
-    struct tensor_shape in = {.rank = 4, .dims = {batch, 3, SIDE, SIDE}}, shape = {.rank = 4, .dims = {batch, CLASSES, 1, 1}};
+    struct tensor_shape in = {.rank = 4, .dims = {batch, 3, SIDE, SIDE}},
+                        shape = {.rank = 4, .dims = {batch, CLASSES, 1, 1}};
     float *x = xnewn(float, batch * 3 * SIDE * SIDE);
-    for (int i = 0; i < batch * 3 * SIDE * SIDE; i++) x[i] = (float)(i % 251) / 251;
+    for (int i = 0; i < batch * 3 * SIDE * SIDE; i++)
+        x[i] = (float)(i % 251) / 251;
     struct tensor from = tensor_view(TENSOR_F32, &in, x), to = model_plan_input(p, 0);
     err e = model_copy(&from, &to);
     if (!e) e = model_plan_run(p, NULL);
@@ -110,7 +115,8 @@ static err run(struct model_plan *p, int batch, float *out)
 /* Open, plan, reserve, load, run, close. */
 static err whole_life(const struct world *w, struct mem_budget *b, bool spill, int threads, float *out)
 {
-    struct model_options o = {.budget = b, .threads = threads, .reader = spill ? w->reader : NULL, .spill_dir = spill ? w->dir : NULL};
+    struct model_options o = {
+        .budget = b, .threads = threads, .reader = spill ? w->reader : NULL, .spill_dir = spill ? w->dir : NULL};
     struct model *m = NULL;
     struct model_plan *p = NULL;
     err e = model_open(w->net, "net", &o, &m);
@@ -201,7 +207,8 @@ static void batches_share_weights(void **state)
     assert_int_equal(model_plan_reserve(q), ERR_OK);
     assert_int_equal(run(p, 1, one), ERR_OK);
     assert_int_equal(run(q, 4, four), ERR_OK);
-    for (int i = 0; i < CLASSES; i++) assert_float_equal(one[i], four[i], 1e-5); /* the first sample is the same */
+    for (int i = 0; i < CLASSES; i++)
+        assert_float_equal(one[i], four[i], 1e-5); /* the first sample is the same */
     model_plan_free(&p);
     model_plan_free(&q);
     model_free(&m);
@@ -213,12 +220,15 @@ static void peaks_do_not_grow(void **state)
     static const struct {
         const char *path;
         double mebibytes; /* on a machine with AVX-512; code and packing differ elsewhere, so less is fine */
-    } recorded[] = {{"yolox/yolox_nano_416x416.onnx", 17.48}, {"rebuilt/squeezenet1.1.onnx", 12.47}, {"openvino/face-detection-retail-0004.onnx", 13.18}};
+    } recorded[] = {{"yolox/yolox_nano_416x416.onnx", 17.48},
+                    {"rebuilt/squeezenet1.1.onnx", 12.47},
+                    {"openvino/face-detection-retail-0004.onnx", 13.18}};
     const char *data = getenv("BRIM_DATA"), *source = getenv("BRIM_SOURCE");
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(recorded); i++) {
-        char *path = data && *data ? xasprintf("%s/models/%s", data, recorded[i].path)
-                                   : xasprintf("%s/../shared/data/models/%s", source ? source : ".", recorded[i].path);
+        char *path = data && *data
+                         ? xasprintf("%s/models/%s", data, recorded[i].path)
+                         : xasprintf("%s/../shared/data/models/%s", source ? source : ".", recorded[i].path);
         if (access(path, R_OK)) {
             print_message("# %s is not there\n", path);
             free(path);
