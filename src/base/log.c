@@ -42,7 +42,10 @@ void log_line(enum log_level level, const char *room, const char *fmt, ...)
     va_start(ap, fmt);
     int m = vsnprintf(line + n, sizeof line - n - 1, fmt, ap);
     va_end(ap);
+    size_t head = n;
     n += m < 0 ? 0 : (size_t)m < sizeof line - n - 1 ? (size_t)m : sizeof line - n - 2;
+    for (size_t i = head; i < n; i++) /* foreign text must not look like another line, nor steer a terminal */
+        if ((unsigned char)line[i] < ' ' || line[i] == 127) line[i] = ' ';
     line[n++] = '\n';
     ssize_t ignored = write(STDERR_FILENO, line, n);
     (void)ignored;

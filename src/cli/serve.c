@@ -4,6 +4,7 @@
  * themselves. Order at the end: the engine stops producing, outputs tell what waits, then everything is freed.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/log.h"
+#include "base/text.h"
 #include "cli/args.h"
 #include "cli/serve_cmd.h"
 #include "engine/engine.h"
@@ -63,17 +64,17 @@ static json_t *summary_json(struct engine *e)
         json_t *drops = json_object();
         for (int k = 1; k < SCHED_DROP_COUNT; k++)
             json_object_set_new(drops, sched_drop_text((enum sched_drop)k), json_integer((json_int_t)q[i].stats.dropped[k]));
-        json_array_append_new(queries, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:s}", "query", q[i].query, "camera",
+        json_array_append_new(queries, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "query", q[i].query, "camera",
                                                  q[i].camera, "model", q[i].model, "offered", (json_int_t)q[i].stats.offered, "run",
                                                  (json_int_t)q[i].stats.run, "late", (json_int_t)q[i].stats.late, "dropped", drops,
                                                  "saved_by_motion", (json_int_t)q[i].motion_saved, "detections", (json_int_t)q[i].detections,
                                                  "tracks", (json_int_t)q[i].tracks, "events", (json_int_t)q[i].events, "p50_ms",
-                                                 (double)q[i].stats.p50_ns / 1e6, "p95_ms", (double)q[i].stats.p95_ns / 1e6, "problem", q[i].problem));
+                                                 (double)q[i].stats.p50_ns / 1e6, "p95_ms", (double)q[i].stats.p95_ns / 1e6, "problem", text_json(q[i].problem)));
     }
     for (size_t i = 0; i < nc; i++)
         json_array_append_new(cameras, json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "camera", c[i].name, "state", video_state_name(c[i].video.state), "decoded",
                                                  (json_int_t)c[i].video.decoded, "corrupt", (json_int_t)c[i].video.corrupt, "reconnects",
-                                                 (json_int_t)c[i].video.reconnects, "error", c[i].video.error));
+                                                 (json_int_t)c[i].video.reconnects, "error", text_json(c[i].video.error)));
     free(q);
     free(c);
     struct engine_floor f = engine_floor(e);

@@ -5,6 +5,7 @@
 #include "engine/inside.h"
 
 #include "base/log.h"
+#include "base/text.h"
 #include "engine/site_diff.h"
 
 #include <errno.h>
@@ -303,7 +304,7 @@ void engine_set_problem(struct engine *e, const char *what, const char *sentence
     const char *old = json_string_value(json_object_get(e->problems, what));
     bool news = *sentence && (!old || strcmp(old, sentence) != 0);
     if (*sentence)
-        json_object_set_new(e->problems, what, json_string(sentence));
+        json_object_set_new(e->problems, what, text_json(sentence));
     else
         json_object_del(e->problems, what);
     pthread_mutex_unlock(&e->problems_lock);

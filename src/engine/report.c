@@ -1,6 +1,8 @@
 /* Snapshots: what `serve`, `brim mem` and `brim why` show. Copies only. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/inside.h"
 
+#include "base/text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,7 +101,7 @@ json_t *engine_problems(struct engine *e)
     pthread_mutex_unlock(&e->problems_lock);
     pthread_mutex_lock(&e->lock);
     for (size_t i = 0; i < e->n_models; i++)
-        if (e->models[i]->problem[0]) json_array_append_new(list, json_string(e->models[i]->problem));
+        if (e->models[i]->problem[0]) json_array_append_new(list, text_json(e->models[i]->problem));
     pthread_mutex_unlock(&e->lock);
     return list;
 }
@@ -145,14 +147,14 @@ json_t *engine_why(struct engine *e, const char *camera)
         json_t *drops = json_object();
         for (int k = 1; k < SCHED_DROP_COUNT; k++)
             if (rows[i].stats.dropped[k]) json_object_set_new(drops, sched_drop_text((enum sched_drop)k), json_integer((json_int_t)rows[i].stats.dropped[k]));
-        json_array_append_new(queries, json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:f, s:f, s:s}", "query", rows[i].query, "model", rows[i].model,
+        json_array_append_new(queries, json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:f, s:f, s:o}", "query", rows[i].query, "model", rows[i].model,
                                                  "offered", (json_int_t)rows[i].stats.offered, "ran", (json_int_t)rows[i].stats.run, "late",
                                                  (json_int_t)rows[i].stats.late, "dropped", drops, "saved_by_motion",
                                                  (json_int_t)rows[i].motion_saved, "p50_ms", (double)rows[i].stats.p50_ns / 1e6, "p95_ms",
-                                                 (double)rows[i].stats.p95_ns / 1e6, "problem", rows[i].problem));
+                                                 (double)rows[i].stats.p95_ns / 1e6, "problem", text_json(rows[i].problem)));
     }
     free(rows);
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o}", "camera", camera, "state", video_state_name(v.state), "error", v.error, "decoded",
+    return json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "camera", camera, "state", video_state_name(v.state), "error", text_json(v.error), "decoded",
                      (json_int_t)v.decoded, "dropped", (json_int_t)v.dropped, "corrupt", (json_int_t)v.corrupt, "queries", queries, "decisions",
                      decisions_json(e, camera));
 }

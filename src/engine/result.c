@@ -128,7 +128,7 @@ static void offer_crops(struct engine_stream *child, const struct engine_work *w
     int offered = 0;
     for (int i = 0; i < n && offered < c->max_per_frame; i++) {
         double bw = t[i].box.x2 - t[i].box.x1, bh = t[i].box.y2 - t[i].box.y1;
-        if (!named(&c->objects, t[i].label) || MIN(bw, bh) < c->min_size || t[i].score < c->min_score) continue;
+        if (!named(&c->objects, t[i].label) || MIN(bw, bh) < c->min_size) continue;
         struct engine_label *last = label_slot(child, t[i].id);
         if (t[i].id && c->every_ms && last->track == t[i].id && w->frame->captured_ns - last->at_ns < c->every_ms * 1000000) continue;
         last->track = t[i].id;
@@ -143,10 +143,11 @@ static void describe(const struct engine_stream *s, const struct task_result *r,
 {
     size_t n = 0;
     text[0] = 0;
-    if (r->head == TASK_CLASSIFY && r->best_count)
+    double least = s->cascade ? s->cascade->min_score : 0; /* weaker results are not told */
+    if (r->head == TASK_CLASSIFY && r->best_count && (double)r->probabilities[r->best[0]] >= least)
         snprintf(text, size, "%s %.2f", engine_label_of(s, r->best[0]), r->probabilities[r->best[0]]);
     for (int i = 0; r->head == TASK_ATTRIBUTES && i < r->class_count && n < size; i++)
-        if (r->probabilities[i] >= s->model->card->score)
+        if (r->probabilities[i] >= s->model->card->score && (double)r->probabilities[i] >= least)
             n += (size_t)snprintf(text + n, size - n, "%s%s %.2f", n ? ", " : "", engine_label_of(s, i), r->probabilities[i]);
     for (int i = 0; r->head == TASK_SEGMENTATION && r->shares && i < s->model->card->class_count && n < size; i++)
         if (r->shares[i] >= 0.02f) n += (size_t)snprintf(text + n, size - n, "%s%s %.0f%%", n ? ", " : "", engine_label_of(s, i), (double)r->shares[i] * 100);

@@ -219,10 +219,10 @@ static void peaks_do_not_grow(void **state)
 {
     static const struct {
         const char *path;
-        double mebibytes; /* on a machine with AVX-512; code and packing differ elsewhere, so less is fine */
-    } recorded[] = {{"yolox/yolox_nano_416x416.onnx", 17.48},
-                    {"rebuilt/squeezenet1.1.onnx", 12.47},
-                    {"openvino/face-detection-retail-0004.onnx", 13.18}};
+        double mebibytes; /* with plain C kernels: the same on every machine */
+    } recorded[] = {{"yolox/yolox_nano_416x416.onnx", 16.61},
+                    {"rebuilt/squeezenet1.1.onnx", 10.76},
+                    {"openvino/face-detection-retail-0004.onnx", 10.03}};
     const char *data = getenv("BRIM_DATA"), *source = getenv("BRIM_SOURCE");
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(recorded); i++) {
@@ -235,7 +235,7 @@ static void peaks_do_not_grow(void **state)
             skip();
         }
         struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
-        struct model_options o = {.budget = b, .threads = 1};
+        struct model_options o = {.budget = b, .threads = 1, .only_ref = true};
         struct model *m;
         struct model_plan *p;
         assert_int_equal(model_open(path, "m", &o, &m), ERR_OK);

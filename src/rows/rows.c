@@ -191,6 +191,7 @@ static void write_some(struct rows *r, struct rows_event *batch)
     for (int i = 0; i < n; i++) batch[i] = r->queue[(r->head + i) % ROWS_QUEUE];
     r->head = (r->head + n) % ROWS_QUEUE;
     r->waiting -= n;
+    if (!r->waiting) r->head = 0; /* so that an idle queue does not wander through, and touch, all of its memory */
     r->writing = n;
     for (;;) {
         pthread_mutex_unlock(&r->lock);

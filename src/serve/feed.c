@@ -2,7 +2,10 @@
  * Invariant: event number n is in slot n % SERVE_FEED while n > last - SERVE_FEED. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/feed.h"
 
+#include "base/text.h"
+
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 struct serve_feed {
@@ -28,6 +31,7 @@ struct serve_feed *serve_feed_new(void)
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&f->lock, NULL);
     f->ring = xnewn(struct rows_event, SERVE_FEED);
+    memset(f->ring, 1, SERVE_FEED * sizeof *f->ring); /* resident from the start: memory that grows for hours looks like a leak */
     return f;
 }
 
@@ -105,18 +109,6 @@ void serve_feed_close(struct serve_feed *f)
     pthread_mutex_unlock(&f->lock);
 }
 
-json_t *serve_text_json(const char *s)
-{
-    json_t *j = json_string(s);
-    if (j) return j;
-    char *copy = xstrdup(s);
-    for (char *c = copy; *c; c++)
-        if ((unsigned char)*c >= 0x80) *c = '?';
-    j = json_string(copy);
-    free(copy);
-    return j;
-}
-
 json_t *serve_event_json(const struct rows_event *e)
 {
     char uid[2 * ROWS_UID + 1] = "";
@@ -126,9 +118,9 @@ json_t *serve_event_json(const struct rows_event *e)
         uid[2 * i + 1] = hex[e->uid[i] & 15];
     }
     return json_pack("{s:I, s:s, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:f, s:[f,f,f,f], s:[i,i], s:i, s:f}", "id", (json_int_t)e->id,
-                     "uid", uid, "time", e->time, "camera", serve_text_json(e->camera), "query", serve_text_json(e->query), "event",
-                     serve_text_json(e->event), "zone", serve_text_json(e->zone), "label", serve_text_json(e->label), "attributes",
-                     serve_text_json(e->attributes), "track", (json_int_t)e->track, "frame", (json_int_t)e->frame, "score", e->score, "box",
+                     "uid", uid, "time", e->time, "camera", text_json(e->camera), "query", text_json(e->query), "event",
+                     text_json(e->event), "zone", text_json(e->zone), "label", text_json(e->label), "attributes",
+                     text_json(e->attributes), "track", (json_int_t)e->track, "frame", (json_int_t)e->frame, "score", e->score, "box",
                      (double)e->box[0], (double)e->box[1], (double)e->box[2], (double)e->box[3], "size", e->width, e->height, "direction",
                      e->direction, "seconds", e->seconds);
 }

@@ -28,7 +28,5 @@ int serve_feed_read(struct serve_feed *f, uint64_t after, struct rows_event *ret
 /* Ends all waits; returns when no listener is being called, and none is called any more. */
 void serve_feed_close(struct serve_feed *f);
 
-/* Any text as a JSON string; bytes that are no UTF-8 (a name cut in the middle of a letter, a foreign program's error) become '?'. */
-json_t *serve_text_json(const char *s);
 /* {"id", "uid", "time", "camera", "query", "event", "zone", "label", "track", "frame", "score", "box": [x1,y1,x2,y2], ...} */
 json_t *serve_event_json(const struct rows_event *e);

@@ -7,6 +7,7 @@
 #include "serve/files.h"
 
 #include "base/log.h"
+#include "base/text.h"
 #include "serve/paint.h"
 #include "task/mot.h"
 #include "video/convert.h"
@@ -73,10 +74,10 @@ static double rounded(double v, double steps)
 
 static json_t *track_json(const struct engine_track *t)
 {
-    json_t *j = json_pack("{s:I, s:s, s:f, s:[f,f,f,f]}", "track", (json_int_t)t->id, "label", t->label, "score",
+    json_t *j = json_pack("{s:I, s:o, s:f, s:[f,f,f,f]}", "track", (json_int_t)t->id, "label", text_json(t->label), "score",
                           rounded((double)t->score, 1e4), "box", rounded((double)t->box.x1, 100), rounded((double)t->box.y1, 100),
                           rounded((double)t->box.x2, 100), rounded((double)t->box.y2, 100));
-    if (t->attributes[0]) json_object_set_new(j, "attributes", json_string(t->attributes));
+    if (t->attributes[0]) json_object_set_new(j, "attributes", text_json(t->attributes));
     return j;
 }
 

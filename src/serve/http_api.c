@@ -2,6 +2,7 @@
  *
  * Numbers carry their unit in the name. Texts that came from outside (a stream's error, a card's label) may not be
  * UTF-8; text() mends them, because one bad byte must not cost a whole answer. SPDX-License-Identifier: Apache-2.0 */
+#include "base/text.h"
 #include "serve/http_inside.h"
 
 #include "base/version.h"
@@ -14,7 +15,7 @@ enum { EVENTS_DEFAULT = 100, EVENTS_MOST = 1000 };
 
 static json_t *text(const char *s)
 {
-    return serve_text_json(s);
+    return text_json(s);
 }
 
 static json_t *number(uint64_t n)
