@@ -72,7 +72,7 @@ static json_t *summary_json(struct engine *e)
                                                  (double)q[i].stats.p50_ns / 1e6, "p95_ms", (double)q[i].stats.p95_ns / 1e6, "problem", text_json(q[i].problem)));
     }
     for (size_t i = 0; i < nc; i++)
-        json_array_append_new(cameras, json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "camera", c[i].name, "state", video_state_name(c[i].video.state), "decoded",
+        json_array_append_new(cameras, json_pack("{s:s, s:s, s:I, s:I, s:I, s:o}", "camera", c[i].name, "state", video_state_name(c[i].video.state), "decoded",
                                                  (json_int_t)c[i].video.decoded, "corrupt", (json_int_t)c[i].video.corrupt, "reconnects",
                                                  (json_int_t)c[i].video.reconnects, "error", text_json(c[i].video.error)));
     free(q);
