@@ -235,7 +235,7 @@ static void test_cases(void **state)
         if (!ref_op_find((enum op_kind)k) && k != OP_IF && k != OP_LOOP && k != OP_SCAN)
             print_error("plain C has no %s\n", op_name((enum op_kind)k));
     }
-    print_message("%d cases of %d operators, %d wrong\n", count, kinds, bad);
+    print_message("# %d cases of %d operators, %d wrong\n", count, kinds, bad);
     assert_int_equal(bad, 0);
 }
 

@@ -186,7 +186,7 @@ static void test_mutations(void **state)
         for (int i = 0; i < n; i++, tried++)
             ran += mutate(&c, seed++ * 0x9e3779b97f4a7c15ull);
     case_close(&r);
-    print_message("%lld mutations, %lld ran to the end\n", (long long)tried, (long long)ran);
+    print_message("# %lld mutations, %lld ran to the end\n", (long long)tried, (long long)ran);
     assert_true(ran > tried / 10);
 }
 
