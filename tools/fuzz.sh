@@ -23,7 +23,7 @@ reader() { # the files of which the target is the test; "!" first: they must rea
     card) echo ! src/task/card*.c ;;
     site) echo ! src/engine/site*.c ;;
     npy) echo ! src/tensor/npy.c ;;
-    http) echo ! src/serve/http_guard.c ;;
+    http) echo ! src/serve/http{,_guard,_api,_stream}.c ;;
     yaml) echo src/base/yaml*.c ;;
     head) echo src/task/head*.c ;;
     mot) echo src/task/mot.c ;;
@@ -41,7 +41,7 @@ ninja ${JOBS:+-j"$JOBS"} -C "$build" fuzzers >"$build/build.log" 2>&1 || { tail 
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/brim-fuzz-XXXXXX")
 trap 'rm -rf "$work"' EXIT
-export ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
+export TMPDIR=$work ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
 
 lines_of() { # NAME: "PERCENT COVERED/ALL" of its reader from the committed corpus, or "-"
     local name=$1 files

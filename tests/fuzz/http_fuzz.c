@@ -1,13 +1,15 @@
 /* Fuzz target: what a box reads of strangers over HTTP.
  *
  * Input that begins with '!' is lines for the pure functions of the guard: host, Origin, Sec-Fetch-Site, -Mode,
- * -Dest, Content-Type, numbers. Any other is sent as it is through a socket to a running HTTP side with a database of
- * three events, and the answer is read to its end (a stream's for a moment). The box has no cameras. Its folder is in
- * $TMPDIR. SPDX-License-Identifier: Apache-2.0 */
+ * -Dest, Content-Type, numbers, and as a whole a label. Any other is sent as it is through a socket to a running HTTP
+ * side with a database of three events, and the answer is read to its end (a stream's for a moment). The box has no
+ * cameras. Its folder is in $TMPDIR. SPDX-License-Identifier: Apache-2.0 */
+#include "base/text.h"
 #include "rows/rows.h"
 #include "serve/feed.h"
 #include "serve/http.h"
 #include "serve/http_guard.h"
+#include "serve/metrics.h"
 
 #include <arpa/inet.h>
 #include <poll.h>
@@ -84,6 +86,21 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
+/* Names of cameras and errors of foreign programs end up in /metrics and in JSON: neither may break its line. */
+static void labels(const char *text)
+{
+    char escaped[METRICS_TEXT];
+    const char *e = metrics_escape(text, escaped);
+    if (strlen(e) >= METRICS_TEXT || strchr(e, '\n')) abort();
+    for (; *e; e++) {
+        if (*e == '"') abort();
+        if (*e == '\\' && !*++e) abort();
+    }
+    json_t *j = text_json(text);
+    if (!json_is_string(j)) abort();
+    json_decref(j);
+}
+
 static void guard(char *text)
 {
     enum { FIELDS = 8 };
@@ -152,6 +169,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size && data[0] == '!') {
         char *text = xstrndup((const char *)data + 1, size - 1);
+        labels(text);
         guard(text);
         free(text);
     } else if (size) {
