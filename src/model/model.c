@@ -234,6 +234,7 @@ err model_plan_reserve(struct model_plan *p)
 void model_plan_bind(struct model_plan *p, void *activations, void *scratch)
 {
     assert(!p->own);
+    if (p->arena == activations && p->scratch == scratch) return; /* it may be running: not even the same bytes are written */
     p->arena = activations;
     p->scratch = scratch;
 }

@@ -78,8 +78,8 @@ static err connect_db(struct rows *r, sqlite3 **ret)
     sqlite3_busy_timeout(*ret, 5000);
     sqlite3_extended_result_codes(*ret, 0);
     sqlite3_limit(*ret, SQLITE_LIMIT_LENGTH, 1 << 20);
-    /* cache: 1 MiB a connection, so that the database costs a bounded number of bytes */
-    return execute(r, *ret, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-1024; PRAGMA temp_store=MEMORY;"
+    /* cache: 256 KiB a connection: bounded, and full after minutes, so that it does not look like a leak for hours */
+    return execute(r, *ret, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-256; PRAGMA temp_store=MEMORY;"
                             "PRAGMA journal_size_limit=4194304;", "cannot set the database up");
 }
 

