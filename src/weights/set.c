@@ -242,7 +242,9 @@ err weights_set_seal(struct weights_set *s)
     if (e) return e;
     if (s->fd >= 0) {
         /* Written pages leave the cache, and reads go around it from now on. */
-        fdatasync(s->fd);
+        if (fdatasync(s->fd)) /* a disk that lost what was written would give wrong weights later, and silently */
+            return err_set(ERR_IO, "%s: writing packed weights: %s; free space or give another directory with --store",
+                           mem_payer_name(s->payer), strerror(errno));
         posix_fadvise(s->fd, 0, 0, POSIX_FADV_DONTNEED);
         s->direct = fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) | O_DIRECT) == 0;
     }
