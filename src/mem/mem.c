@@ -19,7 +19,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MAP_FROM = 64 << 10, ALIGN = 64 };
+enum { MAP_FROM = 64 << 10, ALIGN = 64, PAGE = 4096 };
 
 struct mem_payer {
     struct mem_budget *budget;
@@ -253,7 +253,7 @@ err mem_alloc(struct mem_payer *p, enum mem_purpose purpose, size_t size, void *
         ptr = map_block(p->budget, size);
     } else {
         size_t rounded = (MAX(size, (size_t)1) + ALIGN - 1) / ALIGN * ALIGN;
-        ptr = aligned_alloc(ALIGN, rounded);
+        ptr = aligned_alloc(size && size % PAGE == 0 ? PAGE : ALIGN, rounded);
         if (ptr) memset(ptr, 0, rounded);
     }
     if (!ptr) {

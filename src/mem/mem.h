@@ -11,7 +11,7 @@
  *     mem_payer_free(&p);                              // asserts that the payer owes nothing
  *
  * Thread-safe throughout. Blocks of 64 KiB or more are their own mappings and go back to the system when freed.
- * All blocks are zeroed and 64-byte aligned (mappings: page-aligned). SPDX-License-Identifier: Apache-2.0 */
+ * All blocks are zeroed and 64-byte aligned (mappings, and blocks of whole pages: page-aligned). SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "base/base.h"

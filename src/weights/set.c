@@ -1,12 +1,15 @@
-/* Sets of packed weights and the thread that reads them.
+/* Sets of packed weights: blocks that are in memory or on disk.
  *
- * One mutex per set guards its state, pins and region; one per reader guards its queue. A lock is never held over a read. The region
- * is one mapping, allocated when the read is asked for (so that ERR_NOMEM comes at once, to the one who can evict something
- * else) and filled by the reader thread.
+ * An extent of 64 KiB or more is a *block* of its own; smaller ones lie together in tail blocks, which are in memory whenever the set
+ * is (block alignment would waste more than it saves). A block is the unit of residency and of reading. Which blocks are
+ * *kept* is the block plan's decision (weights_set_keep); the others stream through a ring (ring.c) when a run comes to them.
  *
- * Invariant: region != NULL exactly in LOADING and RESIDENT (sets with a spill file); pins > 0 in LOADING.
+ * One mutex per set guards its state, pins and the memory of its blocks. Memory is allocated when a set is asked for (so that ERR_NOMEM comes
+ * at once, to the one who can evict something else) and filled by the reader thread. No lock is held over a read.
+ *
+ * Invariant: RESIDENT exactly if every kept block has its bytes; `loading` reads are under way in LOADING and none else; pins > 0 in LOADING.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "weights/weights.h"
+#include "weights/inside.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,159 +20,66 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, READ_STEP = 4 << 20 };
+enum { ALIGN = 64, SMALL = 64 << 10, TAIL = 256 << 10 };
+
+struct block {
+    size_t offset, bytes;  /* in the file, of a set that has one: multiples of a page; else `bytes` as asked for */
+    unsigned char *memory; /* NULL: not in memory */
+    bool kept, tail;
+    struct weights_read read;
+};
 
 struct extent {
-    size_t offset, bytes; /* in the region; bytes without padding */
-    void *memory;         /* memory-only sets */
+    int block;
+    size_t offset, bytes; /* in the block */
 };
 
 struct weights_set {
     struct mem_payer *payer;
     struct weights_reader *reader;
-    int fd;                 /* of the spill file, or -1 */
-    bool direct;            /* O_DIRECT works on fd */
-    size_t n, cap, total;   /* total: bytes of the region */
+    struct weights_file file;   /* fd -1: memory only */
+    size_t n, cap, n_blocks, cap_blocks, total; /* total: bytes of all blocks */
+    size_t end;                 /* of the file; a tail block that is being filled has room for TAIL bytes there */
     struct extent *extents;
-    void *bounce;
-    size_t bounce_bytes;
+    struct block **blocks;      /* each its own allocation: reads point to them */
+    unsigned char *fill;        /* what the last large extent is written to before it goes to the file */
+    int fill_block;             /* -1: none */
+    unsigned char *tail;        /* the tail block that is being filled, TAIL bytes */
+    size_t tail_used;
+    int tail_block;             /* -1: none */
 
-    pthread_mutex_t lock;   /* guards what follows */
+    pthread_mutex_t lock;       /* guards what follows, and the blocks' memory and kept */
     pthread_cond_t changed;
     enum weights_state state;
-    int pins;
-    unsigned char *region;
-    err failure;            /* of the last read, with its sentence */
-    char sentence[256];
+    int pins, loading;
+    err failure;                /* of the last load, with its sentence */
+    char sentence[WEIGHTS_SENTENCE];
     uint64_t loads, bytes_read;
-    int64_t read_ns;
-    struct weights_set *next; /* in the reader's queue; guarded by the reader's lock */
+    int64_t read_ns, load_began;
 };
 
-struct weights_reader {
-    pthread_t thread;
-    pthread_mutex_t lock; /* guards the queue and stop */
-    pthread_cond_t wake;
-    struct weights_set *head, **tail;
-    bool stop;
-};
-
-static size_t round_up(size_t n)
+static size_t align(size_t n)
 {
-    return (n + PAGE - 1) / PAGE * PAGE;
+    return (n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-/* ---- the reader */
-
-static err read_all(struct weights_set *s)
+static bool on_disk(const struct weights_set *s)
 {
-    for (size_t at = 0; at < s->total;) {
-        ssize_t n = pread(s->fd, s->region + at, MIN(s->total - at, (size_t)READ_STEP), (off_t)at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EINVAL && s->direct) { /* the file system took the flag but not the read */
-            s->direct = false;
-            fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) & ~O_DIRECT);
-            continue;
-        }
-        if (n < 0) return err_set(ERR_IO, "%s: reading packed weights at %zu: %s", mem_payer_name(s->payer), at, strerror(errno));
-        if (n == 0) return err_set(ERR_CORRUPT, "%s: the packed weights end at byte %zu of %zu", mem_payer_name(s->payer), at, s->total);
-        at += (size_t)n;
-    }
-    return ERR_OK;
-}
-
-static void load(struct weights_set *s)
-{
-    int64_t begin = clock_ns();
-    err e = read_all(s);
-    pthread_mutex_lock(&s->lock);
-    s->read_ns += clock_ns() - begin;
-    s->loads++;
-    s->bytes_read += s->total;
-    s->failure = e;
-    if (e) {
-        snprintf(s->sentence, sizeof s->sentence, "%s", err_text());
-        mem_free(s->payer, MEM_WEIGHTS, s->region, s->total);
-        s->region = NULL;
-        s->state = WEIGHTS_ON_DISK;
-    } else {
-        s->state = WEIGHTS_RESIDENT;
-    }
-    pthread_cond_broadcast(&s->changed);
-    pthread_mutex_unlock(&s->lock);
-}
-
-static void *reader_main(void *arg)
-{
-    struct weights_reader *r = arg;
-    pthread_setname_np(pthread_self(), "brim-weights");
-    pthread_mutex_lock(&r->lock);
-    for (;;) {
-        while (!r->head && !r->stop) pthread_cond_wait(&r->wake, &r->lock);
-        struct weights_set *s = r->head;
-        if (!s) break;
-        r->head = s->next;
-        if (!r->head) r->tail = &r->head;
-        pthread_mutex_unlock(&r->lock);
-        load(s);
-        pthread_mutex_lock(&r->lock);
-    }
-    pthread_mutex_unlock(&r->lock);
-    return NULL;
-}
-
-err weights_reader_new(struct weights_reader **ret)
-{
-    struct weights_reader *r = xnew(struct weights_reader);
-    r->tail = &r->head;
-    pthread_mutex_init(&r->lock, NULL);
-    pthread_cond_init(&r->wake, NULL);
-    int rc = pthread_create(&r->thread, NULL, reader_main, r);
-    if (rc) {
-        free(r);
-        return err_set(ERR_IO, "cannot start the thread that reads weights: %s", strerror(rc));
-    }
-    *ret = r;
-    return ERR_OK;
-}
-
-void weights_reader_free(struct weights_reader **rp)
-{
-    struct weights_reader *r = *rp;
-    if (!r) return;
-    pthread_mutex_lock(&r->lock);
-    r->stop = true;
-    pthread_cond_signal(&r->wake);
-    pthread_mutex_unlock(&r->lock);
-    pthread_join(r->thread, NULL);
-    pthread_mutex_destroy(&r->lock);
-    pthread_cond_destroy(&r->wake);
-    free(r);
-    *rp = NULL;
-}
-
-static void enqueue(struct weights_reader *r, struct weights_set *s)
-{
-    pthread_mutex_lock(&r->lock);
-    s->next = NULL;
-    *r->tail = s;
-    r->tail = &s->next;
-    pthread_cond_signal(&r->wake);
-    pthread_mutex_unlock(&r->lock);
+    return s->file.fd >= 0;
 }
 
 /* ---- filling */
 
 static err open_spill(struct weights_set *s, const char *dir)
 {
-    s->fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (s->fd < 0) { /* a file system without O_TMPFILE */
+    s->file.fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (s->file.fd < 0) { /* a file system without O_TMPFILE */
         char *name = xasprintf("%s/brim-spill-XXXXXX", dir);
-        s->fd = mkostemp(name, O_CLOEXEC);
-        if (s->fd >= 0) unlink(name);
+        s->file.fd = mkostemp(name, O_CLOEXEC);
+        if (s->file.fd >= 0) unlink(name);
         free(name);
     }
-    if (s->fd < 0)
+    if (s->file.fd < 0)
         return err_set(ERR_IO, "%s: cannot make a file for packed weights there: %s; give another directory with --store", dir,
                        strerror(errno));
     return ERR_OK;
@@ -180,7 +90,7 @@ err weights_set_new(struct mem_payer *payer, struct weights_reader *reader, cons
     struct weights_set *s = xnew(struct weights_set);
     s->payer = payer;
     s->reader = reader;
-    s->fd = -1;
+    s->file.fd = s->fill_block = s->tail_block = -1;
     s->state = WEIGHTS_FILLING;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
@@ -196,67 +106,137 @@ err weights_set_new(struct mem_payer *payer, struct weights_reader *reader, cons
     return ERR_OK;
 }
 
-/* Writes the extent that was added last from the bounce buffer to the file. */
-static err flush_bounce(struct weights_set *s)
+static int block_new(struct weights_set *s, size_t bytes, bool tail)
 {
-    if (!s->bounce) return ERR_OK;
-    err e = ERR_OK;
-    const struct extent *x = &s->extents[s->n - 1];
-    size_t size = round_up(x->bytes);
-    for (size_t at = 0; at < size && !e;) {
-        ssize_t n = pwrite(s->fd, (char *)s->bounce + at, size - at, (off_t)(x->offset + at));
+    struct block *b = xnew(struct block);
+    *b = (struct block){.offset = s->end, .bytes = bytes, .kept = true, .tail = tail};
+    vec_grow(&s->blocks, &s->cap_blocks, s->n_blocks);
+    s->blocks[s->n_blocks] = b;
+    return (int)s->n_blocks++;
+}
+
+static err write_all(const struct weights_set *s, const unsigned char *from, size_t bytes, size_t offset)
+{
+    for (size_t at = 0; at < bytes;) {
+        ssize_t n = pwrite(s->file.fd, from + at, bytes - at, (off_t)(offset + at));
         if (n < 0 && errno != EINTR)
-            e = err_set(ERR_IO, "%s: writing packed weights: %s; free space or give another directory with --store",
-                        mem_payer_name(s->payer), strerror(errno));
+            return err_set(ERR_IO, "%s: writing packed weights: %s; free space or give another directory with --store",
+                           mem_payer_name(s->payer), strerror(errno));
         if (n > 0) at += (size_t)n;
     }
-    mem_free(s->payer, MEM_WEIGHTS, s->bounce, s->bounce_bytes);
-    s->bounce = NULL;
+    return ERR_OK;
+}
+
+/* The last large extent goes to the file. */
+static err flush_fill(struct weights_set *s)
+{
+    if (s->fill_block < 0) return ERR_OK;
+    const struct block *b = s->blocks[s->fill_block];
+    err e = write_all(s, s->fill, b->bytes, b->offset);
+    mem_free(s->payer, MEM_WEIGHTS, s->fill, b->bytes);
+    s->fill = NULL;
+    s->fill_block = -1;
     return e;
+}
+
+/* The tail so far goes to the file. */
+static err flush_tail(struct weights_set *s)
+{
+    if (s->tail_block < 0) return ERR_OK;
+    const struct block *b = s->blocks[s->tail_block];
+    err e = write_all(s, s->tail, b->bytes, b->offset);
+    mem_free(s->payer, MEM_WEIGHTS, s->tail, TAIL);
+    s->tail = NULL;
+    s->tail_block = -1;
+    return e;
+}
+
+static int extent_new(struct weights_set *s, int block, size_t offset, size_t bytes)
+{
+    vec_grow(&s->extents, &s->cap, s->n);
+    s->extents[s->n] = (struct extent){block, offset, bytes};
+    return (int)s->n++;
+}
+
+static err add_small(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill)
+{
+    err e;
+    if (s->tail_block >= 0 && s->tail_used + bytes > TAIL && (e = flush_tail(s))) return e;
+    if (s->tail_block < 0) {
+        if ((e = mem_alloc(s->payer, MEM_WEIGHTS, TAIL, (void **)&s->tail))) return e;
+        s->tail_block = block_new(s, 0, true);
+        s->end += TAIL;
+        s->tail_used = 0;
+    }
+    struct block *b = s->blocks[s->tail_block];
+    *ret_extent = extent_new(s, s->tail_block, s->tail_used, bytes);
+    *ret_fill = s->tail + s->tail_used;
+    s->tail_used = align(s->tail_used + MAX(bytes, (size_t)1));
+    s->total += weights_round(s->tail_used) - b->bytes;
+    b->bytes = weights_round(s->tail_used);
+    return ERR_OK;
+}
+
+static err add_large(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill)
+{
+    size_t size = weights_round(bytes);
+    err e = mem_alloc(s->payer, MEM_WEIGHTS, size, (void **)&s->fill);
+    if (e) return e;
+    s->fill_block = block_new(s, size, false);
+    s->end += size;
+    s->total += size;
+    *ret_extent = extent_new(s, s->fill_block, 0, bytes);
+    *ret_fill = s->fill;
+    return ERR_OK;
+}
+
+static err add_in_memory(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill)
+{
+    void *memory;
+    err e = mem_alloc(s->payer, MEM_WEIGHTS, bytes, &memory);
+    if (e) return e;
+    int block = block_new(s, bytes, false);
+    s->blocks[block]->memory = memory;
+    s->total += bytes;
+    *ret_extent = extent_new(s, block, 0, bytes);
+    *ret_fill = memory;
+    return ERR_OK;
 }
 
 err weights_set_add(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill)
 {
     assert(s->state == WEIGHTS_FILLING);
-    err e = flush_bounce(s);
+    if (!on_disk(s)) return add_in_memory(s, bytes, ret_extent, ret_fill);
+    err e = flush_fill(s);
     if (e) return e;
-    struct extent x = {.offset = s->total, .bytes = bytes};
-    if (s->fd >= 0) {
-        s->bounce_bytes = round_up(MAX(bytes, (size_t)1));
-        if ((e = mem_alloc(s->payer, MEM_WEIGHTS, s->bounce_bytes, &s->bounce))) return e;
-        *ret_fill = s->bounce;
-    } else {
-        if ((e = mem_alloc(s->payer, MEM_WEIGHTS, bytes, &x.memory))) return e;
-        *ret_fill = x.memory;
-    }
-    vec_grow(&s->extents, &s->cap, s->n);
-    s->extents[s->n] = x;
-    *ret_extent = (int)s->n++;
-    s->total += s->fd >= 0 ? round_up(MAX(bytes, (size_t)1)) : bytes;
-    return ERR_OK;
+    return bytes >= SMALL ? add_large(s, bytes, ret_extent, ret_fill) : add_small(s, bytes, ret_extent, ret_fill);
 }
 
 err weights_set_seal(struct weights_set *s)
 {
-    err e = flush_bounce(s);
-    if (e) return e;
-    if (s->fd >= 0) {
-        /* Written pages leave the cache, and reads go around it from now on. */
-        if (fdatasync(s->fd)) /* a disk that lost what was written would give wrong weights later, and silently */
-            return err_set(ERR_IO, "%s: writing packed weights: %s; free space or give another directory with --store",
-                           mem_payer_name(s->payer), strerror(errno));
-        posix_fadvise(s->fd, 0, 0, POSIX_FADV_DONTNEED);
-        s->direct = fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) | O_DIRECT) == 0;
+    if (!on_disk(s)) {
+        s->state = WEIGHTS_RESIDENT;
+        return ERR_OK;
     }
-    s->state = s->fd >= 0 ? WEIGHTS_ON_DISK : WEIGHTS_RESIDENT;
+    err e = flush_fill(s);
+    if (!e) e = flush_tail(s);
+    if (e) return e;
+    /* Written pages leave the cache, and reads go around it from now on. A disk that lost what was written would give wrong weights
+     * later, and silently. The file may be shorter than its last tail's room: reads never go there. */
+    if (fdatasync(s->file.fd))
+        return err_set(ERR_IO, "%s: writing packed weights: %s; free space or give another directory with --store",
+                       mem_payer_name(s->payer), strerror(errno));
+    posix_fadvise(s->file.fd, 0, 0, POSIX_FADV_DONTNEED);
+    atomic_store(&s->file.direct, fcntl(s->file.fd, F_SETFL, fcntl(s->file.fd, F_GETFL) | O_DIRECT) == 0);
+    s->state = WEIGHTS_ON_DISK;
     return ERR_OK;
 }
 
 err weights_set_reopen(struct weights_set *s)
 {
-    err e = s->fd >= 0 ? weights_evict(s) : ERR_OK;
+    err e = on_disk(s) ? weights_evict(s) : ERR_OK;
     if (e) return e;
-    if (s->fd >= 0 && s->direct) fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) & ~O_DIRECT);
+    if (on_disk(s) && atomic_exchange(&s->file.direct, false)) fcntl(s->file.fd, F_SETFL, fcntl(s->file.fd, F_GETFL) & ~O_DIRECT);
     s->state = WEIGHTS_FILLING;
     return ERR_OK;
 }
@@ -266,17 +246,95 @@ void weights_set_free(struct weights_set **sp)
     struct weights_set *s = *sp;
     if (!s) return;
     pthread_mutex_lock(&s->lock);
-    while (s->state == WEIGHTS_LOADING) pthread_cond_wait(&s->changed, &s->lock);
+    while (s->loading) pthread_cond_wait(&s->changed, &s->lock);
     pthread_mutex_unlock(&s->lock);
-    if (s->bounce) mem_free(s->payer, MEM_WEIGHTS, s->bounce, s->bounce_bytes);
-    mem_free(s->payer, MEM_WEIGHTS, s->region, s->total);
-    for (size_t i = 0; i < s->n; i++) mem_free(s->payer, MEM_WEIGHTS, s->extents[i].memory, s->extents[i].bytes);
-    if (s->fd >= 0) close(s->fd);
+    if (s->fill) mem_free(s->payer, MEM_WEIGHTS, s->fill, s->blocks[s->fill_block]->bytes);
+    if (s->tail) mem_free(s->payer, MEM_WEIGHTS, s->tail, TAIL);
+    for (size_t i = 0; i < s->n_blocks; i++) {
+        mem_free(s->payer, MEM_WEIGHTS, s->blocks[i]->memory, s->blocks[i]->bytes);
+        free(s->blocks[i]);
+    }
+    if (on_disk(s)) close(s->file.fd);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
+    free(s->blocks);
     free(s->extents);
     free(s);
     *sp = NULL;
+}
+
+/* ---- residency; the lock is held */
+
+static void drop_block(struct weights_set *s, struct block *b)
+{
+    mem_free(s->payer, MEM_WEIGHTS, b->memory, b->bytes);
+    b->memory = NULL;
+}
+
+static bool missing(const struct weights_set *s)
+{
+    for (size_t i = 0; i < s->n_blocks; i++)
+        if (s->blocks[i]->kept && !s->blocks[i]->memory) return true;
+    return false;
+}
+
+/* The reader's: a block has landed, or failed. */
+static void block_landed(struct weights_read *r)
+{
+    struct weights_set *s = r->owner;
+    pthread_mutex_lock(&s->lock);
+    if (r->failure) {
+        s->failure = r->failure;
+        memcpy(s->sentence, r->sentence, sizeof s->sentence);
+        drop_block(s, (struct block *)((char *)r - offsetof(struct block, read)));
+    } else {
+        s->bytes_read += r->bytes;
+    }
+    if (--s->loading == 0) {
+        s->read_ns += clock_ns() - s->load_began;
+        s->loads++;
+        s->state = missing(s) ? WEIGHTS_ON_DISK : WEIGHTS_RESIDENT;
+        pthread_cond_broadcast(&s->changed);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Memory for all that is missing, or for nothing. */
+static err allocate(struct weights_set *s)
+{
+    for (size_t i = 0; i < s->n_blocks; i++) {
+        struct block *b = s->blocks[i];
+        b->read.owner = NULL;
+        if (!b->kept || b->memory) continue;
+        err e = mem_alloc(s->payer, MEM_WEIGHTS, b->bytes, (void **)&b->memory);
+        if (!e) {
+            b->read.owner = s; /* marks it as new */
+            continue;
+        }
+        for (size_t k = 0; k < i; k++)
+            if (s->blocks[k]->read.owner) drop_block(s, s->blocks[k]);
+        return e;
+    }
+    return ERR_OK;
+}
+
+static err start_load(struct weights_set *s)
+{
+    err e = allocate(s);
+    if (e) return e;
+    s->failure = ERR_OK;
+    s->load_began = clock_ns();
+    s->state = WEIGHTS_LOADING;
+    for (size_t i = 0; i < s->n_blocks; i++) s->loading += s->blocks[i]->read.owner != NULL;
+    for (size_t i = 0; i < s->n_blocks; i++) {
+        struct block *b = s->blocks[i];
+        if (!b->read.owner) continue;
+        b->read = (struct weights_read){.file = &s->file, .who = mem_payer_name(s->payer), .offset = b->offset, .bytes = b->bytes,
+                                        .to = b->memory, .when = s->load_began, .done = block_landed, .owner = s};
+        weights_reader_submit(s->reader, &b->read);
+    }
+    if (!s->loading) s->state = WEIGHTS_RESIDENT; /* a set of nothing */
+    return ERR_OK;
 }
 
 /* ---- using */
@@ -284,20 +342,11 @@ void weights_set_free(struct weights_set **sp)
 err weights_request(struct weights_set *s)
 {
     err e = ERR_OK;
-    bool start = false;
     pthread_mutex_lock(&s->lock);
     assert(s->state != WEIGHTS_FILLING);
-    if (s->state == WEIGHTS_ON_DISK) {
-        e = mem_alloc(s->payer, MEM_WEIGHTS, s->total, (void **)&s->region);
-        if (!e) {
-            s->state = WEIGHTS_LOADING;
-            s->failure = ERR_OK;
-            start = true;
-        }
-    }
+    if (s->state == WEIGHTS_ON_DISK) e = start_load(s);
     if (!e) s->pins++;
     pthread_mutex_unlock(&s->lock);
-    if (start) enqueue(s->reader, s);
     return e;
 }
 
@@ -319,16 +368,39 @@ void weights_release(struct weights_set *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+static err busy(const struct weights_set *s)
+{
+    if (on_disk(s) && !s->pins && s->state != WEIGHTS_LOADING) return ERR_OK;
+    return err_set(ERR_BUSY, "%s: the weights are in use", mem_payer_name(s->payer));
+}
+
 err weights_evict(struct weights_set *s)
 {
-    err e = ERR_OK;
     pthread_mutex_lock(&s->lock);
-    if (s->fd < 0 || s->pins || s->state == WEIGHTS_LOADING) {
-        e = err_set(ERR_BUSY, "%s: the weights are in use", mem_payer_name(s->payer));
-    } else if (s->state == WEIGHTS_RESIDENT) {
-        mem_free(s->payer, MEM_WEIGHTS, s->region, s->total);
-        s->region = NULL;
-        s->state = WEIGHTS_ON_DISK;
+    err e = busy(s);
+    if (!e) {
+        for (size_t i = 0; i < s->n_blocks; i++) drop_block(s, s->blocks[i]);
+        if (s->state == WEIGHTS_RESIDENT) s->state = WEIGHTS_ON_DISK;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return e;
+}
+
+err weights_set_keep(struct weights_set *s, const bool *keep)
+{
+    pthread_mutex_lock(&s->lock);
+    err e = busy(s);
+    if (!e) {
+        assert(s->state != WEIGHTS_FILLING);
+        for (size_t i = 0; i < s->n_blocks; i++) s->blocks[i]->kept = !keep || s->blocks[i]->tail;
+        for (size_t i = 0; keep && i < s->n; i++)
+            if (keep[i]) s->blocks[s->extents[i].block]->kept = true;
+        bool any = false;
+        for (size_t i = 0; i < s->n_blocks; i++) {
+            if (!s->blocks[i]->kept) drop_block(s, s->blocks[i]);
+            any |= s->blocks[i]->memory != NULL;
+        }
+        s->state = !any || missing(s) ? WEIGHTS_ON_DISK : WEIGHTS_RESIDENT;
     }
     pthread_mutex_unlock(&s->lock);
     return e;
@@ -348,10 +420,42 @@ size_t weights_bytes(const struct weights_set *s)
     return s->total;
 }
 
+static size_t sum(const struct weights_set *s, bool in_memory)
+{
+    struct weights_set *m = (struct weights_set *)(uintptr_t)s;
+    size_t bytes = 0;
+    pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; i < s->n_blocks; i++)
+        if (in_memory ? s->blocks[i]->memory != NULL : s->blocks[i]->kept) bytes += s->blocks[i]->bytes;
+    pthread_mutex_unlock(&m->lock);
+    return bytes;
+}
+
+size_t weights_kept_bytes(const struct weights_set *s)
+{
+    return sum(s, false);
+}
+
+size_t weights_resident_bytes(const struct weights_set *s)
+{
+    return sum(s, true);
+}
+
+bool weights_extent_streams(const struct weights_set *s, int extent)
+{
+    return !s->blocks[s->extents[extent].block]->kept;
+}
+
+size_t weights_extent_block_bytes(const struct weights_set *s, int extent)
+{
+    const struct block *b = s->blocks[s->extents[extent].block];
+    return on_disk(s) && !b->tail ? b->bytes : 0;
+}
+
 const void *weights_extent(const struct weights_set *s, int extent)
 {
     const struct extent *x = &s->extents[extent];
-    return s->fd >= 0 ? s->region + x->offset : x->memory;
+    return s->blocks[x->block]->memory + x->offset;
 }
 
 void weights_counts(const struct weights_set *s, uint64_t *ret_loads, uint64_t *ret_bytes, int64_t *ret_ns)
@@ -362,4 +466,27 @@ void weights_counts(const struct weights_set *s, uint64_t *ret_loads, uint64_t *
     *ret_bytes = s->bytes_read;
     *ret_ns = s->read_ns;
     pthread_mutex_unlock(&m->lock);
+}
+
+/* ---- for rings */
+
+void weights_set_locate(struct weights_set *s, int extent, struct weights_read *ret)
+{
+    const struct block *b = s->blocks[s->extents[extent].block];
+    ret->file = &s->file;
+    ret->who = mem_payer_name(s->payer);
+    ret->offset = b->offset;
+    ret->bytes = b->bytes;
+}
+
+struct weights_reader *weights_set_reader(const struct weights_set *s)
+{
+    return s->reader;
+}
+
+void weights_set_count(struct weights_set *s, size_t bytes)
+{
+    pthread_mutex_lock(&s->lock);
+    s->bytes_read += bytes;
+    pthread_mutex_unlock(&s->lock);
 }

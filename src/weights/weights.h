@@ -1,34 +1,45 @@
-/* Where trained bytes live: resident, or on disk until somebody asks.
+/* Where trained bytes live: resident, or on disk until somebody asks, or on their way through.
  *
- * A *set* is the packed weights of one model: extents in execution order, page-aligned, named by numbers. This room moves bytes and
- * never packs them: whoever adds an extent fills it. A set that has a spill directory keeps its bytes in an unlinked file there (so
- * nothing is left behind after any kind of death) and can be brought in and dropped as a whole; a set without one is in memory
- * for as long as it lives.
+ * A *set* is the packed weights of one model: extents in execution order, named by numbers. This room moves bytes and never packs
+ * them: whoever adds an extent fills it. A set that has a spill directory keeps its bytes in an unlinked file there (so nothing is left
+ * behind after any kind of death); a set without one is in memory for as long as it lives.
  *
  *     FILLING --seal--> ON_DISK --request--> LOADING --(reader thread)--> RESIDENT --evict--> ON_DISK
  *                                               `--(read error)--> ON_DISK, and wait says why
  *
- * Bringing a set in is one direct read (O_DIRECT where the file system allows it) into its final place; dropping it is
- * munmap. weights_request pins, weights_release unpins; only an unpinned set can be evicted. This is whole-model residency, the
- * baseline; block streaming replaces it behind the same verbs. SPDX-License-Identifier: Apache-2.0 */
+ * RESIDENT means that everything *kept* is in memory: all extents (whole-model residency), or those that a block plan chose
+ * (weights_set_keep). Extents that are not kept stream: a *pass* over a *ring* brings them in just before they are used and forgets
+ * them after (block swapping: SwapNet, 2024). Either way a byte is read once, with O_DIRECT where the file system allows it, into
+ * the place where the kernel uses it. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "mem/mem.h"
 
-struct weights_reader; /* the thread that reads; one for all sets */
+struct weights_reader; /* the thread that reads; one for all sets and rings */
 struct weights_set;
+struct weights_ring;
+struct weights_pass;
 
 enum weights_state { WEIGHTS_FILLING = 1, WEIGHTS_ON_DISK, WEIGHTS_LOADING, WEIGHTS_RESIDENT };
 
 err weights_reader_new(struct weights_reader **ret);
+/* no_uring: as on a kernel without io_uring. */
+err weights_reader_new_with(bool no_uring, struct weights_reader **ret);
 void weights_reader_free(struct weights_reader **r);
+/* busy_ns: time with at least one read under way; bytes / busy_ns is the disk's bandwidth as we use it. */
+struct weights_reader_stats {
+    uint64_t bytes, requests;
+    int64_t busy_ns;
+    bool uring;
+};
+struct weights_reader_stats weights_reader_stats(struct weights_reader *r);
 
 /* `payer` pays (MEM_WEIGHTS) for what is resident. reader and spill_dir NULL: memory only. */
 err weights_set_new(struct mem_payer *payer, struct weights_reader *reader, const char *spill_dir, struct weights_set **ret);
-/* Unpinned by then. Waits for a read under way. */
+/* Unpinned by then, and no pass over it. Waits for a read under way. */
 void weights_set_free(struct weights_set **s);
 
-/* Adds an extent of `bytes` and gives memory to fill; with a spill file the memory is a bounce buffer that lives until the next add or
+/* Adds an extent of `bytes` and gives memory to fill; with a spill file the memory is a buffer that lives until the next add or
  * seal. Only while FILLING; a sealed set with a spill file is opened again by weights_set_reopen (it must not be pinned). */
 err weights_set_add(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill);
 err weights_set_seal(struct weights_set *s);
@@ -42,9 +53,38 @@ void weights_release(struct weights_set *s);
 /* Drops the bytes; ERR_BUSY if pinned, loading or memory only. Evicting what is not resident is fine. */
 err weights_evict(struct weights_set *s);
 
+/* Which extents are kept from now on (one flag per extent; NULL: all). What is no longer kept is dropped at once, what stays is not
+ * touched, what is new is read at the next request. Small extents are always kept. ERR_BUSY as for evict. */
+err weights_set_keep(struct weights_set *s, const bool *keep);
+bool weights_extent_streams(const struct weights_set *s, int extent);
+/* Bytes that streaming this extent moves; 0 if it is too small to stream, or memory only. */
+size_t weights_extent_block_bytes(const struct weights_set *s, int extent);
+
 enum weights_state weights_state(const struct weights_set *s);
-size_t weights_bytes(const struct weights_set *s);         /* of all extents, padding included */
-/* The address of an extent: valid while pinned and RESIDENT (or memory only). */
+size_t weights_bytes(const struct weights_set *s);          /* of all extents, padding included */
+size_t weights_kept_bytes(const struct weights_set *s);     /* needed to be RESIDENT */
+size_t weights_resident_bytes(const struct weights_set *s); /* in memory or allocated for a read */
+/* The address of an extent that is kept: valid while pinned and RESIDENT (or memory only). */
 const void *weights_extent(const struct weights_set *s, int extent);
-/* What was read and how often, since the start: for figures. */
+/* What was read (passes included) and how often as a whole, since the start: for figures. */
 void weights_counts(const struct weights_set *s, uint64_t *ret_loads, uint64_t *ret_bytes, int64_t *ret_ns);
+
+/* ---- streaming: ring.c */
+
+/* A window of `bytes` for streamed extents of any number of sets. ERR_NOMEM as any allocation. */
+err weights_ring_new(struct mem_payer *payer, struct weights_reader *reader, size_t bytes, struct weights_ring **ret);
+/* All passes must have been freed; waits for reads under way. */
+void weights_ring_free(struct weights_ring **r);
+size_t weights_ring_bytes(const struct weights_ring *r);
+/* Waits until no read into it is under way; all passes must have been freed. */
+void weights_ring_drain(struct weights_ring *r);
+
+/* Starts to read these extents (of a sealed set), in this order, as room allows. Passes are used in the order in which they were made; a
+ * pass that shall not be used is freed first. ERR_NOMEM: an extent is larger than the ring. One thread makes and uses passes. */
+err weights_pass_new(struct weights_ring *r, struct weights_set *s, const int *extents, int n, struct weights_pass **ret);
+/* The address of the k-th extent; blocks until it is there. Valid until weights_pass_done with an end beyond k. */
+err weights_pass_wait(struct weights_pass *p, int k, const void **ret);
+/* Extents before `end` are not needed any more. */
+void weights_pass_done(struct weights_pass *p, int end);
+/* At any time. */
+void weights_pass_free(struct weights_pass **p);

@@ -1,0 +1,48 @@
+/* Inside the weights room: one read on its way, and the thread that does them.
+ *
+ * Sets (whole extents that stay) and rings (extents that pass through) hand *reads* to the reader; it does them in the order in which
+ * they will be needed and says when each has landed. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "weights/weights.h"
+
+#include <stdatomic.h>
+
+enum { WEIGHTS_PAGE = 4096, WEIGHTS_SENTENCE = 200 };
+
+static inline size_t weights_round(size_t n)
+{
+    return (n + WEIGHTS_PAGE - 1) / WEIGHTS_PAGE * WEIGHTS_PAGE;
+}
+
+/* A file of packed weights, opened by a set; shared by the reads from it. */
+struct weights_file {
+    int fd;
+    atomic_bool direct; /* O_DIRECT is on; the reader turns it off where the file system takes the flag but not the read */
+};
+
+struct weights_read {
+    struct weights_file *file;
+    const char *who;       /* for sentences; lives as long as the read */
+    size_t offset, bytes;  /* multiples of WEIGHTS_PAGE */
+    unsigned char *to;     /* page-aligned */
+    int64_t when;          /* smaller is needed sooner */
+    /* On the reader's thread, without its lock; the read is the owner's again. */
+    void (*done)(struct weights_read *r);
+    void *owner;
+    err failure;
+    char sentence[WEIGHTS_SENTENCE];
+    /* the reader's: */
+    struct weights_read *next;
+    size_t begun, pending;
+};
+
+void weights_reader_submit(struct weights_reader *r, struct weights_read *read);
+/* True: it was not begun and will not be; `done` is not called. */
+bool weights_reader_cancel(struct weights_reader *r, struct weights_read *read);
+
+/* set.c, for rings: where the bytes of an extent are. */
+void weights_set_locate(struct weights_set *s, int extent, struct weights_read *ret);
+struct weights_reader *weights_set_reader(const struct weights_set *s);
+/* Counts what a ring read on behalf of the set. */
+void weights_set_count(struct weights_set *s, size_t bytes);

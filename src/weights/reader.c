@@ -1,0 +1,268 @@
+/* The thread that reads packed weights: asynchronous, direct, in the order of need.
+ *
+ * Reads are cut into chunks of a megabyte, and up to eight are in flight through io_uring (a disk that works on one request at a time
+ * idles between them). Where the kernel has no io_uring or forbids it, the same thread reads chunk by chunk with pread. Buffers are not
+ * registered: that counts against the memory-lock limit of ordinary users and gains nothing at this size.
+ *
+ * A chunk that was begun is finished; the order of need counts between chunks. The lock is held over no read.
+ *
+ * Invariant: a read is in the queue exactly while it has bytes that were not begun; its `done` is called once, after its last chunk.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "weights/inside.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CHUNK = 1 << 20, DEPTH = 8 };
+
+struct chunk {
+    struct weights_read *read; /* NULL: free */
+    size_t at, bytes;          /* in the read */
+    bool buffered;             /* tried again without O_DIRECT */
+};
+
+struct weights_reader {
+    pthread_t thread;
+    bool uring;
+    struct io_uring ring;       /* the thread's */
+    struct chunk flight[DEPTH]; /* the thread's */
+    int in_flight;
+    pthread_mutex_t lock;       /* guards what follows */
+    pthread_cond_t wake;
+    struct weights_read *queue; /* sorted by `when`; equal ones in order of arrival */
+    bool stop;
+    uint64_t bytes, requests;
+    int64_t busy_ns;
+};
+
+/* ---- chunks */
+
+static struct chunk *free_slot(struct weights_reader *r)
+{
+    for (int i = 0; i < DEPTH; i++)
+        if (!r->flight[i].read) return &r->flight[i];
+    return NULL;
+}
+
+/* Lock held: the next chunk of the read that is needed first. */
+static struct chunk *begin_chunk(struct weights_reader *r)
+{
+    struct weights_read *q = r->queue;
+    struct chunk *c = q ? free_slot(r) : NULL;
+    if (!c) return NULL;
+    *c = (struct chunk){.read = q, .at = q->begun, .bytes = MIN(q->bytes - q->begun, (size_t)CHUNK)};
+    q->begun += c->bytes;
+    q->pending++;
+    if (q->begun == q->bytes) r->queue = q->next;
+    r->in_flight++;
+    r->requests++;
+    return c;
+}
+
+/* Lock held: what was not begun of a failed read is not begun any more. */
+static void give_up(struct weights_reader *r, struct weights_read *q)
+{
+    if (q->begun == q->bytes) return;
+    struct weights_read **at = &r->queue;
+    while (*at != q) at = &(*at)->next;
+    *at = q->next;
+    q->begun = q->bytes;
+}
+
+/* The file system took O_DIRECT when the file was opened, but refuses the read: go on through the page cache. */
+static void turn_direct_off(struct weights_file *f)
+{
+    if (atomic_exchange(&f->direct, false)) fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) & ~O_DIRECT);
+}
+
+static void fail(struct weights_read *q, err e, size_t at, const char *why)
+{
+    if (q->failure) return;
+    q->failure = e;
+    snprintf(q->sentence, sizeof q->sentence, "%s: reading packed weights at byte %zu: %s", q->who, q->offset + at, why);
+}
+
+/* n: bytes read, or -errno. True: the chunk is over; false: its rest has to be read. */
+static bool chunk_landed(struct chunk *c, ssize_t n)
+{
+    struct weights_read *q = c->read;
+    if (n == -EINTR || n == -EAGAIN) return false;
+    if (n == -EINVAL && !c->buffered) { /* other reads may have turned it off while this one was under way */
+        c->buffered = true;
+        turn_direct_off(q->file);
+        return false;
+    }
+    if (n < 0) {
+        fail(q, ERR_IO, c->at, strerror((int)-n));
+        return true;
+    }
+    if (n == 0) {
+        fail(q, ERR_CORRUPT, c->at, "the file ends there");
+        return true;
+    }
+    c->at += (size_t)n;
+    c->bytes -= (size_t)n;
+    return c->bytes == 0;
+}
+
+static void end_chunk(struct weights_reader *r, struct chunk *c)
+{
+    struct weights_read *q = c->read;
+    pthread_mutex_lock(&r->lock);
+    if (q->failure) give_up(r, q);
+    q->pending--;
+    bool over = q->pending == 0 && q->begun == q->bytes;
+    r->bytes += over && !q->failure ? q->bytes : 0;
+    pthread_mutex_unlock(&r->lock);
+    c->read = NULL;
+    r->in_flight--;
+    if (over) q->done(q);
+}
+
+/* ---- two ways to read */
+
+static void pread_chunk(struct weights_reader *r, struct chunk *c)
+{
+    ssize_t n;
+    do {
+        n = pread(c->read->file->fd, c->read->to + c->at, c->bytes, (off_t)(c->read->offset + c->at));
+        if (n < 0) n = -errno;
+    } while (!chunk_landed(c, n));
+    end_chunk(r, c);
+}
+
+static void uring_begin(struct weights_reader *r, struct chunk *c)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&r->ring); /* never NULL: the ring has DEPTH entries */
+    io_uring_prep_read(sqe, c->read->file->fd, c->read->to + c->at, (unsigned)c->bytes, c->read->offset + c->at);
+    io_uring_sqe_set_data(sqe, c);
+}
+
+static void uring_wait(struct weights_reader *r)
+{
+    struct io_uring_cqe *cqe;
+    int rc = io_uring_submit_and_wait(&r->ring, 1);
+    if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) abort(); /* the ring itself is broken: memory may still be written */
+    while (io_uring_peek_cqe(&r->ring, &cqe) == 0) {
+        struct chunk *c = io_uring_cqe_get_data(cqe);
+        ssize_t n = cqe->res;
+        io_uring_cqe_seen(&r->ring, cqe);
+        if (chunk_landed(c, n))
+            end_chunk(r, c);
+        else
+            uring_begin(r, c);
+    }
+}
+
+static void begin(struct weights_reader *r)
+{
+    for (;;) {
+        pthread_mutex_lock(&r->lock);
+        struct chunk *c = !r->uring && r->in_flight ? NULL : begin_chunk(r);
+        pthread_mutex_unlock(&r->lock);
+        if (!c) return;
+        if (r->uring) uring_begin(r, c);
+        else pread_chunk(r, c);
+    }
+}
+
+static void *reader_main(void *arg)
+{
+    struct weights_reader *r = arg;
+    int64_t since = 0;
+    pthread_setname_np(pthread_self(), "brim-weights");
+    for (;;) {
+        pthread_mutex_lock(&r->lock);
+        if (since && !r->in_flight && !r->queue) {
+            r->busy_ns += clock_ns() - since;
+            since = 0;
+        }
+        while (!r->queue && !r->stop && !r->in_flight) pthread_cond_wait(&r->wake, &r->lock);
+        bool over = !r->queue && !r->in_flight;
+        pthread_mutex_unlock(&r->lock);
+        if (over) return NULL;
+        if (!since) since = clock_ns();
+        begin(r);
+        if (r->in_flight) uring_wait(r);
+    }
+}
+
+/* ---- the queue */
+
+void weights_reader_submit(struct weights_reader *r, struct weights_read *q)
+{
+    q->begun = q->pending = 0;
+    q->failure = ERR_OK;
+    pthread_mutex_lock(&r->lock);
+    struct weights_read **at = &r->queue;
+    while (*at && (*at)->when <= q->when) at = &(*at)->next;
+    q->next = *at;
+    *at = q;
+    pthread_cond_signal(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+}
+
+bool weights_reader_cancel(struct weights_reader *r, struct weights_read *q)
+{
+    bool found = false;
+    pthread_mutex_lock(&r->lock);
+    for (struct weights_read **at = &r->queue; *at && !found; at = &(*at)->next) {
+        if (*at != q || q->begun) continue;
+        *at = q->next;
+        found = true;
+        break;
+    }
+    pthread_mutex_unlock(&r->lock);
+    return found;
+}
+
+err weights_reader_new_with(bool no_uring, struct weights_reader **ret)
+{
+    struct weights_reader *r = xnew(struct weights_reader);
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->wake, NULL);
+    r->uring = !no_uring && io_uring_queue_init(DEPTH, &r->ring, 0) == 0;
+    int rc = pthread_create(&r->thread, NULL, reader_main, r);
+    if (rc) {
+        if (r->uring) io_uring_queue_exit(&r->ring);
+        free(r);
+        return err_set(ERR_IO, "cannot start the thread that reads weights: %s", strerror(rc));
+    }
+    *ret = r;
+    return ERR_OK;
+}
+
+err weights_reader_new(struct weights_reader **ret)
+{
+    return weights_reader_new_with(false, ret);
+}
+
+void weights_reader_free(struct weights_reader **rp)
+{
+    struct weights_reader *r = *rp;
+    if (!r) return;
+    pthread_mutex_lock(&r->lock);
+    r->stop = true;
+    pthread_cond_signal(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+    pthread_join(r->thread, NULL);
+    if (r->uring) io_uring_queue_exit(&r->ring);
+    pthread_mutex_destroy(&r->lock);
+    pthread_cond_destroy(&r->wake);
+    free(r);
+    *rp = NULL;
+}
+
+struct weights_reader_stats weights_reader_stats(struct weights_reader *r)
+{
+    pthread_mutex_lock(&r->lock);
+    struct weights_reader_stats s = {.bytes = r->bytes, .requests = r->requests, .busy_ns = r->busy_ns, .uring = r->uring};
+    pthread_mutex_unlock(&r->lock);
+    return s;
+}
