@@ -5,7 +5,8 @@
  * in row-major order. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
 #include "cli/model_cmd.h"
-#include "model/model.h"
+#include "engine/engine.h"
+#include "model/within.h"
 #include "tensor/npy.h"
 
 #include <errno.h>
@@ -14,6 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAX_INPUTS = 64 };
 
 struct run {
     const char *path, *output, *precision;
@@ -24,6 +28,12 @@ struct run {
     struct mem_budget *budget;
     struct model *model;
     struct model_plan *plan;
+    struct model_within within; /* with --budget: owns model and plan */
+    struct weights_reader *reader;
+    const char *store;
+    uint64_t disk, read_bytes_per_run;
+    int64_t pause_ms;
+    uint64_t slice;
     double load_ms, first_ms, *times_ms;
     int64_t *step_ns;
 };
@@ -82,13 +92,12 @@ static err check_names(const struct run *r)
 }
 
 /* Shapes come from the .npy files that were given; the rest from the model. */
-static err plan(struct run *r)
+static err input_shapes(struct run *r, struct tensor_shape *shapes)
 {
-    struct tensor_shape shapes[64];
     int n = model_input_count(r->model);
     err e = check_names(r);
     if (e) return e;
-    if (n > 64) return err_set(ERR_LIMIT, "%d inputs", n);
+    if (n > MAX_INPUTS) return err_set(ERR_LIMIT, "%d inputs", n);
     for (int i = 0; i < n; i++) {
         struct model_io io = model_input(r->model, i);
         const char *file = file_for(r, io.name);
@@ -104,7 +113,29 @@ static err plan(struct run *r)
                            tensor_dtype_name(io.dtype));
         shapes[i] = t.shape;
     }
-    return model_plan_new(r->model, shapes, &r->plan);
+    return ERR_OK;
+}
+
+static err plan(struct run *r)
+{
+    struct tensor_shape shapes[MAX_INPUTS];
+    err e = input_shapes(r, shapes);
+    if (!e) e = model_plan_new(r->model, shapes, &r->plan);
+    return e ? e : model_plan_reserve(r->plan);
+}
+
+/* Inside a budget: packed into the store's folder, then as much stays as fits and the rest streams. */
+static err plan_within(struct run *r)
+{
+    struct tensor_shape shapes[MAX_INPUTS];
+    err e = input_shapes(r, shapes);
+    if (e) return e;
+    struct model *m = r->model;
+    r->model = NULL; /* taken over */
+    e = model_within_open(m, shapes, (double)r->disk, &r->within);
+    r->model = r->within.model;
+    r->plan = r->within.plan;
+    return e;
 }
 
 static err fill(const struct run *r)
@@ -157,15 +188,22 @@ static err save_outputs(const struct run *r)
 /* Inputs share arena memory with what is computed later, so they are filled anew before each run, outside the time. */
 static err measure(struct run *r)
 {
+    uint64_t loads, before, after;
+    int64_t ns;
+    weights_counts(model_weights(r->model), &loads, &before, &ns);
     r->times_ms = xnewn(double, r->repeat);
     r->step_ns = xnewn(int64_t, model_plan_sizes(r->plan).steps);
     for (int64_t i = 0; i < r->repeat; i++) {
         err e = fill(r);
         if (e) return e;
         int64_t begin = clock_ns();
-        if ((e = model_plan_run(r->plan, r->profile && i ? r->step_ns : NULL))) return e;
+        int64_t *step_ns = r->profile && i ? r->step_ns : NULL;
+        if ((e = r->within.model ? model_within_run(&r->within, step_ns) : model_plan_run(r->plan, step_ns))) return e;
         r->times_ms[i] = (double)(clock_ns() - begin) / 1e6;
+        if (r->pause_ms) usleep((useconds_t)(r->pause_ms * 1000));
     }
+    weights_counts(model_weights(r->model), &loads, &after, &ns);
+    r->read_bytes_per_run = (after - before) / (uint64_t)r->repeat;
     r->first_ms = r->times_ms[0];
     return save_outputs(r);
 }
@@ -179,9 +217,16 @@ static err execute(struct run *r)
     else if (!strcmp(r->precision, "bf16")) o.precision = KERNEL_BF16;
     else return err_set(ERR_USAGE, "--precision: expected f32, bf16 or auto, found '%s'", r->precision);
     o.budget = r->budget = mem_budget_new("host", r->budget_bytes);
-    err e = model_open(r->path, r->path, &o, &r->model);
-    if (!e) e = plan(r);
-    if (!e) e = model_plan_reserve(r->plan);
+    bool limited = r->budget_bytes != UINT64_MAX;
+    char *folder = limited ? (r->store ? xstrdup(r->store) : engine_store_path(NULL)) : NULL;
+    err e = folder ? engine_make_folders(folder) : ERR_OK;
+    if (!e && limited) e = weights_reader_new(&r->reader);
+    o.slice_bytes = r->slice;
+    o.reader = r->reader;
+    o.spill_dir = folder;
+    if (!e) e = model_open(r->path, r->path, &o, &r->model);
+    if (!e) e = limited ? plan_within(r) : plan(r);
+    free(folder);
     r->load_ms = (double)(clock_ns() - begin) / 1e6;
     mem_budget_reset_peak(r->budget);
     if (!e) e = measure(r);
@@ -193,6 +238,24 @@ static json_t *shape_json(const struct tensor_shape *s)
     json_t *a = json_array();
     for (int i = 0; i < s->rank; i++) json_array_append_new(a, json_integer(s->dims[i]));
     return a;
+}
+
+static json_t *blocks_json(const struct model_within *w)
+{
+    const struct blocks_plan *b = &w->blocks;
+    return json_pack("{s:f, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "pack_ms", w->pack_ms, "window_bytes", (json_int_t)b->window,
+                     "kept_bytes", (json_int_t)b->kept, "streamed_bytes", (json_int_t)b->streamed, "disk_bytes_per_s", w->bandwidth, "compute_ms",
+                     (double)b->compute_ns / 1e6, "predicted_ms", (double)b->predicted_ns / 1e6, "steady_ms", (double)b->steady_ns / 1e6,
+                     "bound_ms", (double)b->bound_ns / 1e6, "naive_bound_ms", (double)b->naive_ns / 1e6);
+}
+
+static void print_blocks(const struct model_within *w)
+{
+    const struct blocks_plan *b = &w->blocks;
+    char t[4][16];
+    printf("blocks: %s stay, %s stream through a window of %s at %s/s; predicted %.3f ms (without a pause %.3f), all in memory %.3f, bound %.3f\n",
+           size_text(b->kept, t[0]), size_text(b->streamed, t[1]), size_text(b->window, t[2]), size_text((uint64_t)w->bandwidth, t[3]),
+           (double)b->predicted_ns / 1e6, (double)b->steady_ns / 1e6, (double)b->compute_ns / 1e6, (double)b->bound_ns / 1e6);
 }
 
 static void report(struct run *r, const double *sorted)
@@ -207,6 +270,7 @@ static void report(struct run *r, const double *sorted)
         printf("memory: weights %s, activations %s (lower bound %s), scratch %s, code %s\n", size_text(s.weights, t[0]),
                size_text(s.activations, t[1]), size_text(s.activations_lower_bound, t[2]), size_text(s.scratch, t[3]),
                size_text(s.code, t[4]));
+        if (r->within.model) print_blocks(&r->within);
         for (int i = 0; i < model_output_count(r->model); i++) {
             char shape[128];
             struct tensor o = model_plan_output(r->plan, i);
@@ -226,8 +290,10 @@ static void report(struct run *r, const double *sorted)
                           "threads", (int)r->threads, "precision", precision, "budget_bytes",
                           r->budget_bytes == UINT64_MAX ? json_null() : json_integer((json_int_t)r->budget_bytes), "peak_bytes",
                           (json_int_t)mem_budget_peak(r->budget), "peak_rss_bytes", (json_int_t)mem_process_rss().peak, "weight_bytes",
-                          (json_int_t)s.weights, "resident_weight_bytes", (json_int_t)s.weights, "read_bytes_per_run", (json_int_t)0,
+                          (json_int_t)s.weights, "resident_weight_bytes", (json_int_t)weights_kept_bytes(model_weights(r->model)), "read_bytes_per_run",
+                          (json_int_t)r->read_bytes_per_run,
                           "activation_bytes", (json_int_t)s.activations, "flops", (json_int_t)s.flops, "outputs", outputs);
+    if (r->within.model) json_object_update_new(j, blocks_json(&r->within));
     json_dumpf(j, stdout, JSON_REAL_PRECISION(6) | JSON_PRESERVE_ORDER);
     putchar('\n');
     json_decref(j);
@@ -254,12 +320,16 @@ int cli_run(int argc, char **argv)
         {"input", ARGS_STRINGS, &r.inputs, "NAME=F.npy; just F.npy for a model with one input"},
         {"seed", ARGS_INT, &r.seed, "draws inputs that were not given (default 0)"},
         {"output", ARGS_STRING, &r.output, "folder for the outputs, NAME.npy each"},
-        {"budget", ARGS_SIZE, &r.budget_bytes, "a hard limit on all that grows"},
+        {"budget", ARGS_SIZE, &r.budget_bytes, "a hard limit on all that grows; weights that do not fit stream from the store"},
+        {"store", ARGS_STRING, &r.store, "where packed weights lie with --budget (default: $BRIM_STORE, else the usual place)"},
+        {"disk", ARGS_SIZE, &r.disk, "bytes a second of the disk, for the block plan (default: measured)"},
         {"precision", ARGS_STRING, &r.precision, "f32 (default), bf16 or auto"},
         {"threads", ARGS_INT, &r.threads, "default: all processors"},
         {"repeat", ARGS_INT, &r.repeat, "runs to time (default 1)"},
         {"only-ref", ARGS_FLAG, &r.only_ref, "plain C kernels only"},
         {"no-rewrites", ARGS_FLAG, &r.no_rewrites, "the graph as the file has it"},
+        {"pause", ARGS_INT, &r.pause_ms, "milliseconds between runs, as between frames (default 0)"},
+        {"slice", ARGS_SIZE, &r.slice, "cut weights of more bytes along the output channel (default: chosen by the budget)"},
         {"profile", ARGS_FLAG, &r.profile, "time of each kernel on stderr (needs --repeat 2 or more)"},
         {"json", ARGS_FLAG, &r.json, "one JSON object on stdout"},
         {NULL, 0, NULL, NULL}};
@@ -278,8 +348,13 @@ int cli_run(int argc, char **argv)
         }
     }
     int status = e ? args_fail("run", e) : 0;
-    model_plan_free(&r.plan);
-    model_free(&r.model);
+    if (r.within.payer) {
+        model_within_close(&r.within);
+    } else {
+        model_plan_free(&r.plan);
+        model_free(&r.model);
+    }
+    weights_reader_free(&r.reader);
     mem_budget_free(&r.budget);
     free(r.times_ms);
     free(r.step_ns);

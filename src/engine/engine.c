@@ -41,8 +41,7 @@ void engine_add_sink(struct engine *e, engine_sink_fn *fn, void *user)
     e->sinks[e->n_sinks++].user = user;
 }
 
-/* mkdir -p */
-static err make_folders(const char *path)
+err engine_make_folders(const char *path)
 {
     char *copy = xstrdup(path);
     int failed = 0;
@@ -78,7 +77,7 @@ static err try_open(struct engine_site *site, const struct engine_options *o, st
     e->payer = mem_payer_new(e->budget, "engine");
     e->store = engine_store_path(site->site);
     err x = thread_event_init(&e->wake);
-    if (!x) x = make_folders(e->store);
+    if (!x) x = engine_make_folders(e->store);
     if (!x) x = weights_reader_new(&e->reader);
     if (!x) x = sched_new(e->budget, NULL, NULL, &e->sched);
     if (!x) x = engine_build(e, site);

@@ -133,6 +133,8 @@ err engine_picture(struct engine *e, const char *camera, struct engine_picture *
 err engine_set_budget(struct engine *e, uint64_t bytes);
 /* Where weights, the control socket and the default database are; free() it. */
 char *engine_store_path(const struct site *s);
+/* Makes the folder and those above it (mkdir -p). */
+err engine_make_folders(const char *path);
 double engine_uptime_s(struct engine *e);
 /* The site that runs now; it lives at least until the unref, whatever is reloaded meanwhile. */
 struct engine_site;

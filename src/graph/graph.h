@@ -131,3 +131,6 @@ enum graph_rewrites {
     GRAPH_REWRITE_ALL = 3,
 };
 err graph_rewrite(struct graph *g, unsigned which);
+
+/* Cuts weights of more than `bytes` along the output channel, so that no single one needs a larger window (slice.c). Numbers stay. */
+err graph_slice(struct graph *g, size_t bytes);

@@ -132,6 +132,26 @@ struct weights_set *model_weights(const struct model *m)
     return m->weights;
 }
 
+struct weights_reader *model_weights_reader(const struct model *m)
+{
+    return m->options.reader;
+}
+
+struct mem_budget *model_budget(const struct model *m)
+{
+    return m->options.budget;
+}
+
+size_t model_slice(const struct model *m)
+{
+    return m->options.slice_bytes;
+}
+
+void model_set_slice(struct model *m, size_t bytes)
+{
+    m->options.slice_bytes = bytes;
+}
+
 err model_request(struct model *m)
 {
     return weights_request(m->weights);
@@ -178,6 +198,7 @@ err model_plan_new(struct model *m, const struct tensor_shape *input_shapes, str
     m->n_plans++;
     err e = graph_specialise(m->graph, input_shapes, m->import_payer, &p->graph);
     if (!e && !m->options.no_rewrites) e = graph_rewrite(p->graph, GRAPH_REWRITE_ALL);
+    if (!e && m->options.slice_bytes) e = graph_slice(p->graph, m->options.slice_bytes);
     if (!e) e = model_plan_build(p);
     if (!e && m->filling) {
         e = weights_set_seal(m->weights);
@@ -201,6 +222,7 @@ void model_plan_free(struct model_plan **pp)
         mem_free(p->model->payer, MEM_ACTIVATIONS, p->arena, p->sizes.activations);
         mem_free(p->model->payer, MEM_SCRATCH, p->scratch, p->sizes.scratch);
     }
+    model_stream_free(p);
     for (size_t i = 0; i < p->n_steps; i++) model_step_done(&p->steps[i]);
     graph_free(&p->graph);
     p->model->n_plans--;
@@ -261,6 +283,7 @@ struct tensor model_plan_output(const struct model_plan *p, int i)
 static void *address(const struct model_plan *p, const struct model_operand *o)
 {
     if (o->slot >= 0) return p->arena + p->slots[o->slot].offset + o->offset;
+    if (o->use && p->model->ring && p->stream->uses[o->use - 1].k >= 0) return (void *)(uintptr_t)p->stream->uses[o->use - 1].at;
     return o->slot == -1 ? (void *)(uintptr_t)weights_extent(p->model->weights, o->extent) : NULL;
 }
 
@@ -282,9 +305,25 @@ static err run_step(struct model_plan *p, struct model_step *s)
     return e ? err_wrap(e, "%s: '%s' (%s)", p->model->name, s->node->name, op_name(s->node->kind)) : ERR_OK;
 }
 
+static err run_streaming(struct model_plan *p, int64_t *step_ns)
+{
+    err e = model_stream_begin(p);
+    for (size_t i = 0; i < p->n_steps && !e; i++) {
+        if ((e = model_stream_step(p, (int)i))) break;
+        int64_t begin = clock_ns();
+        e = run_step(p, &p->steps[i]);
+        int64_t ns = clock_ns() - begin;
+        model_stream_step_done(p, (int)i, ns);
+        if (step_ns) step_ns[i] += ns;
+    }
+    model_stream_end(p, !e);
+    return e;
+}
+
 err model_plan_run(struct model_plan *p, int64_t *step_ns)
 {
     assert(p->arena || p->sizes.activations == 0);
+    if (p->model->ring) return run_streaming(p, step_ns);
     for (size_t i = 0; i < p->n_steps; i++) {
         int64_t begin = step_ns ? clock_ns() : 0;
         err e = run_step(p, &p->steps[i]);

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "graph/graph.h"
+#include "model/blocks.h"
 #include "weights/weights.h"
 
 struct model;
@@ -23,6 +24,7 @@ struct model_options {
     bool only_ref;                     /* plain C kernels only */
     bool no_rewrites;
     struct weights_reader *reader;     /* both NULL: weights stay in memory for good */
+    size_t slice_bytes;                /* larger weights are cut along the output channel; 0: never */
     const char *spill_dir;             /* where packed weights lie when they are not resident, and what an import computes */
 };
 
@@ -46,6 +48,11 @@ const struct graph *model_graph(const struct model *m);
 /* Packed weights of all plans so far. */
 size_t model_weight_bytes(const struct model *m);
 struct weights_set *model_weights(const struct model *m);
+struct weights_reader *model_weights_reader(const struct model *m);
+struct mem_budget *model_budget(const struct model *m);
+/* options.slice_bytes, for the plans to come. */
+size_t model_slice(const struct model *m);
+void model_set_slice(struct model *m, size_t bytes);
 
 err model_request(struct model *m); /* weights_request: pins, or ERR_NOMEM */
 err model_wait(struct model *m);
@@ -87,3 +94,22 @@ struct model_step_info {
     int n_post;
 };
 struct model_step_info model_plan_step(const struct model_plan *p, int step);
+
+/* ---- weights that do not all fit: block plans (model/blocks.h), for models with a spill directory
+ *
+ * With a ring set, a run brings what is not kept through it; without one everything is kept. The step times that a block plan is made from
+ * are measured at every run with a ring; before the first they are guessed. */
+/* `ring` is borrowed until the next call or model_free, and may serve many models whose runs follow each other. */
+void model_set_ring(struct model *m, struct weights_ring *ring);
+/* A division of `bytes` (all weights: kept, and the window) at `bandwidth` bytes a second. Free with blocks_done. */
+err model_blocks_make(struct model_plan *p, size_t bytes, double bandwidth, struct blocks_plan *ret);
+/* The least bytes with which that succeeds. */
+size_t model_blocks_least(struct model_plan *p);
+/* Keeps what the plan keeps from the next request and run on; what stays is not read again. The ring must hold plan->window. ERR_BUSY: pinned. */
+err model_blocks_apply(struct model_plan *p, const struct blocks_plan *plan);
+/* Starts to read for the next run of this plan. Runs must then come in the order of these calls; forget drops it. */
+err model_plan_ahead(struct model_plan *p);
+void model_plan_forget_ahead(struct model_plan *p);
+/* How long the last run waited for weights. */
+int64_t model_plan_wait_ns(const struct model_plan *p);
+bool model_step_streams(const struct model_plan *p, int step);

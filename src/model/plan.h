@@ -24,6 +24,8 @@ struct model {
     size_t n_weights, cap_weights;
     struct model_weight *table;
     int n_plans;
+    struct weights_ring *ring;       /* borrowed; NULL: nothing streams */
+    uint64_t generation;             /* of what is kept; passes of an older one are of no use */
 };
 
 /* Memory of the arena: one per value that is not a view or constant. */
@@ -45,6 +47,7 @@ struct model_operand {
     int slot;      /* >= 0: arena; -1: weight; -2: absent */
     size_t offset; /* bytes in the slot */
     int extent;
+    int use;       /* weights that can stream: 1 + number in model_stream.uses; else 0 */
     int bounded;   /* outputs whose size depends on data: 1 + value; else 0 */
 };
 
@@ -60,8 +63,28 @@ struct model_step {
     size_t weight_bytes;
 };
 
+/* One use of an extent that can stream. */
+struct model_use {
+    int step, extent;
+    size_t bytes;
+    bool only;      /* the run's only use of the extent */
+    int k;          /* place in the pass under way; -1: kept */
+    const void *at; /* set by model_stream_step */
+};
+
+struct model_stream {
+    int n_uses, next;            /* next: first use of the step that runs */
+    struct model_use *uses;
+    int *list;
+    struct weights_pass *now, *ahead;
+    uint64_t generation;         /* of ahead */
+    bool measured;
+    int64_t *step_ns, wait_ns;
+};
+
 struct model_plan {
     struct model *model;
+    struct model_stream *stream; /* made when first needed */
     struct graph *graph;       /* specialised; nodes live here */
     size_t n_values, cap_values;
     struct model_value *values;
@@ -83,3 +106,9 @@ bool model_is_reshape(enum op_kind kind);
 int model_slot_new(struct model_plan *p, size_t bytes);
 /* arena.c: offsets from lifetimes. */
 err model_arena_layout(struct model_plan *p);
+/* stream.c: around a run of a model that has a ring. */
+err model_stream_begin(struct model_plan *p);
+err model_stream_step(struct model_plan *p, int step);
+void model_stream_step_done(struct model_plan *p, int step, int64_t ns);
+void model_stream_end(struct model_plan *p, bool complete);
+void model_stream_free(struct model_plan *p);

@@ -1,0 +1,45 @@
+/* The block plan: which weights stay in memory, which stream, and through how large a window.
+ *
+ * Given how long each step computes, which weights it uses, how many bytes there are for weights and how fast the disk is, this chooses
+ * the division that ends a run soonest (SwapNet, 2024, chooses its blocks so; here a block is a single weight tensor). It knows nothing of
+ * tensors or files: numbers in, numbers out, so that the scheduler can ask what another budget would cost. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "base/base.h"
+#include "base/err.h"
+
+struct blocks_use {
+    int step;     /* ascending */
+    int extent;   /* no extent comes twice */
+    size_t bytes;
+};
+
+struct blocks_problem {
+    int n_steps, n_uses;
+    const int64_t *step_ns;        /* compute time of each step */
+    const struct blocks_use *uses; /* all that could stream, in order of use */
+    size_t fixed;                  /* bytes of weights that cannot stream */
+    size_t bytes;                  /* for all weights: fixed, kept and the window */
+    double bandwidth;              /* of the disk, bytes a second */
+    const size_t *live;            /* bytes of activations alive at each step, for the bound; NULL: arena_bytes throughout */
+    size_t arena_bytes;            /* what the arena takes of the budget */
+};
+
+struct blocks_plan {
+    bool *keep;                    /* per use; free() */
+    size_t window;                 /* 0: nothing streams */
+    size_t kept, streamed;         /* bytes; kept counts `fixed` */
+    int64_t compute_ns;            /* all in memory */
+    int64_t predicted_ns;          /* of a run whose window is full when it starts */
+    int64_t steady_ns;             /* of runs that follow each other without a pause */
+    int64_t bound_ns;              /* no plan can be faster: max over steps of C(<i) + (bytes from i on that cannot be there) / bandwidth */
+    int64_t naive_ns;              /* max(compute, streamed bytes / bandwidth) */
+};
+
+/* ERR_NOMEM: it cannot run at all; the sentence says the least `bytes`. */
+err blocks_make(const struct blocks_problem *p, struct blocks_plan *ret);
+/* The least bytes with which blocks_make succeeds. */
+size_t blocks_least(const struct blocks_problem *p);
+void blocks_done(struct blocks_plan *plan);
+/* How long a run takes with this division; `steady`: the third of three runs without a pause. */
+int64_t blocks_predict(const struct blocks_problem *p, const bool *keep, size_t window, bool steady);

@@ -1,0 +1,146 @@
+/* Tests of the block planner: against every possible division of small problems, against its own bounds on large ones, and by hand.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "model/blocks.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { MOST = 160 };
+
+struct random_problem {
+    struct blocks_problem p;
+    int64_t ns[MOST];
+    struct blocks_use uses[MOST];
+    size_t all;
+};
+
+static uint32_t next(uint32_t *seed)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return *seed >> 8;
+}
+
+static void draw(struct random_problem *r, int n, uint32_t *seed)
+{
+    *r = (struct random_problem){0};
+    r->p = (struct blocks_problem){.n_steps = n, .step_ns = r->ns, .uses = r->uses, .fixed = 4096, .bandwidth = 1e8 * (double)(1 + next(seed) % 30)};
+    for (int i = 0; i < n; i++) {
+        r->ns[i] = 10000 + next(seed) % 2000000;
+        if (next(seed) % 4 == 0) continue;
+        size_t bytes = (size_t)(16 + next(seed) % 256) * 4096;
+        if (n > 20 && i > n * 3 / 4) bytes *= 4; /* heavy at the end, as networks are */
+        r->uses[r->p.n_uses] = (struct blocks_use){i, r->p.n_uses, bytes};
+        r->p.n_uses++;
+        r->all += bytes;
+    }
+}
+
+static size_t kept_of(const struct random_problem *r, const bool *keep)
+{
+    size_t n = 0;
+    for (int u = 0; u < r->p.n_uses; u++)
+        if (keep[u]) n += r->uses[u].bytes;
+    return n;
+}
+
+/* The best of all divisions, each with the largest window that is left. */
+static int64_t best_of_all(const struct random_problem *r)
+{
+    int64_t best = INT64_MAX;
+    for (unsigned set = 0; set < 1u << r->p.n_uses; set++) {
+        bool keep[MOST] = {false};
+        size_t largest = 0;
+        for (int u = 0; u < r->p.n_uses; u++) {
+            keep[u] = set >> u & 1;
+            if (!keep[u]) largest = MAX(largest, r->uses[u].bytes);
+        }
+        size_t kept = r->p.fixed + kept_of(r, keep);
+        if (kept + largest > r->p.bytes) continue;
+        best = MIN(best, blocks_predict(&r->p, keep, (r->p.bytes - kept) / 4096 * 4096, false));
+    }
+    return best;
+}
+
+static void near_the_best_of_all(void **state)
+{
+    (void)state;
+    uint32_t seed = 7;
+    double worst = 0, sum = 0;
+    int n = 0;
+    for (int i = 0; i < 300; i++) {
+        struct random_problem r;
+        draw(&r, 4 + (int)(next(&seed) % 10), &seed);
+        if (!r.p.n_uses) continue;
+        r.p.bytes = blocks_least(&r.p) + (size_t)(next(&seed) % 100) * r.all / 100;
+        struct blocks_plan plan;
+        assert_int_equal(blocks_make(&r.p, &plan), ERR_OK);
+        assert_true(r.p.fixed + kept_of(&r, plan.keep) + plan.window <= r.p.bytes);
+        int64_t best = best_of_all(&r);
+        assert_true(plan.predicted_ns >= plan.bound_ns && best >= plan.bound_ns);
+        double ratio = (double)plan.predicted_ns / (double)best;
+        worst = fmax(worst, ratio);
+        sum += ratio;
+        n++;
+        blocks_done(&plan);
+    }
+    print_message("against the best of all divisions: mean %.4f, worst %.4f of %d\n", sum / n, worst, n);
+    assert_true(sum / n < 1.03 && worst < 1.5);
+}
+
+/* Tensors that are small beside the window: the plan is close to the bound that nothing can beat. */
+static void near_the_bound(void **state)
+{
+    (void)state;
+    uint32_t seed = 99;
+    for (int i = 0; i < 60; i++) {
+        struct random_problem r;
+        draw(&r, 150, &seed);
+        double demand[] = {1.5, 2.32, 4, 5.81, 10};
+        r.p.bytes = r.p.fixed + (size_t)((double)r.all / demand[i % 5]);
+        struct blocks_plan plan;
+        assert_int_equal(blocks_make(&r.p, &plan), ERR_OK);
+        assert_true(plan.predicted_ns >= plan.bound_ns && plan.steady_ns >= plan.compute_ns);
+        if ((double)plan.predicted_ns > 1.10 * (double)plan.bound_ns + 2e6)
+            fail_msg("%d: predicted %lld, bound %lld, window %zu of %zu", i, (long long)plan.predicted_ns, (long long)plan.bound_ns, plan.window, r.p.bytes);
+        blocks_done(&plan);
+    }
+}
+
+static void by_hand(void **state)
+{
+    (void)state;
+    /* Three steps of 10 ms, a weight of 1 MB each, 100 MB/s: all streamed through a window of one takes 10 + (10 + 10) + (10 + 10) ms. */
+    enum { MB = 244 * 4096 };
+    int64_t ns[] = {10000000, 10000000, 10000000}, read = (int64_t)(MB / 1e8 * 1e9);
+    struct blocks_use uses[] = {{0, 0, MB}, {1, 1, MB}, {2, 2, MB}};
+    struct blocks_problem p = {.n_steps = 3, .n_uses = 3, .step_ns = ns, .uses = uses, .bytes = MB, .bandwidth = 1e8};
+    bool none[3] = {false}, first[3] = {true, false, false};
+    assert_in_range(blocks_predict(&p, none, MB, false), 30000000 + 2 * read - 10, 30000000 + 2 * read + 10);
+    assert_in_range(blocks_predict(&p, none, MB, true), 30000000 + 3 * read - 10, 30000000 + 3 * read + 10);
+    assert_int_equal(blocks_predict(&p, none, 3 * MB, false), 30000000);
+    assert_in_range(blocks_predict(&p, first, MB, false), 30000000 + read - 10, 30000000 + read + 10);
+    assert_in_range(blocks_predict(&p, first, 2 * MB, false), 30000000, 30000010);
+    struct blocks_plan plan;
+    assert_int_equal(blocks_make(&p, &plan), ERR_OK);
+    assert_int_equal(plan.window, MB);
+    assert_int_equal(plan.streamed, 3 * MB);
+    blocks_done(&plan);
+    p.bytes = 3 * MB;
+    assert_int_equal(blocks_make(&p, &plan), ERR_OK);
+    assert_int_equal(plan.window, 0);
+    assert_int_equal(plan.predicted_ns, 30000000);
+    blocks_done(&plan);
+    p.bytes = MB - 4096;
+    assert_int_equal(blocks_make(&p, &plan), ERR_NOMEM);
+    assert_non_null(strstr(err_text(), "at least"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(by_hand), cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(near_the_bound)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
