@@ -20,8 +20,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _brim
-from ._brim import Budget
+# How long OpenMP's threads spin after their work is read once, when libgomp is loaded: 1,000 pauses bridge the gaps inside a run
+# and leave an idle process idle. The program's own choice wins, and its environment stays as it was.
+_set = not any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"))
+if _set:
+    os.environ["GOMP_SPINCOUNT"] = "1000"
+try:
+    from . import _brim
+    from ._brim import Budget
+finally:
+    if _set:
+        del os.environ["GOMP_SPINCOUNT"]
 
 __all__ = ["Budget", "Error", "IO", "Model", "Plan", "version"]
 

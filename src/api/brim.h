@@ -20,8 +20,10 @@
  * Not guarded: the bytes behind a view, which the next brim_run of that plan overwrites. Freeing a handle that another
  * thread is using is a bug. After fork() without exec, only the process that made the models may run them.
  *
- * Waiting. Runs on several threads use OpenMP, whose threads spin for some milliseconds after a run and then sleep: an idle
- * process uses no processor time. GOMP_SPINCOUNT=N or OMP_WAIT_POLICY=passive in the environment when the process starts shortens that.
+ * Waiting. Runs on several threads use OpenMP, whose threads spin after a run and then sleep: an idle process uses no processor time.
+ * How long is read once from the environment, when libgomp is loaded, which is before any code of this library: by default up to six
+ * milliseconds. Start the program with GOMP_SPINCOUNT=1000 (40 microseconds), as the program brim and the Python package do for
+ * themselves: as fast on a quiet machine, and far faster where other programs want the same processors.
  *
  * Memory. What grows (weights, activations, scratch, kernel code) is counted before it is taken, and refused with BRIM_ERR_NOMEM
  * where the budget has no room; bytes throughout. SPDX-License-Identifier: Apache-2.0 */
