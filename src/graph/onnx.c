@@ -18,14 +18,7 @@ enum { OPSET_OLDEST = 7, BOOK_STEP = 64 << 10 };
 enum { /* field numbers */
     M_IR = 1, M_GRAPH = 7, M_OPSET = 8, M_FUNCTIONS = 25,
     G_NODE = 1, G_NAME = 2, G_INITIALISER = 5, G_INPUT = 11, G_OUTPUT = 12, G_INFO = 13, G_SPARSE = 15,
-    N_IN = 1, N_OUT = 2, N_NAME = 3, N_OP = 4, N_ATTR = 5, N_DOMAIN = 7,
-};
-
-struct graph_scope {
-    struct graph *g;
-    struct graph_names names;
-    struct graph_scope *outer;
-    int depth;
+    N_IN = 1, N_OUT = 2, N_NAME = 3, N_OP = 4, N_ATTR = 5, N_DOMAIN = 7, N_OVERLOAD = 8,
 };
 
 err graph_book(struct graph_reader *r, size_t n)
@@ -53,25 +46,33 @@ err graph_read_name(struct graph_reader *r, const struct graph_wire *w, const st
 
 /* ---- values */
 
-static err add_value(struct graph_reader *r, struct graph_scope *s, const char *name, int *ret)
+err graph_count_value(struct graph_reader *r, size_t name)
 {
     if (++r->n_values > GRAPH_MAX_VALUES)
         return err_set(ERR_LIMIT, "%s: more than %d values", r->name, GRAPH_MAX_VALUES);
-    err e = graph_book(r, sizeof(struct graph_value) * 2 + 64 + strlen(name));
+    return graph_book(r, sizeof(struct graph_value) * 2 + 64 + name);
+}
+
+static err add_value(struct graph_reader *r, struct graph_scope *s, const char *name, int *ret)
+{
+    err e = graph_count_value(r, strlen(name));
     if (e) return e;
     *ret = graph_add_value(s->g, name, TENSOR_NONE, NULL);
     graph_names_add(&s->names, s->g->values[*ret].name, *ret);
     return ERR_OK;
 }
 
-/* -1 if nobody knows the name. */
+/* -1 if nobody knows the name; GRAPH_ABSENT. */
 static err resolve(struct graph_reader *r, struct graph_scope *s, const char *name, int *ret)
 {
     *ret = graph_names_find(&s->names, name);
-    if (*ret >= 0 || !s->outer) return ERR_OK;
+    if (*ret != -1 || !s->outer) return ERR_OK;
     int outer;
     err e = resolve(r, s->outer, name, &outer);
-    if (e || outer < 0) return e;
+    if (e || outer < 0) {
+        *ret = outer;
+        return e;
+    }
     e = add_value(r, s, name, ret);
     if (e) return e;
     struct graph_value *v = &s->g->values[*ret];
@@ -327,7 +328,7 @@ static err read_value_info(struct graph_reader *r, struct graph_scope *s, const 
 /* ---- nodes */
 
 struct node_parts {
-    char *name, *op, *domain;
+    char *name, *op, *domain, *overload;
     int n_in, n_out, n_attrs; /* without absent ones at the end */
     const uint8_t *start;
 };
@@ -342,6 +343,7 @@ static err read_node_parts(struct graph_reader *r, const struct graph_wire *whol
         char **to = f.number == N_NAME     ? &p->name
                     : f.number == N_OP     ? &p->op
                     : f.number == N_DOMAIN ? &p->domain
+                    : f.number == N_OVERLOAD ? &p->overload
                                            : NULL;
         if (to) {
             free(*to);
@@ -380,8 +382,7 @@ static err check_node(const struct graph_reader *r, const struct graph_wire *w, 
         return graph_wire_fail(
             w, ERR_UNSUPPORTED, w->at, "node '%s': operator %s of %s (opset %d) is not supported; %s", p->name,
             p->op, domain, opset,
-            r->has_functions ? "the file defines functions: inline them (onnx.inliner) and try again"
-                             : "export the model without it (another opset, or a simplifier)");
+            "export the model without it (another opset, or a simplifier)");
     if (!opset && strcmp(p->domain, "brim") != 0)
         return graph_wire_fail(w, ERR_FORMAT, w->at, "node '%s': the file imports no opset of %s", p->name, domain);
     if (p->n_in > KERNEL_MAX_IN || p->n_out > KERNEL_MAX_OUT)
@@ -392,17 +393,17 @@ static err check_node(const struct graph_reader *r, const struct graph_wire *w, 
     return ERR_OK;
 }
 
-static err read_read(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
-                     const struct graph_field *f, const char *node, int *ret)
+err graph_read_use(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                   const struct graph_field *f, const char *node, int *ret)
 {
     char *name = NULL;
     int v = -1;
     err e = f->n ? graph_read_name(r, w, f, &name) : ERR_OK;
     if (!e && name) e = resolve(r, s, name, &v);
-    if (!e && name && v < 0)
+    if (!e && name && v == -1)
         e = graph_wire_fail(w, ERR_FORMAT, f->start, "node '%s' reads '%s', which nothing makes", node, name);
     free(name);
-    if (!e) *ret = v;
+    if (!e) *ret = MAX(v, -1);
     return e;
 }
 
@@ -414,6 +415,10 @@ static err read_node_attr(struct graph_reader *r, struct graph_scope *s, const s
     if (e) return e;
     struct op_attr a = {0};
     e = graph_read_attr(r, s, &sub, s->depth, &a);
+    if (!e && !a.type) { /* of a function whose caller left it out */
+        free(a.name);
+        return ERR_OK;
+    }
     for (int i = 0; !e && i < n->n_attrs; i++)
         if (strcmp(n->attrs[i].name, a.name) == 0)
             e = graph_wire_fail(w, ERR_FORMAT, f->start, "attribute '%s' is there twice", a.name);
@@ -432,7 +437,7 @@ static err fill_node(struct graph_reader *r, struct graph_scope *s, const struct
     n->op.attrs = xnewn(struct op_attr, (size_t)p->n_attrs + 1);
     while (!e && (more = graph_wire_next(&w, &f)) > 0) {
         if (f.number == N_IN && in < p->n_in) {
-            e = read_read(r, s, &w, &f, p->name, &n->op.in[in++]);
+            e = graph_read_use(r, s, &w, &f, p->name, &n->op.in[in++]);
         } else if (f.number == N_OUT && out < p->n_out) {
             if (!f.n) {
                 out++;
@@ -493,8 +498,21 @@ static err take_constant(struct graph_reader *r, struct graph *g, const struct g
     return ERR_OK;
 }
 
-static err read_node(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
-                     const struct graph_field *f)
+static err add_node(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *sub,
+                    const struct node_parts *p)
+{
+    struct graph_node *n = graph_add_node(s->g, op_find(p->domain, p->op), p->name, p->n_in, p->n_out);
+    n->op.opset = MAX(opset_of(r, p->domain), 1);
+    err e = fill_node(r, s, sub, n, p);
+    if (!e && n->op.kind == OP_CONSTANT) {
+        e = take_constant(r, s->g, sub, n);
+        n->dead = true;
+    }
+    return e;
+}
+
+err graph_read_node(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                    const struct graph_field *f)
 {
     struct graph_wire sub;
     struct node_parts p = {0};
@@ -503,17 +521,13 @@ static err read_node(struct graph_reader *r, struct graph_scope *s, const struct
         e = err_set(ERR_LIMIT, "%s: more than %d nodes", r->name, GRAPH_MAX_NODES);
     if (!e) e = graph_book(r, sizeof(struct graph_node) * 2 + 128);
     if (!e) e = read_node_parts(r, &sub, &p);
-    if (!e) e = check_node(r, &sub, &p);
+    struct graph_function *fn = e ? NULL : graph_function_find(r, p.domain, p.op, p.overload);
+    if (!e && !fn) e = check_node(r, &sub, &p);
     if (!e) {
-        struct graph_node *n = graph_add_node(s->g, op_find(p.domain, p.op), p.name, p.n_in, p.n_out);
-        n->op.opset = MAX(opset_of(r, p.domain), 1);
-        e = fill_node(r, s, &sub, n, &p);
-        if (!e && n->op.kind == OP_CONSTANT) {
-            e = take_constant(r, s->g, &sub, n);
-            n->dead = true;
-        }
+        e = fn ? graph_function_expand(r, s, fn, &sub, *p.name ? p.name : p.op) : add_node(r, s, &sub, &p);
         if (e) e = err_wrap(e, "%s", *p.name ? p.name : p.op);
     }
+    free(p.overload);
     free(p.name);
     free(p.op);
     free(p.domain);
@@ -552,7 +566,7 @@ err graph_read_graph(struct graph_reader *r, struct graph_scope *outer, const st
     } parts[] = {
         {G_SPARSE, refuse_sparse}, {G_INITIALISER, read_initialiser},
         {G_INPUT, read_input},     {G_NODE, declare_outputs},
-        {G_NODE, read_node},       {G_OUTPUT, read_output},
+        {G_NODE, graph_read_node},       {G_OUTPUT, read_output},
         {G_INFO, read_value_info},
     };
     if (depth > GRAPH_MAX_DEPTH)
@@ -575,7 +589,7 @@ err graph_read_graph(struct graph_reader *r, struct graph_scope *outer, const st
     return e;
 }
 
-static err read_opset(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *field)
+err graph_read_opset(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *field)
 {
     struct graph_wire sub;
     struct graph_field f;
@@ -626,9 +640,9 @@ static err read_model(struct graph_reader *r, const struct graph_wire *whole, st
             e = graph_wire_want(&w, &f, GRAPH_WIRE_VARINT);
             r->ir_version = (int)MIN(f.u, (uint64_t)1000);
         } else if (f.number == M_OPSET) {
-            e = read_opset(r, &w, &f);
+            e = graph_read_opset(r, &w, &f);
         } else if (f.number == M_FUNCTIONS) {
-            r->has_functions = true;
+            e = graph_function_add(r, &w, &f);
         } else if (f.number == M_GRAPH) {
             if (graph_field.number) e = graph_wire_fail(&w, ERR_FORMAT, f.start, "a second graph");
             graph_field = f;
@@ -652,6 +666,7 @@ static err parse(const char *name, const void *bytes, size_t n, struct graph_fil
     struct graph *g = NULL;
     err e = n ? read_model(&r, &w, &g) : err_set(ERR_FORMAT, "%s: byte 0: the file is empty", name);
     graph_names_done(&r.symbols);
+    graph_functions_done(&r);
     for (int i = 0; i < r.n_domains; i++) free(r.domains[i].name);
     if (e) return e;
     g->file = graph_file_ref(file);

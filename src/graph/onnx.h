@@ -14,6 +14,8 @@ enum {
     GRAPH_MAX_NAME = 1 << 12,   /* bytes of a name */
     GRAPH_MAX_ATTRS = 64,       /* of a node */
     GRAPH_MAX_DOMAINS = 64,
+    GRAPH_MAX_CALLS = 16,       /* functions in functions */
+    GRAPH_MAX_FUNCTIONS = 1 << 14,
 };
 
 struct graph_domain {
@@ -27,10 +29,20 @@ struct graph_reader {
     struct graph_names symbols; /* of root */
     int n_domains;
     struct graph_domain domains[GRAPH_MAX_DOMAINS];
-    bool has_functions;
+    size_t n_functions, cap_functions, n_calls;
+    struct graph_function *functions; /* function.c */
+    struct graph_call *call;          /* the one being expanded, or NULL */
     int ir_version;
     size_t spent; /* bookkeeping so far; file->booked is what was charged */
     size_t n_nodes, n_values;
+};
+
+/* The names that a graph, or a function's body, can see. */
+struct graph_scope {
+    struct graph *g;
+    struct graph_names names;
+    struct graph_scope *outer;
+    int depth;
 };
 
 /* A TensorProto. */
@@ -52,8 +64,7 @@ err graph_read_name(struct graph_reader *r, const struct graph_wire *w, const st
 err graph_read_tensor(struct graph_file *file, const struct graph_wire *w, struct graph_tensor_proto *ret);
 bool graph_read_dtype(uint64_t number, enum tensor_dtype *ret);
 /* AttributeProto. `scope` is passed on to subgraphs. ret is to be freed by the caller even on failure (it is a
- * valid attribute). */
-struct graph_scope;
+ * valid attribute). ret->type 0: it refers to an attribute that the function's caller did not give. */
 err graph_read_attr(struct graph_reader *r, struct graph_scope *scope, const struct graph_wire *w, int depth,
                     struct op_attr *ret);
 err graph_read_graph(struct graph_reader *r, struct graph_scope *outer, const struct graph_wire *w, int depth,
@@ -61,3 +72,22 @@ err graph_read_graph(struct graph_reader *r, struct graph_scope *outer, const st
 /* TypeProto: type and shape of a value. */
 err graph_read_type(struct graph_reader *r, const struct graph_wire *w, const char *value_name,
                     struct graph_value *ret);
+err graph_read_node(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                    const struct graph_field *f);
+err graph_read_opset(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *field);
+/* The value that an input of a node names: -1 if absent, ERR_FORMAT if nothing makes it. */
+err graph_read_use(struct graph_reader *r, struct graph_scope *s, const struct graph_wire *w,
+                   const struct graph_field *f, const char *node, int *ret);
+err graph_count_value(struct graph_reader *r, size_t name);
+
+/* function.c: functions that the file brings along are put in the place of the nodes that call them. */
+enum { GRAPH_ABSENT = -2 }; /* in a scope's names: an input of the function that its caller left out */
+struct graph_function *graph_function_find(const struct graph_reader *r, const char *domain, const char *name,
+                                           const char *overload);
+err graph_function_add(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f);
+err graph_function_expand(struct graph_reader *r, struct graph_scope *s, struct graph_function *fn,
+                          const struct graph_wire *node, const char *label);
+/* An attribute in a function's body that stands for one of the call. */
+err graph_function_attr(struct graph_reader *r, const struct graph_wire *whole, const struct graph_field *ref,
+                        int depth, struct op_attr *ret);
+void graph_functions_done(struct graph_reader *r);

@@ -106,8 +106,6 @@ static err read_head(struct graph_reader *r, const struct graph_wire *whole, str
         } else if (f.number == A_TYPE) {
             e = graph_wire_want(&w, &f, GRAPH_WIRE_VARINT);
             type = f.u;
-        } else if (f.number == A_REF && f.n) {
-            e = graph_wire_fail(&w, ERR_FORMAT, f.start, "a reference to a function's attribute outside a function");
         } else if (type_of_field(f.number)) {
             guess = type_of_field(f.number);
         }
@@ -132,6 +130,9 @@ err graph_read_attr(struct graph_reader *r, struct graph_scope *scope, const str
     size_t cap = 0;
     int more;
     err e = graph_book(r, sizeof *ret);
+    while (!e && (more = graph_wire_next(&w, &f)) > 0)
+        if (f.number == A_REF && f.n) return graph_function_attr(r, whole, &f, depth, ret);
+    w = *whole;
     if (!e) e = read_head(r, whole, ret);
     if (e) return e;
     bool seen = false;
