@@ -210,6 +210,28 @@ static void account(const struct blocks_problem *p, struct blocks_plan *b)
     b->naive_ns = MAX(b->compute_ns, (int64_t)((double)b->streamed / p->bandwidth * 1e9));
 }
 
+bool blocks_with_window(const struct blocks_problem *p, size_t room, size_t window, struct blocks_plan *ret)
+{
+    size_t all = total_bytes(p);
+    struct blocks_plan b = {.keep = xnewn(bool, p->n_uses + 1), .compute_ns = total_ns(p), .window = window};
+    if (all <= room) {
+        for (int u = 0; u < p->n_uses; u++) b.keep[u] = true;
+        b.predicted_ns = b.steady_ns = b.compute_ns;
+    } else {
+        int64_t *from = time_from(p);
+        choose_kept(p, from, window, all - room, b.keep);
+        free(from);
+        if (largest_step(p, b.keep) > window) {
+            free(b.keep);
+            return false;
+        }
+        b.predicted_ns = b.steady_ns = blocks_predict(p, b.keep, window, false);
+    }
+    account(p, &b);
+    *ret = b;
+    return true;
+}
+
 err blocks_make(const struct blocks_problem *p, struct blocks_plan *ret)
 {
     size_t all = total_bytes(p), least = blocks_least(p);

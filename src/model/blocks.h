@@ -43,3 +43,28 @@ size_t blocks_least(const struct blocks_problem *p);
 void blocks_done(struct blocks_plan *plan);
 /* How long a run takes with this division; `steady`: the third of three runs without a pause. */
 int64_t blocks_predict(const struct blocks_problem *p, const bool *keep, size_t window, bool steady);
+
+/* ---- several models, one budget (divide.c) */
+
+struct blocks_tenant {
+    const struct blocks_problem *problem; /* its `bytes` is not used; equal bandwidth for all */
+    double rate;                          /* runs a second that are asked for */
+    int64_t deadline_ns;                  /* 0: none */
+    double weight;                        /* of its lateness against the others'; 1 */
+};
+
+struct blocks_division {
+    struct blocks_plan *plans; /* one per tenant; the same window for all */
+    size_t window, kept;       /* bytes; kept over all tenants */
+    double disk_share;         /* reads asked for over what the disk can give: above 1, frames must be dropped */
+    double stall;              /* seconds a second that runs will wait for weights */
+};
+
+/* Divides `bytes` over all weights of all tenants and one window. ERR_NOMEM: it cannot be done; the sentence says the least bytes. */
+err blocks_divide(const struct blocks_tenant *t, int n, size_t bytes, struct blocks_division *ret);
+void blocks_division_done(struct blocks_division *d, int n);
+/* The least bytes with which blocks_divide succeeds. */
+size_t blocks_divide_least(const struct blocks_tenant *t, int n);
+/* The best division of one problem for a given window and at most `room` bytes that stay beside `fixed`. False: some step's streamed weights are
+ * larger than the window. Free with blocks_done. */
+bool blocks_with_window(const struct blocks_problem *p, size_t room, size_t window, struct blocks_plan *ret);

@@ -110,6 +110,53 @@ static void near_the_bound(void **state)
     }
 }
 
+/* Several models: the invariant holds, all fits if there is room for all, more bytes never wait longer by much, and a frequent model is kept
+ * before a rare one of the same size. */
+static void several_models(void **state)
+{
+    (void)state;
+    uint32_t seed = 4711;
+    for (int round = 0; round < 20; round++) {
+        struct random_problem r[5];
+        struct blocks_tenant t[5];
+        size_t all = 0;
+        for (int i = 0; i < 5; i++) {
+            draw(&r[i], 40, &seed);
+            r[i].p.bandwidth = 5e8;
+            t[i] = (struct blocks_tenant){.problem = &r[i].p, .rate = 0.2 + (double)(next(&seed) % 30) / 10, .weight = 1,
+                                          .deadline_ns = 50000000 + (int64_t)(next(&seed) % 500) * 1000000};
+            all += r[i].all + r[i].p.fixed;
+        }
+        double before = INFINITY;
+        size_t least = blocks_divide_least(t, 5);
+        for (int share = 0; share <= 100; share += 20) {
+            size_t bytes = least + (all - least) * (size_t)share / 100, kept = 0;
+            struct blocks_division d;
+            assert_int_equal(blocks_divide(t, 5, bytes, &d), ERR_OK);
+            for (int i = 0; i < 5; i++) {
+                assert_int_equal(d.plans[i].kept, r[i].p.fixed + kept_of(&r[i], d.plans[i].keep));
+                kept += d.plans[i].kept;
+            }
+            assert_int_equal(kept, d.kept);
+            assert_true(kept + d.window <= bytes);
+            assert_true(d.stall <= before * 1.2 + 0.02);
+            before = d.stall;
+            if (share == 100) assert_true(d.window == 0 && d.disk_share == 0 && d.stall == 0);
+            blocks_division_done(&d, 5);
+        }
+        struct blocks_division none;
+        assert_int_equal(blocks_divide(t, 5, least - 1, &none), ERR_NOMEM);
+    }
+    struct random_problem same;
+    draw(&same, 40, &seed);
+    same.p.bandwidth = 1e8;
+    struct blocks_tenant two[2] = {{.problem = &same.p, .rate = 0.5, .weight = 1}, {.problem = &same.p, .rate = 5, .weight = 1}};
+    struct blocks_division d;
+    assert_int_equal(blocks_divide(two, 2, same.all + same.all / 2, &d), ERR_OK);
+    assert_true(d.plans[1].kept > d.plans[0].kept);
+    blocks_division_done(&d, 2);
+}
+
 static void by_hand(void **state)
 {
     (void)state;
@@ -141,6 +188,6 @@ static void by_hand(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(by_hand), cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(near_the_bound)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(by_hand), cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(near_the_bound), cmocka_unit_test(several_models)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
