@@ -121,6 +121,12 @@ err graph_file_external(struct graph_file *f, const char *location, const struct
     return e ? e : graph_file_map(f, path, location, ret);
 }
 
+void graph_file_forget(const struct graph_file *f)
+{
+    for (size_t i = 0; i < f->n_mappings; i++)
+        if (f->mappings[i].size) madvise((void *)(uintptr_t)f->mappings[i].base, f->mappings[i].size, MADV_DONTNEED); /* a hint */
+}
+
 err graph_file_block(struct graph_file *f, size_t n, void **ret)
 {
     void *p = NULL;

@@ -39,5 +39,8 @@ void graph_file_unref(struct graph_file **f);
 err graph_file_map(struct graph_file *f, const char *path, const char *location, const struct graph_mapping **ret);
 /* The external file of this name: mapped once; it must lie inside the model's folder, symbolic links followed. */
 err graph_file_external(struct graph_file *f, const char *location, const struct graph_mapping **ret);
+/* Gives the pages of all mappings back to the kernel, which reads them again when somebody looks: for when the weights are packed, and
+ * the file's own bytes would only stand in memory a second time. Any thread may be reading. */
+void graph_file_forget(const struct graph_file *f);
 /* Bytes that live as long as the file. */
 err graph_file_block(struct graph_file *f, size_t n, void **ret);
