@@ -78,11 +78,12 @@ static json_t *summary_json(struct engine *e)
     free(q);
     free(c);
     struct engine_floor f = engine_floor(e);
-    json_t *floor = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "arena", (json_int_t)f.arena, "scratch", (json_int_t)f.scratch, "code",
+    json_t *floor = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "arena", (json_int_t)f.arena, "scratch", (json_int_t)f.scratch, "code",
                               (json_int_t)f.code, "frames", (json_int_t)f.frames, "decoders", (json_int_t)f.decoders, "heads", (json_int_t)f.heads,
-                              "other", (json_int_t)f.other, "largest_model", (json_int_t)f.largest_model, "all_models", (json_int_t)f.all_models);
-    return json_pack("{s:f, s:o, s:o, s:o, s:o, s:o}", "seconds", engine_uptime_s(e), "cameras", cameras, "queries", queries, "floor", floor,
-                     "memory", engine_memory(e), "problems", engine_problems(e));
+                              "other", (json_int_t)f.other, "largest_model", (json_int_t)f.largest_model, "all_models", (json_int_t)f.all_models,
+                              "least_weights", (json_int_t)f.least_weights);
+    return json_pack("{s:f, s:o, s:o, s:o, s:o, s:o, s:o}", "seconds", engine_uptime_s(e), "cameras", cameras, "queries", queries, "floor", floor,
+                     "memory", engine_memory(e), "blocks", engine_blocks(e), "problems", engine_problems(e));
 }
 
 static void print_summary(struct engine *e)

@@ -80,6 +80,8 @@ static err try_open(struct engine_site *site, const struct engine_options *o, st
     if (!x) x = engine_make_folders(e->store);
     if (!x) x = weights_reader_new(&e->reader);
     if (!x) x = sched_new(e->budget, NULL, NULL, &e->sched);
+    e->blocks = !site->site->whole_models;
+    if (!x && e->blocks) sched_set_blocks(e->sched, e->payer, e->reader, (uint64_t)site->site->camera_count << 20);
     if (!x) x = engine_build(e, site);
     if (x) {
         engine_close(&e);
@@ -118,7 +120,7 @@ static err too_small(struct engine_site *site, uint64_t limit)
     if (try_open(site, &(struct engine_options){.budget = all}, &e) == ERR_OK) {
         size_t away = wait_for_cameras(e);
         struct engine_floor f = engine_floor(e);
-        least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other + f.largest_model;
+        least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other + f.least_weights;
         least += away * (12u << 20); /* what a camera takes that could not be measured */
         least += f.frames + (1u << 20) * site->site->camera_count; /* frames under way to models, trackers, converters: nothing runs yet */
     }
@@ -204,7 +206,8 @@ static err set_budget(struct engine *e, uint64_t bytes)
         return err_set(ERR_NOMEM, "a budget of %s is less than the %s that are needed before any weights", size_text(bytes, s[0]),
                        size_text(least, s[1]));
     mem_budget_set_limit(e->budget, bytes);
-    sched_set_reserve(e->sched, 0); /* evicts what stands above the new limit */
+    if (e->blocks) sched_divide(e->sched); /* before the next run: what stays is not touched */
+    else sched_set_reserve(e->sched, 0); /* evicts what stands above the new limit */
     return ERR_OK;
 }
 
@@ -240,7 +243,7 @@ err engine_reload(struct engine *e, struct site *s)
     pthread_mutex_lock(&e->lock);
     struct engine_site *old = engine_site_ref(e->site);
     struct site_diff *d = site_diff(old->site, s);
-    if (!d->settings_same) log_warn("engine", "%s: store, precision and threads change at the next start only", s->path);
+    if (!d->settings_same) log_warn("engine", "%s: store, precision, threads and residency change at the next start only", s->path);
     if (!d->outputs_same) log_warn("engine", "%s: outputs change at the next start only", s->path);
     uint64_t limit = mem_budget_limit(e->budget);
     err x = build_within(e, site, d->budget_same);

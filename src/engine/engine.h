@@ -108,6 +108,8 @@ size_t engine_models(struct engine *e, struct engine_model_row **ret);
 /* What is wrong with the box as a whole, one line each ("outputs: database: disk is full ..."), as JSON strings in
  * an array. */
 json_t *engine_problems(struct engine *e);
+/* How weights are divided under block residency: {window, kept, disk_share, stall, bandwidth, divisions, read_bytes}; null otherwise. */
+json_t *engine_blocks(struct engine *e);
 /* Outputs say here what is wrong with them ("" clears it); shown on the page and in /metrics. `what` is a short
  * stable word. */
 void engine_set_problem(struct engine *e, const char *what, const char *sentence);
@@ -143,6 +145,6 @@ const struct site *engine_site_get(const struct engine_site *s);
 void engine_site_unref(struct engine_site **s);
 /* The smallest budget with which every query runs at all, and its parts. */
 struct engine_floor {
-    uint64_t arena, scratch, code, frames, decoders, heads, other, largest_model, all_models;
+    uint64_t arena, scratch, code, frames, decoders, heads, other, largest_model, all_models, least_weights;
 };
 struct engine_floor engine_floor(struct engine *e);

@@ -556,7 +556,7 @@ static void too_small_a_budget_names_one_that_would_do(void **state)
 static void a_smaller_budget_evicts(void **state)
 {
     struct box b;
-    box_start(&b, site_of(folder(state), BOTH), 256 << 20);
+    box_start(&b, site_of(folder(state), "residency: model\n" BOTH), 256 << 20);
     await_runs(&b, "one", "a", 3), await_runs(&b, "two", "a", 3);
     struct engine_model_row det = model(&b, "det"), cls = model(&b, "cls");
     assert_true(det.stats.resident && cls.stats.resident);
@@ -572,6 +572,34 @@ static void a_smaller_budget_evicts(void **state)
     mem_budget_reset_peak(b.budget);
     await_runs(&b, "one", "a", one + 6);
     assert_true(mem_budget_peak(b.budget) <= limit);
+    box_end(&b);
+}
+
+/* The same under block residency: nobody is evicted, weights stream, and the budget goes down and up while everything runs. */
+static void a_smaller_budget_streams(void **state)
+{
+    struct box b;
+    box_start(&b, site_of(folder(state), BOTH), 256 << 20);
+    await_runs(&b, "one", "a", 3), await_runs(&b, "two", "a", 3);
+    uint64_t weights = MIN(model(&b, "det").stats.weight_bytes, model(&b, "cls").stats.weight_bytes);
+    uint64_t all = mem_budget_used(b.budget), limit = all - weights / 2;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(engine_set_budget(b.e, limit), ERR_OK);
+        uint64_t one = row(&b, "one", "a").stats.run, two = row(&b, "two", "a").stats.run;
+        await_runs(&b, "one", "a", one + 3), await_runs(&b, "two", "a", two + 3);
+        mem_budget_reset_peak(b.budget);
+        await_runs(&b, "one", "a", one + 6);
+        assert_true(mem_budget_peak(b.budget) <= limit);
+        json_t *blocks = engine_blocks(b.e);
+        assert_true(json_integer_value(json_object_get(blocks, "window")) > 0);
+        json_decref(blocks);
+        assert_int_equal(engine_set_budget(b.e, 256 << 20), ERR_OK);
+        one = row(&b, "one", "a").stats.run, two = row(&b, "two", "a").stats.run;
+        await_runs(&b, "one", "a", one + 3), await_runs(&b, "two", "a", two + 3);
+        blocks = engine_blocks(b.e);
+        assert_int_equal(json_integer_value(json_object_get(blocks, "window")), 0);
+        json_decref(blocks);
+    }
     box_end(&b);
 }
 
@@ -729,6 +757,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(reload_tries_again_what_had_a_problem),
         cmocka_unit_test(too_small_a_budget_names_one_that_would_do),
         cmocka_unit_test(a_smaller_budget_evicts),
+        cmocka_unit_test(a_smaller_budget_streams),
         cmocka_unit_test(a_bad_model_fails_its_queries_only),
         cmocka_unit_test(a_dead_camera_does_not_stop_the_others),
         cmocka_unit_test(pictures_come_when_asked_for),

@@ -34,7 +34,6 @@ struct engine_camera {
     double need;                   /* last told to the camera; pump only */
     atomic_int pending;            /* items of this camera in sched */
     atomic_ullong taken;           /* frames that the pump took */
-    uint64_t no_memory;            /* last seen; pump only */
     pthread_mutex_t lock;          /* guards what follows */
     struct video_frame *picture;
     int64_t asked_ns;              /* when somebody last wanted a picture */
@@ -61,6 +60,7 @@ struct engine_model {
     struct engine_plan one, many;  /* many: for `batch` pictures at once, if the site asks for it */
     int batch;
     struct sched_model *sched;
+    size_t fixed, largest_step;    /* bytes that cannot stream; the most that one step streams */
     struct mem_payer *payer;       /* head, flat copies, converter */
     struct task_head *head;
     struct video_conv *conv;
@@ -121,6 +121,7 @@ struct engine {
     bool own_budget;
     struct sched *sched;
     struct weights_reader *reader;
+    bool blocks;                   /* block residency, for as long as the engine lives */
     char *store;
     struct mem_payer *payer;
     void *arena, *scratch;         /* shared by all plans: one runs at a time */
@@ -130,7 +131,8 @@ struct engine {
     atomic_bool stop;
     bool running;
     pthread_t pump;
-    int64_t reserve_until_ns;      /* pump only */
+    int64_t next_reserve_ns;       /* pump only */
+    uint64_t reserve;              /* bytes told to sched; pump only */
     int n_sinks;
     struct {
         engine_sink_fn *fn;

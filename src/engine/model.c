@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { SLICE = 4 << 20 }; /* no weight needs a window larger than this, but for what cannot be cut */
+
 static err load_card(struct engine_model *m)
 {
     char *path = m->o->card ? xstrdup(m->o->card) : task_card_default_path(m->o->onnx);
@@ -100,12 +102,22 @@ static err plan_batch(struct engine_model *m, struct tensor_shape *shapes)
     return e ? err_wrap(e, "batch: %d", m->o->batch) : ERR_OK;
 }
 
+/* What the model needs at least under block residency; known before anything runs, and constant. */
+static void least_of(struct engine_model *m)
+{
+    struct model_blocks_problem b;
+    model_blocks_problem(m->one.plan, 1, &b);
+    m->fixed = b.problem.fixed;
+    m->largest_step = blocks_least(&b.problem) - b.problem.fixed;
+    model_blocks_problem_done(&b);
+}
+
 static err prepare(struct engine_model *m)
 {
     struct engine *e = m->engine;
     struct tensor_shape shapes[TASK_MAX_INPUTS];
     struct model_options o = {.budget = e->budget, .precision = KERNEL_F32, .threads = m->site->site->threads, .reader = e->reader,
-                              .spill_dir = e->store};
+                              .spill_dir = e->store, .slice_bytes = e->blocks ? SLICE : 0};
     if (m->o->precision == SITE_AUTO) o.precision = KERNEL_AUTO;
     err x = load_card(m);
     if (!x) x = model_open(m->o->onnx, m->name, &o, &m->model);
@@ -115,6 +127,7 @@ static err prepare(struct engine_model *m)
     if (!x) x = describe_outputs(m, &m->one);
     if (!x) x = task_head_new(m->payer, m->card, m->one.outputs, m->n_outputs, &m->head);
     if (!x) x = plan_batch(m, shapes);
+    if (!x) least_of(m);
     return x;
 }
 
@@ -138,6 +151,7 @@ err engine_model_open(struct engine *e, struct engine_site *site, const struct s
         return x;
     }
     m->sched = sched_model_add(e->sched, m->model, o->pin, o->priority);
+    if (e->blocks) sched_model_set_plans(e->sched, m->sched, m->one.plan, m->many.plan);
     if (m->batch > 1) sched_model_set_batch(e->sched, m->sched, m->batch, engine_stream_run_batch);
     return ERR_OK;
 }

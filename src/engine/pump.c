@@ -5,9 +5,10 @@
  * Invariant: the pump holds a frame only while it hands it out. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/inside.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-static const int64_t SECOND = 1000000000;
+static const int64_t SECOND = 1000000000, RESERVE_NS = 100000000;
 enum { PICTURE_SECONDS = 5, PICTURE_FPS = 10 };
 
 /* Due at its period, with a tenth of a period of grace, so that 10 of 25 fps come evenly. */
@@ -54,27 +55,28 @@ static void tell_need(struct engine *e, struct engine_camera *c)
     video_camera_set_need(c->cam, need);
 }
 
-/* A camera that could not get a buffer although weights fill the budget: frames go first, models are read again. */
-static void relieve(struct engine *e, struct engine_camera *c)
+/* Weights leave free what cameras held at their most and do not hold now: a model that took it would be evicted at the next frame, or be
+ * in its run, and the frame lost. Before a camera's first frames nothing is known; then sched gives way when they come. */
+static void reserve_frames(struct engine *e)
 {
-    struct video_stats v;
-    video_camera_stats(c->cam, &v);
-    if (v.no_memory > c->no_memory) {
-        c->no_memory = v.no_memory;
-        size_t w = v.width ? (size_t)v.width : 1920, h = v.height ? (size_t)v.height : 1080;
-        sched_set_reserve(e->sched, w * h * 12);
-        e->reserve_until_ns = clock_ns() + 5 * SECOND;
-    } else if (e->reserve_until_ns && clock_ns() > e->reserve_until_ns) {
-        sched_set_reserve(e->sched, 0);
-        e->reserve_until_ns = 0;
-    }
+    int64_t now = clock_ns();
+    if (now < e->next_reserve_ns) return;
+    e->next_reserve_ns = now + RESERVE_NS;
+    struct mem_row *rows;
+    uint64_t bytes = 0;
+    size_t n = mem_snapshot(e->budget, &rows);
+    for (size_t i = 0; i < n; i++)
+        if (str_starts(rows[i].payer, "camera "))
+            bytes += rows[i].peak[MEM_FRAMES] - rows[i].used[MEM_FRAMES] + rows[i].peak[MEM_DECODER] - rows[i].used[MEM_DECODER];
+    free(rows);
+    if (bytes != e->reserve) sched_set_reserve(e->sched, bytes);
+    e->reserve = bytes;
 }
 
 static void pump_camera(struct engine *e, struct engine_camera *c)
 {
     struct video_frame *f;
     tell_need(e, c);
-    relieve(e, c);
     if (c->max_pace && atomic_load(&c->pending) > 0) return;
     if (video_camera_latest(c->cam, &f)) return;
     for (struct engine_stream *s = e->streams; s; s = s->next)
@@ -91,6 +93,7 @@ void *engine_pump(void *arg)
         thread_event_wait(&e->wake, 200);
         thread_event_reset(&e->wake);
         pthread_mutex_lock(&e->lock);
+        reserve_frames(e);
         for (size_t i = 0; i < e->n_cameras; i++) pump_camera(e, e->cameras[i]);
         pthread_mutex_unlock(&e->lock);
     }

@@ -211,19 +211,23 @@ struct engine_floor engine_floor_locked(struct engine *e)
     size_t n = mem_snapshot(e->budget, &rows);
     for (size_t i = 0; i < n; i++) {
         f.code += rows[i].used[MEM_CODE];
-        f.frames += rows[i].used[MEM_FRAMES];
-        f.decoders += rows[i].used[MEM_DECODER];
+        f.frames += rows[i].peak[MEM_FRAMES]; /* what comes and goes must fit at its most */
+        f.decoders += rows[i].peak[MEM_DECODER];
         f.other += rows[i].used[MEM_QUEUE] + rows[i].used[MEM_TRAINING] + rows[i].used[MEM_OTHER];
         f.heads += rows[i].used[MEM_ACTIVATIONS] + rows[i].used[MEM_SCRATCH];
     }
     free(rows);
     f.heads -= MIN(f.heads, f.arena + f.scratch); /* flat copies and converters; the arena is counted on its own */
+    uint64_t fixed = 0, window = 0;
     for (size_t i = 0; i < e->n_models; i++) {
         if (!e->models[i]->one.plan) continue;
+        fixed += e->models[i]->fixed;
+        window = MAX(window, e->models[i]->largest_step);
         uint64_t w = model_weight_bytes(e->models[i]->model);
         f.largest_model = MAX(f.largest_model, w);
         f.all_models += w;
     }
+    f.least_weights = e->blocks ? fixed + window : f.largest_model;
     return f;
 }
 
@@ -233,4 +237,14 @@ struct engine_floor engine_floor(struct engine *e)
     struct engine_floor f = engine_floor_locked(e);
     pthread_mutex_unlock(&e->lock);
     return f;
+}
+
+json_t *engine_blocks(struct engine *e)
+{
+    struct sched_blocks_stats b = sched_blocks_get_stats(e->sched);
+    struct weights_reader_stats r = weights_reader_stats(e->reader);
+    if (!b.on) return json_null();
+    return json_pack("{s:I, s:I, s:f, s:f, s:f, s:i, s:I, s:b}", "window", (json_int_t)b.window, "kept", (json_int_t)b.kept, "disk_share",
+                     b.disk_share, "stall", b.stall, "bandwidth", b.bandwidth, "divisions", b.divisions, "read_bytes", (json_int_t)r.bytes, "io_uring",
+                     (int)r.uring);
 }

@@ -268,7 +268,7 @@ static void read_model(struct site_reader *r, const struct yaml_node *n, struct 
 
 static void read_settings(struct site_reader *r, const struct yaml_node *root)
 {
-    static const char *const residencies[] = {"model", NULL};
+    static const char *const residencies[] = {"blocks", "model", NULL};
     struct site *s = r->site;
     const struct yaml_node *n = NULL;
     int64_t version = 0;
@@ -284,7 +284,7 @@ static void read_settings(struct site_reader *r, const struct yaml_node *root)
     if (yaml_get(root, "store") && !site_note(r, yaml_str(yaml_get(root, "store"), &store)))
         s->store = site_path(s, store);
     s->precision = (enum site_precision)read_enum(r, root, "precision", precisions, SITE_AUTO);
-    (void)read_enum(r, root, "residency", residencies, 0);
+    s->whole_models = read_enum(r, root, "residency", residencies, 0) == 1;
 }
 
 static void read_site(struct site_reader *r, const struct yaml_node *root)

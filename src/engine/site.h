@@ -121,6 +121,7 @@ struct site {
     const char *store; /* NULL: the usual place */
     enum site_precision precision;
     int threads; /* 0: all cores */
+    bool whole_models; /* residency: model */
     size_t camera_count, model_count, query_count;
     struct site_camera *cameras;
     struct site_model *models;

@@ -97,7 +97,7 @@ static void settings_text(const struct site *s, size_t i, struct strbuf *b)
 {
     (void)i;
     add_text(b, s->store);
-    strbuf_addf(b, "|%d %d", s->precision, s->threads);
+    strbuf_addf(b, "|%d %d %d", s->precision, s->threads, s->whole_models);
 }
 
 typedef void text_fn(const struct site *s, size_t i, struct strbuf *b);

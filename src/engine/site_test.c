@@ -166,7 +166,7 @@ static const struct {
     {"version: 1\nbudget: 10K", "budget: expected a size from 1.0 MiB"},
     {"version: 1\nthreads: 0", "threads: expected a whole number from 1 to 256, found '0'"},
     {"version: 1\nprecision: f16", "precision: expected f32 or auto, found 'f16'"},
-    {"version: 1\nresidency: block", "residency: expected model, found 'block'"},
+    {"version: 1\nresidency: bloc", "residency: expected blocks or model, found 'bloc'"},
     {"version: 1\nstore: []", "store: expected text, found a list"},
     {"version: 1\ncameras: [a]", "cameras: expected a map"},
     {"version: 1\ncameras:\n  a:\n", "cameras.a: expected a map (lines of 'key: value'), found nothing"},

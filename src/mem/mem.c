@@ -36,6 +36,8 @@ struct mem_budget {
     uint64_t limit, used, peak;
     uint64_t fault_at, fault_calls;
     struct mem_payer *payers;
+    mem_relief_fn *relief; /* NULL: nobody gives way */
+    void *relief_user;
 };
 
 const char *mem_purpose_name(enum mem_purpose purpose)
@@ -131,6 +133,14 @@ void mem_budget_set_limit(struct mem_budget *b, uint64_t limit)
     unlock(b);
 }
 
+void mem_budget_set_relief(struct mem_budget *b, mem_relief_fn *fn, void *user)
+{
+    lock(b);
+    b->relief = fn;
+    b->relief_user = user;
+    unlock(b);
+}
+
 uint64_t mem_budget_limit(const struct mem_budget *b)
 {
     return locked_read(b, &b->limit);
@@ -211,16 +221,33 @@ static void add(struct mem_payer *p, enum mem_purpose purpose, uint64_t size)
     p->count++;
 }
 
+/* Lock held. */
+static bool take(struct mem_payer *p, enum mem_purpose purpose, size_t size)
+{
+    const struct mem_budget *b = p->budget;
+    bool fits = size <= b->limit && b->used <= b->limit - size;
+    if (fits) add(p, purpose, size);
+    return fits;
+}
+
+/* Somebody else may be faster after the relief: then this is refused, and nothing is asked twice. */
 err mem_charge(struct mem_payer *p, enum mem_purpose purpose, size_t size)
 {
     struct mem_budget *b = p->budget;
     lock(b);
-    bool injected = ++b->fault_calls == b->fault_at;
-    bool fits = size <= b->limit && b->used <= b->limit - size;
+    bool injected = ++b->fault_calls == b->fault_at, first = purpose == MEM_FRAMES || purpose == MEM_DECODER;
+    bool taken = !injected && take(p, purpose, size);
+    mem_relief_fn *relief = taken || injected || !first || size > b->limit ? NULL : b->relief;
+    void *user = b->relief_user;
+    if (relief) {
+        unlock(b);
+        bool freed = relief(user, size);
+        lock(b);
+        taken = freed && take(p, purpose, size);
+    }
     uint64_t used = b->used, limit = b->limit;
-    if (fits && !injected) add(p, purpose, size);
     unlock(b);
-    if (fits && !injected) return ERR_OK;
+    if (taken) return ERR_OK;
     char s[3][16];
     return err_set(ERR_NOMEM, "%s needs %s more for %s, but %s of the %s budget of %s are in use%s", p->name,
                    size_text(size, s[0]), mem_purpose_name(purpose), size_text(used, s[1]), b->name,

@@ -65,6 +65,12 @@ err mem_alloc(struct mem_payer *p, enum mem_purpose purpose, size_t size, void *
 /* Accepts NULL with any size. `size` must be the one asked for. */
 void mem_free(struct mem_payer *p, enum mem_purpose purpose, void *ptr, size_t size);
 
+/* Frames go before whatever can be read again: when MEM_FRAMES or MEM_DECODER do not fit, `fn` is asked on that thread, without any lock of
+ * the budget, to free so many bytes at once; true: it did, and the allocation is tried once more. It must not wait for anybody who may
+ * wait for a frame. Injected faults do not ask. NULL: nobody; removed only when nobody allocates frames any more. */
+typedef bool mem_relief_fn(void *user, uint64_t bytes);
+void mem_budget_set_relief(struct mem_budget *b, mem_relief_fn *fn, void *user);
+
 /* Accounts for bytes that were or will be allocated elsewhere. `mem_charge_forced` cannot fail and may take the budget
  * over its limit: only for what was already spent and is given back at once by the caller's error path. */
 err mem_charge(struct mem_payer *p, enum mem_purpose purpose, size_t size);

@@ -5,6 +5,7 @@
  * budget than its largest weight. Without a spill directory the import is paid by the box's budget.
  *
  * Invariant: a plan's graph holds no computed constant after model_plan_new. SPDX-License-Identifier: Apache-2.0 */
+#include "graph/file.h"
 #include "model/plan.h"
 
 #include <assert.h>
@@ -74,6 +75,7 @@ void model_free(struct model **mp)
     if (!m) return;
     assert(m->n_plans == 0);
     graph_free(&m->graph);
+    if (m->ring) weights_ring_drain_set(m->ring, m->weights);
     weights_set_free(&m->weights);
     mem_payer_free(&m->import_payer);
     mem_budget_free(&m->import);
@@ -209,6 +211,7 @@ err model_plan_new(struct model *m, const struct tensor_shape *input_shapes, str
         return e;
     }
     forget_constants(p);
+    if (m->graph->file) graph_file_forget(m->graph->file);
     p->sizes.weights = weights_bytes(m->weights);
     *ret = p;
     return ERR_OK;

@@ -103,6 +103,14 @@ struct model_step_info model_plan_step(const struct model_plan *p, int step);
 void model_set_ring(struct model *m, struct weights_ring *ring);
 /* A division of `bytes` (all weights: kept, and the window) at `bandwidth` bytes a second. Free with blocks_done. */
 err model_blocks_make(struct model_plan *p, size_t bytes, double bandwidth, struct blocks_plan *ret);
+/* What blocks_make and blocks_divide want to know of this plan (`bytes` is left 0); it owns what `problem` points to. */
+struct model_blocks_problem {
+    struct blocks_problem problem;
+    struct blocks_use *uses;
+    size_t *live;
+};
+void model_blocks_problem(struct model_plan *p, double bandwidth, struct model_blocks_problem *ret);
+void model_blocks_problem_done(struct model_blocks_problem *b);
 /* The least bytes with which that succeeds. */
 size_t model_blocks_least(struct model_plan *p);
 /* Keeps what the plan keeps from the next request and run on; what stays is not read again. The ring must hold plan->window. ERR_BUSY: pinned. */
@@ -110,6 +118,9 @@ err model_blocks_apply(struct model_plan *p, const struct blocks_plan *plan);
 /* Starts to read for the next run of this plan. Runs must then come in the order of these calls; forget drops it. */
 err model_plan_ahead(struct model_plan *p);
 void model_plan_forget_ahead(struct model_plan *p);
+/* Opens the pass of the coming run now, so that one for the run after it may be opened before it begins; end gives it up if no run took it. */
+err model_plan_begin(struct model_plan *p);
+void model_plan_end(struct model_plan *p);
 /* How long the last run waited for weights. */
 int64_t model_plan_wait_ns(const struct model_plan *p);
 bool model_step_streams(const struct model_plan *p, int step);

@@ -78,7 +78,7 @@ struct model_stream {
     int *list;
     struct weights_pass *now, *ahead;
     uint64_t generation;         /* of ahead */
-    bool measured;
+    bool begun, measured;        /* begun: `now` is open (or nothing streams) */
     int64_t *step_ns, wait_ns;
 };
 

@@ -87,13 +87,30 @@ void model_plan_forget_ahead(struct model_plan *p)
     if (p->stream) weights_pass_free(&p->stream->ahead);
 }
 
-err model_stream_begin(struct model_plan *p)
+err model_plan_begin(struct model_plan *p)
 {
     struct model_stream *s = stream_of(p);
+    if (s->begun) return ERR_OK;
     err e = model_plan_ahead(p);
     if (e) return e;
     s->now = s->ahead;
     s->ahead = NULL;
+    s->begun = true;
+    return ERR_OK;
+}
+
+void model_plan_end(struct model_plan *p)
+{
+    if (!p->stream) return;
+    weights_pass_free(&p->stream->now);
+    p->stream->begun = false;
+}
+
+err model_stream_begin(struct model_plan *p)
+{
+    struct model_stream *s = stream_of(p);
+    err e = model_plan_begin(p);
+    if (e) return e;
     s->wait_ns = 0;
     for (int u = 0, k = 0; u < s->n_uses; u++) s->uses[u].k = weights_extent_streams(p->model->weights, s->uses[u].extent) ? k++ : -1;
     s->next = 0;
@@ -126,9 +143,8 @@ void model_stream_step_done(struct model_plan *p, int step, int64_t ns)
 
 void model_stream_end(struct model_plan *p, bool complete)
 {
-    struct model_stream *s = p->stream;
-    weights_pass_free(&s->now);
-    s->measured |= complete;
+    model_plan_end(p);
+    if (p->stream) p->stream->measured |= complete;
 }
 
 int64_t model_plan_wait_ns(const struct model_plan *p)
@@ -152,12 +168,11 @@ static void live_bytes(const struct model_plan *p, size_t *live)
             if (p->slots[k].first <= (int)i && (int)i <= p->slots[k].last) live[i] += p->slots[k].bytes;
 }
 
-/* What blocks_make needs to know; uses and live are the caller's to free. */
-static struct blocks_problem problem_of(struct model_plan *p, size_t bytes, double bandwidth, struct blocks_use **ret_uses, size_t **ret_live)
+void model_blocks_problem(struct model_plan *p, double bandwidth, struct model_blocks_problem *ret)
 {
     struct model_stream *s = stream_of(p);
-    struct blocks_problem b = {.n_steps = (int)p->n_steps, .step_ns = s->step_ns, .bytes = bytes, .bandwidth = bandwidth,
-                               .fixed = weights_bytes(p->model->weights), .arena_bytes = p->sizes.activations};
+    struct blocks_problem b = {.n_steps = (int)p->n_steps, .step_ns = s->step_ns, .bandwidth = bandwidth, .fixed = weights_bytes(p->model->weights),
+                               .arena_bytes = p->sizes.activations};
     struct blocks_use *uses = xnewn(struct blocks_use, s->n_uses + 1);
     size_t *live = xnewn(size_t, p->n_steps + 1);
     for (int u = 0; u < s->n_uses; u++) {
@@ -166,30 +181,34 @@ static struct blocks_problem problem_of(struct model_plan *p, size_t bytes, doub
         b.fixed -= s->uses[u].bytes;
     }
     live_bytes(p, live);
-    b.uses = *ret_uses = uses;
-    b.live = *ret_live = live;
-    return b;
+    b.uses = uses;
+    b.live = live;
+    *ret = (struct model_blocks_problem){b, uses, live};
+}
+
+void model_blocks_problem_done(struct model_blocks_problem *b)
+{
+    free(b->uses);
+    free(b->live);
+    *b = (struct model_blocks_problem){0};
 }
 
 err model_blocks_make(struct model_plan *p, size_t bytes, double bandwidth, struct blocks_plan *ret)
 {
-    struct blocks_use *uses;
-    size_t *live;
-    struct blocks_problem b = problem_of(p, bytes, bandwidth, &uses, &live);
-    err e = blocks_make(&b, ret);
-    free(uses);
-    free(live);
+    struct model_blocks_problem b;
+    model_blocks_problem(p, bandwidth, &b);
+    b.problem.bytes = bytes;
+    err e = blocks_make(&b.problem, ret);
+    model_blocks_problem_done(&b);
     return e ? err_wrap(e, "%s", p->model->name) : ERR_OK;
 }
 
 size_t model_blocks_least(struct model_plan *p)
 {
-    struct blocks_use *uses;
-    size_t *live;
-    struct blocks_problem b = problem_of(p, 0, 1, &uses, &live);
-    size_t least = MIN(blocks_least(&b), weights_bytes(p->model->weights));
-    free(uses);
-    free(live);
+    struct model_blocks_problem b;
+    model_blocks_problem(p, 1, &b);
+    size_t least = MIN(blocks_least(&b.problem), weights_bytes(p->model->weights));
+    model_blocks_problem_done(&b);
     return least;
 }
 

@@ -22,6 +22,23 @@ struct sched_model {
     sched_batch_fn *run_batch;
     struct sched_estimate run, load;
     uint64_t evictions, runs, batched;
+    struct model_plan *one, *many; /* block residency; borrowed */
+    bool left_out;                 /* does not fit beside the others even if all of it streams */
+    uint64_t runs_then;            /* at the last division */
+};
+
+struct sched_blocks {
+    struct mem_payer *payer;       /* NULL: whole models */
+    struct weights_reader *reader;
+    struct weights_ring *ring;
+    struct sched_model *ahead;     /* whose pass is open for the run after this one */
+    uint64_t headroom;
+    bool wanted;
+    int divisions;
+    int64_t divided_ns, again_ns;
+    uint64_t evictions_then;
+    size_t kept;
+    double disk_share, stall, bandwidth;
 };
 
 struct sched_stream {
@@ -51,8 +68,10 @@ struct sched {
     struct sched_decision decisions[SCHED_DECISIONS];
     uint64_t n_decisions;
     int64_t run_ns, load_ns;
-    uint64_t reserve;         /* bytes that weights leave free */
+    uint64_t reserve, owed;   /* bytes that weights leave free; those that a frame could not get, until then */
+    int64_t owed_until_ns;
     bool no_prefetch;
+    struct sched_blocks blocks;
 };
 
 /* What to do next: run or drop the oldest item of a stream. */
@@ -78,5 +97,20 @@ int64_t sched_deadline(const struct sched_stream *st);
 err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded);
 void sched_prefetch(struct sched *s, const struct sched_model *running, int64_t now);
 void sched_forget_prefetch(struct sched *s);
+/* mem_relief_fn: takes the lock; evicts for a frame or a decoder. */
+bool sched_give_way(void *sched, uint64_t bytes);
 /* Lock held: evicts until `reserve` bytes are free or nothing is left to evict. */
 void sched_make_room(struct sched *s, int64_t now);
+/* Evicts the one victim that is needed last; false: there is none. */
+bool sched_evict_one(struct sched *s, int64_t now);
+/* The model that will be needed first by what is expected, or NULL. */
+struct sched_model *sched_needed_next(struct sched *s, int64_t now);
+
+/* blocks.c; the lock is held */
+bool sched_blocks_on(const struct sched *s);
+void sched_blocks_divide(struct sched *s);
+void sched_blocks_keep_up(struct sched *s);
+void sched_blocks_begin(struct sched *s, struct sched_model *m, int batch, int64_t now);
+void sched_blocks_end(struct sched_model *m, int batch);
+void sched_blocks_forget(struct sched *s, const struct sched_model *m);
+void sched_blocks_free(struct sched *s); /* without it */

@@ -1,15 +1,25 @@
 /* Which models' weights are in memory.
  *
- * Requests are made by the executor's thread only; evictions also by whoever sets a reserve or a budget. The victim is the unpinned model that will be needed last; with periodic use that is
+ * Requests are made by the executor's thread only; evictions also by whoever sets a reserve or a budget, and by a camera's thread whose
+ * frame does not fit (sched_give_way: a frame cannot be read again, weights can). The victim is the unpinned model that will be needed last; with periodic use that is
  * the optimal choice (Belady, 1966), where least-recently-used would evict exactly the one that comes next. A prefetch never evicts
  * what is needed before the model that it brings in.
  *
  * Invariant: `prefetched` holds one pin of its own until it is acquired or forgotten. SPDX-License-Identifier: Apache-2.0 */
 #include "sched/inside.h"
 
+static const int64_t OWED_NS = 1000000000;
+
 static bool in_memory(const struct sched_model *m)
 {
     return weights_state(model_weights(m->model)) == WEIGHTS_RESIDENT;
+}
+
+/* Bytes that a request would allocate. */
+static size_t missing(const struct sched_model *m)
+{
+    size_t kept = weights_kept_bytes(model_weights(m->model));
+    return kept - MIN(kept, weights_resident_bytes(model_weights(m->model)));
 }
 
 /* On its way or there: its bytes are in the budget already. */
@@ -35,23 +45,30 @@ static struct sched_model *victim(struct sched *s, const struct sched_model *kee
     return best;
 }
 
+/* What weights leave free: the standing reserve, or for a moment what a frame could not get. Lock held. */
+static uint64_t reserved(const struct sched *s, int64_t now)
+{
+    return MAX(s->reserve, now < s->owed_until_ns ? s->owed : 0);
+}
+
 /* Would it fit if every victim went? Else nothing is evicted: a model that cannot fit must not empty the box at each try. */
 static bool could_fit(struct sched *s, const struct sched_model *m, int64_t now, int64_t until)
 {
     uint64_t used = mem_budget_used(s->budget), limit = mem_budget_limit(s->budget), evictable = 0;
     for (const struct sched_model *v = s->models; v; v = v->next)
         if (v != m && !v->pinned && !v->pins && in_memory(v) && sched_next_need(s, v, now) >= until)
-            evictable += model_weight_bytes(v->model);
-    return used - MIN(evictable, used) + model_weight_bytes(m->model) + s->reserve <= limit;
+            evictable += weights_resident_bytes(model_weights(v->model));
+    return used - MIN(evictable, used) + missing(m) + reserved(s, now) <= limit;
 }
 
 static err request(struct sched *s, struct sched_model *m, int64_t now, int64_t until)
 {
     if (!has_bytes(m) && !could_fit(s, m, now, until))
         return err_set(ERR_NOMEM, "%s needs %zu bytes for its weights, more than the budget leaves", model_name(m->model),
-                       model_weight_bytes(m->model));
+                       missing(m));
     for (;;) {
-        bool tight = !has_bytes(m) && mem_budget_used(s->budget) + model_weight_bytes(m->model) + s->reserve > mem_budget_limit(s->budget);
+        bool tight = !has_bytes(m) &&
+                     mem_budget_used(s->budget) + missing(m) + reserved(s, now) > mem_budget_limit(s->budget);
         err e = tight ? err_set(ERR_NOMEM, "%s does not fit now", model_name(m->model)) : model_request(m->model);
         if (e != ERR_NOMEM) {
             if (!e) m->pins++;
@@ -63,13 +80,60 @@ static err request(struct sched *s, struct sched_model *m, int64_t now, int64_t 
     }
 }
 
-void sched_make_room(struct sched *s, int64_t now)
+bool sched_evict_one(struct sched *s, int64_t now)
 {
-    while (mem_budget_used(s->budget) + s->reserve > mem_budget_limit(s->budget)) {
+    struct sched_model *v = victim(s, NULL, now, INT64_MIN);
+    if (!v || model_evict(v->model)) return false;
+    v->evictions++;
+    return true;
+}
+
+struct sched_model *sched_needed_next(struct sched *s, int64_t now)
+{
+    struct sched_model *best = NULL;
+    int64_t first = INT64_MAX;
+    for (struct sched_model *m = s->models; m; m = m->next) {
+        int64_t need = sched_next_need(s, m, now);
+        if (need >= first) continue;
+        first = need;
+        best = m;
+    }
+    return best;
+}
+
+static bool make_room(struct sched *s, int64_t now, uint64_t bytes)
+{
+    while (mem_budget_used(s->budget) + bytes > mem_budget_limit(s->budget)) {
         struct sched_model *v = victim(s, NULL, now, INT64_MIN);
-        if (!v || model_evict(v->model)) return;
+        if (!v && s->prefetched && in_memory(s->prefetched)) {
+            sched_forget_prefetch(s); /* it is the next to run, but a frame cannot be read again */
+            continue;
+        }
+        if (!v || model_evict(v->model)) return false;
         v->evictions++;
     }
+    return true;
+}
+
+void sched_make_room(struct sched *s, int64_t now)
+{
+    make_room(s, now, reserved(s, now));
+}
+
+/* On a camera's thread. Weights that a run or a read holds now cannot go: then this frame is lost, but its bytes are owed, so that the
+ * end of that run makes room for the next one and no model takes it meanwhile. */
+bool sched_give_way(void *sched, uint64_t bytes)
+{
+    struct sched *s = sched;
+    pthread_mutex_lock(&s->lock);
+    int64_t now = sched_clock(s);
+    bool there = make_room(s, now, bytes);
+    if (!there) {
+        s->owed = now < s->owed_until_ns ? MAX(s->owed, bytes) : bytes;
+        s->owed_until_ns = now + OWED_NS;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return there;
 }
 
 void sched_forget_prefetch(struct sched *s)
@@ -85,7 +149,8 @@ err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded)
     pthread_mutex_lock(&s->lock);
     bool there = in_memory(m);
     int64_t begin = sched_clock(s);
-    err e = request(s, m, begin, INT64_MIN);
+    err e = m->left_out ? err_set(ERR_NOMEM, "%s: the budget leaves no room for it even if its weights stream", model_name(m->model))
+                        : request(s, m, begin, INT64_MIN);
     if (e == ERR_NOMEM && s->prefetched && s->prefetched != m) { /* what was fetched ahead stands in the way */
         model_wait(s->prefetched->model);
         sched_forget_prefetch(s);

@@ -56,6 +56,7 @@ err sched_new(struct mem_budget *budget, int64_t (*now)(void *), void *now_user,
     pthread_cond_init(&s->wake, &monotonic);
     pthread_cond_init(&s->idle, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    mem_budget_set_relief(budget, sched_give_way, s);
     *ret = s;
     return ERR_OK;
 }
@@ -66,6 +67,8 @@ void sched_free(struct sched **sp)
     if (!s) return;
     sched_stop(s);
     assert(!s->streams && !s->models);
+    mem_budget_set_relief(s->budget, NULL, NULL);
+    sched_blocks_free(s);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->wake);
     pthread_cond_destroy(&s->idle);
@@ -157,7 +160,8 @@ static void run(struct sched *s, struct sched_stream *first, struct sched_item i
     struct sched_item copy[SCHED_MAX_BATCH];
     void *users[SCHED_MAX_BATCH];
     for (int i = 0; i < n; i++) copy[i] = items[i], users[i] = streams[i]->o.user;
-    if (m) sched_prefetch(s, m, begin);
+    if (m && sched_blocks_on(s)) sched_blocks_begin(s, m, n, begin);
+    else if (m) sched_prefetch(s, m, begin);
     pthread_mutex_unlock(&s->lock);
     e = n > 1 ? m->run_batch(users, items, n) : first->o.ops->run(first->o.user, &items[0]);
     pthread_mutex_lock(&s->lock);
@@ -173,11 +177,13 @@ static void run(struct sched *s, struct sched_stream *first, struct sched_item i
         }
     }
     if (m) {
+        sched_blocks_end(m, n);
         m->runs++;
         if (n > 1) m->batched += (uint64_t)n;
         if (!e) sched_estimate_add(&m->run, share);
         m->pins--;
         model_release(m->model);
+        sched_make_room(s, end); /* for a frame that came while it was held */
     }
     pthread_cond_broadcast(&s->idle);
 }
@@ -185,6 +191,7 @@ static void run(struct sched *s, struct sched_stream *first, struct sched_item i
 /* Lock held; false if nothing waits. */
 static bool step(struct sched *s)
 {
+    sched_blocks_keep_up(s);
     struct sched_choice c = sched_choose(s, sched_clock(s));
     if (!c.stream) return false;
     struct sched_item item = take(c.stream);
@@ -210,7 +217,7 @@ static void *executor(void *arg)
     pthread_setname_np(pthread_self(), "brim-executor");
     pthread_mutex_lock(&s->lock);
     while (!s->stop)
-        if (!step(s)) pthread_cond_wait(&s->wake, &s->lock);
+        if (!step(s) && !s->blocks.wanted) pthread_cond_wait(&s->wake, &s->lock);
     pthread_mutex_unlock(&s->lock);
     return NULL;
 }
@@ -257,6 +264,8 @@ void sched_model_remove(struct sched *s, struct sched_model **mp)
     if (!m) return;
     pthread_mutex_lock(&s->lock);
     while (m->pins - (s->prefetched == m) > 0) pthread_cond_wait(&s->idle, &s->lock);
+    sched_blocks_forget(s, m);
+    s->blocks.wanted = sched_blocks_on(s);
     if (s->prefetched == m) {
         model_wait(m->model);
         sched_forget_prefetch(s);
@@ -416,6 +425,8 @@ void sched_set_reserve(struct sched *s, uint64_t bytes)
     pthread_mutex_lock(&s->lock);
     s->reserve = bytes;
     sched_make_room(s, sched_clock(s));
+    s->blocks.wanted = sched_blocks_on(s);
+    pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->lock);
 }
 

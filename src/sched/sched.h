@@ -86,7 +86,8 @@ struct sched_decision {
     bool loaded; /* weights had to be read first */
 };
 
-/* now: the clock, or NULL for clock_ns (tests have their own). */
+/* now: the clock, or NULL for clock_ns (tests have their own).
+ * Until sched_free, frames and decoders that do not fit into the budget evict weights (mem_budget_set_relief): cameras close first. */
 err sched_new(struct mem_budget *budget, int64_t (*now)(void *), void *now_user, struct sched **ret);
 /* Stops the executor first. Streams and models must be gone. */
 void sched_free(struct sched **s);
@@ -126,5 +127,25 @@ void sched_set_prefetch(struct sched *s, bool on);
 void sched_set_reserve(struct sched *s, uint64_t bytes);
 /* Work asked for in the near future as a share of the executor's time (sum of run_ns / period_ns): over 1 means that frames must be dropped. */
 double sched_load(struct sched *s);
+
+/* ---- block residency (blocks.c): instead of whole models coming and going, each keeps a part and the rest streams through one window
+ *
+ * `payer` pays for the window, `reader` reads (both borrowed until sched_free; NULL turns it off again); `headroom`: bytes that a division
+ * leaves free for what grows and shrinks (frames under way). Models take part once their plans are known. */
+void sched_set_blocks(struct sched *s, struct mem_payer *payer, struct weights_reader *reader, uint64_t headroom);
+/* The plans for one picture and for a batch (NULL: none), borrowed until the model is removed. */
+void sched_model_set_plans(struct sched *s, struct sched_model *m, struct model_plan *one, struct model_plan *many);
+/* Divide again, between two items: the budget or the site changed. */
+void sched_divide(struct sched *s);
+struct sched_blocks_stats {
+    bool on;
+    size_t window, kept;    /* bytes; window 0: nothing streams */
+    double disk_share;      /* of the disk's time that the streams ask for */
+    double stall;           /* seconds a second that runs are predicted to wait */
+    double bandwidth;       /* of the disk as measured, bytes a second */
+    int divisions;
+};
+struct sched_blocks_stats sched_blocks_get_stats(struct sched *s);
+
 /* Nanoseconds that the executor spent running, loading (waiting for weights) since sched_new. */
 void sched_times(struct sched *s, int64_t *ret_run_ns, int64_t *ret_load_ns);

@@ -358,6 +358,76 @@ static void resident_models_go_first_while_nobody_is_late(void **state)
     box_end(&x, 2);
 }
 
+/* ---- frames go first */
+
+struct grabber {
+    struct box *x;
+    struct mem_payer *camera;
+    size_t bytes;
+    err in_run;
+};
+
+/* A camera opens while the weights that fill the budget are held by this run. */
+static err grab_in_run(void *user, struct sched_item *item)
+{
+    struct grabber *g = user;
+    void *p;
+    (void)item;
+    g->in_run = mem_alloc(g->camera, MEM_FRAMES, g->bytes, &p);
+    if (!g->in_run) mem_free(g->camera, MEM_FRAMES, p, g->bytes);
+    return ERR_OK;
+}
+
+static void grabber_drop(void *user, struct sched_item *item, enum sched_drop why)
+{
+    (void)user, (void)item, (void)why;
+}
+
+static const struct sched_stream_ops grabber_ops = {grab_in_run, grabber_drop};
+
+static void a_frame_evicts_weights_at_once(void **state)
+{
+    (void)state;
+    struct box x;
+    box_begin(&x, 2, -1);
+    room_for(&x, 2);
+    for (int i = 0; i < 2; i++) offer(&x.users[i], x.streams[i], 1), finish(&x.w);
+    struct mem_payer *camera = mem_payer_new(x.w.budget, "camera"), *other = mem_payer_new(x.w.budget, "other");
+    size_t bytes = 65536;
+    void *p;
+    assert_true(stats_of(&x, 0).resident && stats_of(&x, 1).resident);
+    assert_int_equal(mem_alloc(other, MEM_OTHER, bytes, &p), ERR_NOMEM); /* only frames and decoders go before weights */
+    assert_int_equal(mem_alloc(camera, MEM_FRAMES, bytes, &p), ERR_OK);
+    assert_true(stats_of(&x, 0).evictions + stats_of(&x, 1).evictions >= 1);
+    assert_true(mem_budget_used(x.w.budget) <= mem_budget_limit(x.w.budget));
+    void *q;
+    assert_int_equal(mem_alloc(camera, MEM_FRAMES, (size_t)mem_budget_limit(x.w.budget), &q), ERR_NOMEM);
+    mem_free(camera, MEM_FRAMES, p, bytes);
+    mem_payer_free(&camera), mem_payer_free(&other);
+    box_end(&x, 2);
+}
+
+static void a_frame_during_a_run_comes_after_it(void **state)
+{
+    (void)state;
+    struct box x;
+    void *p;
+    box_begin(&x, 1, -1);
+    room_for(&x, 1);
+    struct grabber g = {.x = &x, .camera = mem_payer_new(x.w.budget, "camera"), .bytes = 65536};
+    struct sched_stream *st = sched_stream_add(x.w.sched, &(struct sched_stream_options){
+        .name = "grab", .model = x.scheduled[0], .capacity = 1, .ops = &grabber_ops, .user = &g});
+    sched_offer(x.w.sched, st, &(struct sched_item){.arrived_ns = world_now(&x.w), .seq = 1});
+    finish(&x.w);
+    assert_int_equal(g.in_run, ERR_NOMEM); /* refused, not waited for: the run may be waiting for the camera */
+    assert_false(stats_of(&x, 0).resident); /* gone at the end of the run, because a frame is owed */
+    assert_int_equal(mem_alloc(g.camera, MEM_FRAMES, g.bytes, &p), ERR_OK);
+    mem_free(g.camera, MEM_FRAMES, p, g.bytes);
+    sched_stream_remove(x.w.sched, &st);
+    mem_payer_free(&g.camera);
+    box_end(&x, 1);
+}
+
 static void *offerer(void *arg)
 {
     struct box *x = arg;
@@ -392,6 +462,8 @@ int main(void)
                                        cmocka_unit_test(the_next_model_is_fetched_ahead),
                                        cmocka_unit_test(what_cannot_fit_says_so_and_evicts_nobody),
                                        cmocka_unit_test(resident_models_go_first_while_nobody_is_late),
+                                       cmocka_unit_test(a_frame_evicts_weights_at_once),
+                                       cmocka_unit_test(a_frame_during_a_run_comes_after_it),
                                        cmocka_unit_test(threads_give_everything_back_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -241,3 +241,21 @@ void weights_ring_drain(struct weights_ring *r)
     }
     pthread_mutex_unlock(&r->lock);
 }
+
+static bool reads_set(const struct weights_ring *r, const struct weights_set *s)
+{
+    for (const struct weights_pass *p = r->first; p; p = p->next) {
+        if (p->set != s) continue;
+        assert(p->given_up);
+        for (int k = p->freed; k < p->placed; k++)
+            if (p->entries[k].state == READING) return true;
+    }
+    return false;
+}
+
+void weights_ring_drain_set(struct weights_ring *r, const struct weights_set *s)
+{
+    pthread_mutex_lock(&r->lock);
+    while (reads_set(r, s)) pthread_cond_wait(&r->changed, &r->lock);
+    pthread_mutex_unlock(&r->lock);
+}

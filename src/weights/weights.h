@@ -78,6 +78,8 @@ void weights_ring_free(struct weights_ring **r);
 size_t weights_ring_bytes(const struct weights_ring *r);
 /* Waits until no read into it is under way; all passes must have been freed. */
 void weights_ring_drain(struct weights_ring *r);
+/* The same for reads of this set, whose passes must have been freed: before the set is freed while the ring goes on. */
+void weights_ring_drain_set(struct weights_ring *r, const struct weights_set *s);
 
 /* Starts to read these extents (of a sealed set), in this order, as room allows. Passes are used in the order in which they were made; a
  * pass that shall not be used is freed first. ERR_NOMEM: an extent is larger than the ring. One thread makes and uses passes. */

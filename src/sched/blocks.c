@@ -1,0 +1,273 @@
+/* Block residency: every model keeps a part of its weights for good, the rest streams through one window.
+ *
+ * The division (model/divide.c) is made by the executor between two items, when no weights are in use: after models or streams changed, after
+ * the budget or the reserve changed, and some seconds later again, when step times and the disk have been measured. What stays kept
+ * is not read again. While a run is under way the window already fills for the run that will come next; if another comes first, what
+ * was read ahead for nobody is given up.
+ *
+ * A model whose least part does not fit beside the others' is left out: its items are dropped with SCHED_DROP_MEMORY.
+ *
+ * Invariant: passes exist in the order of runs: at most one ahead, of `ahead`. Bytes kept + window <= what the budget has left beside
+ * everything else and the reserve at the time of the division. SPDX-License-Identifier: Apache-2.0 */
+#include "sched/inside.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const int64_t SECOND = 1000000000;
+static const double FIRST_BANDWIDTH = 1e9;
+enum { REMEASURE_FIRST_S = 3, REMEASURE_S = 20, LARGEST_DIVISION = 64 };
+
+bool sched_blocks_on(const struct sched *s)
+{
+    return s->blocks.payer != NULL;
+}
+
+/* ---- what is asked for */
+
+static double rate_of(const struct sched *s, const struct sched_model *m, int64_t now)
+{
+    double asked = 0, ran = 0;
+    for (const struct sched_stream *st = s->streams; st; st = st->next)
+        if (st->o.model == m && st->o.period_ns > 0) asked += 1e9 / (double)st->o.period_ns;
+    if (s->blocks.divided_ns && now > s->blocks.divided_ns + SECOND)
+        ran = (double)(m->runs - m->runs_then) * 1e9 / (double)(now - s->blocks.divided_ns);
+    return MAX(MAX(asked, ran), 0.1);
+}
+
+static void wishes_of(const struct sched *s, const struct sched_model *m, struct blocks_tenant *t)
+{
+    int priority = m->priority;
+    t->deadline_ns = 0;
+    for (const struct sched_stream *st = s->streams; st; st = st->next) {
+        if (st->o.model != m) continue;
+        priority = MAX(priority, st->o.priority);
+        if (st->o.deadline_ns && (!t->deadline_ns || st->o.deadline_ns < t->deadline_ns)) t->deadline_ns = st->o.deadline_ns;
+    }
+    t->weight = 1 + priority;
+}
+
+static double bandwidth(const struct sched *s)
+{
+    struct weights_reader_stats r = weights_reader_stats(s->blocks.reader);
+    return r.bytes > 8u << 20 && r.busy_ns > 0 ? (double)r.bytes * 1e9 / (double)r.busy_ns : FIRST_BANDWIDTH;
+}
+
+/* ---- dividing; the lock is held, no model is in use */
+
+struct table {
+    int n;
+    struct sched_model *models[LARGEST_DIVISION];
+    struct blocks_tenant tenants[LARGEST_DIVISION];
+    struct model_blocks_problem problems[LARGEST_DIVISION];
+};
+
+static void table_fill(struct sched *s, struct table *t, int64_t now)
+{
+    double speed = bandwidth(s);
+    s->blocks.bandwidth = speed;
+    for (struct sched_model *m = s->models; m && t->n < LARGEST_DIVISION; m = m->next) {
+        if (!m->one || m->pinned) continue;
+        m->left_out = false;
+        t->models[t->n] = m;
+        model_blocks_problem(m->one, speed, &t->problems[t->n]);
+        t->tenants[t->n].rate = rate_of(s, m, now);
+        wishes_of(s, m, &t->tenants[t->n]);
+        t->n++;
+    }
+    for (int i = 0; i < t->n; i++) t->tenants[i].problem = &t->problems[i].problem;
+}
+
+/* Takes the model that needs most out of the division. */
+static void leave_out(struct table *t)
+{
+    int worst = 0;
+    for (int i = 1; i < t->n; i++)
+        if (blocks_least(t->tenants[i].problem) > blocks_least(t->tenants[worst].problem)) worst = i;
+    t->models[worst]->left_out = true;
+    model_evict(t->models[worst]->model);
+    model_blocks_problem_done(&t->problems[worst]);
+    t->n--;
+    t->models[worst] = t->models[t->n];
+    t->problems[worst] = t->problems[t->n];
+    t->tenants[worst] = t->tenants[t->n];
+    for (int i = 0; i < t->n; i++) t->tenants[i].problem = &t->problems[i].problem;
+}
+
+/* What frames, decoders and queues have shown that they can grow by from where they are now. */
+static uint64_t can_grow(const struct sched *s)
+{
+    static const enum mem_purpose what[] = {MEM_FRAMES, MEM_DECODER, MEM_QUEUE};
+    struct mem_row *rows;
+    uint64_t bytes = 0;
+    size_t n = mem_snapshot(s->budget, &rows);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < ARRAY_LEN(what); k++) bytes += rows[i].peak[what[k]] - MIN(rows[i].peak[what[k]], rows[i].used[what[k]]);
+    free(rows);
+    return bytes;
+}
+
+/* Bytes for weights: the budget without all that is not weights, and without what is to stay free. */
+static size_t room(struct sched *s, bool spare)
+{
+    uint64_t used = mem_budget_used(s->budget), limit = mem_budget_limit(s->budget), weights = s->blocks.ring ? weights_ring_bytes(s->blocks.ring) : 0, pinned = 0;
+    for (struct sched_model *m = s->models; m; m = m->next)
+        if (!m->pinned) weights += weights_resident_bytes(model_weights(m->model));
+        else pinned += weights_bytes(model_weights(m->model)) - weights_resident_bytes(model_weights(m->model)); /* still to come */
+    if (limit == UINT64_MAX) return SIZE_MAX;
+    uint64_t others = used - MIN(weights, used) + pinned + s->reserve + (spare ? s->blocks.headroom + can_grow(s) : 0);
+    return limit > others ? limit - others : 0;
+}
+
+static err new_ring(struct sched *s, size_t window)
+{
+    if (s->blocks.ring && weights_ring_bytes(s->blocks.ring) == window) return ERR_OK;
+    for (struct sched_model *m = s->models; m; m = m->next) model_set_ring(m->model, NULL);
+    weights_ring_free(&s->blocks.ring);
+    if (!window) return ERR_OK;
+    return weights_ring_new(s->blocks.payer, s->blocks.reader, window, &s->blocks.ring);
+}
+
+static void apply(struct sched *s, struct table *t, const struct blocks_division *d)
+{
+    for (int i = 0; i < t->n; i++) model_blocks_apply(t->models[i]->one, &d->plans[i]);
+    err e = new_ring(s, d->window);
+    while (e == ERR_NOMEM && d->window && sched_evict_one(s, sched_clock(s))) e = new_ring(s, d->window);
+    for (struct sched_model *m = s->models; m; m = m->next) {
+        model_set_ring(m->model, m->pinned ? NULL : s->blocks.ring);
+        if (d->window && !s->blocks.ring) m->left_out = true; /* until the next division: frames have taken the room */
+        m->runs_then = m->runs;
+    }
+    s->blocks.kept = d->kept;
+    s->blocks.disk_share = d->disk_share;
+    s->blocks.stall = d->stall;
+}
+
+static void forget_ahead(struct sched *s)
+{
+    struct sched_model *m = s->blocks.ahead;
+    if (!m) return;
+    if (m->one) model_plan_forget_ahead(m->one);
+    if (m->many) model_plan_forget_ahead(m->many);
+    s->blocks.ahead = NULL;
+}
+
+static uint64_t evictions(const struct sched *s)
+{
+    uint64_t n = 0;
+    for (const struct sched_model *m = s->models; m; m = m->next) n += m->evictions;
+    return n;
+}
+
+void sched_blocks_divide(struct sched *s)
+{
+    int64_t now = sched_clock(s);
+    struct table *t = xnew(struct table);
+    struct blocks_division d;
+    forget_ahead(s);
+    if (s->blocks.ring) weights_ring_drain(s->blocks.ring);
+    table_fill(s, t, now);
+    size_t bytes = room(s, true);
+    if (t->n && bytes < blocks_divide_least(t->tenants, t->n)) /* rather run with nothing to spare than not at all */
+        bytes = MIN(room(s, false), blocks_divide_least(t->tenants, t->n));
+    while (t->n && blocks_divide_least(t->tenants, t->n) > bytes) leave_out(t);
+    if (t->n && blocks_divide(t->tenants, t->n, bytes, &d) == ERR_OK) {
+        apply(s, t, &d);
+        blocks_division_done(&d, t->n);
+    }
+    for (int i = 0; i < t->n; i++) model_blocks_problem_done(&t->problems[i]);
+    free(t);
+    s->blocks.divided_ns = now;
+    s->blocks.evictions_then = evictions(s);
+    s->blocks.wanted = false;
+    s->blocks.divisions++;
+    s->blocks.again_ns = s->blocks.divisions == 1 ? now + REMEASURE_FIRST_S * SECOND : s->blocks.divisions == 2 ? now + REMEASURE_S * SECOND : INT64_MAX;
+}
+
+/* Between two items. */
+void sched_blocks_keep_up(struct sched *s)
+{
+    if (!sched_blocks_on(s)) return;
+    int64_t now = sched_clock(s);
+    bool pressed = evictions(s) != s->blocks.evictions_then && now > s->blocks.divided_ns + SECOND; /* frames took room: settle it */
+    if (s->blocks.wanted || now >= s->blocks.again_ns || pressed) sched_blocks_divide(s);
+}
+
+/* ---- around a run; the lock is held */
+
+static struct model_plan *plan_for(const struct sched_model *m, int batch)
+{
+    return batch > 1 ? m->many : m->one;
+}
+
+/* The pass of the run that begins now, then that of the one that will follow. */
+void sched_blocks_begin(struct sched *s, struct sched_model *m, int batch, int64_t now)
+{
+    if (!s->blocks.ring || !plan_for(m, batch)) return;
+    if (s->blocks.ahead != m || batch > 1) forget_ahead(s);
+    s->blocks.ahead = NULL;
+    if (model_plan_begin(plan_for(m, batch))) return; /* the run will say why */
+    struct sched_choice next = sched_choose(s, now);
+    struct sched_model *n = next.stream && next.outcome == SCHED_RUN ? next.stream->o.model : sched_needed_next(s, now);
+    if (!n || !n->one || n->left_out || s->no_prefetch) return;
+    if (weights_state(model_weights(n->model)) != WEIGHTS_RESIDENT) return;
+    if (!model_plan_ahead(n->one)) s->blocks.ahead = n;
+}
+
+void sched_blocks_end(struct sched_model *m, int batch)
+{
+    if (plan_for(m, batch)) model_plan_end(plan_for(m, batch));
+}
+
+/* The model is about to be removed. */
+void sched_blocks_forget(struct sched *s, const struct sched_model *m)
+{
+    if (s->blocks.ahead == m) forget_ahead(s);
+    if (s->blocks.ring) weights_ring_drain_set(s->blocks.ring, model_weights(m->model));
+}
+
+/* ---- from outside */
+
+void sched_set_blocks(struct sched *s, struct mem_payer *payer, struct weights_reader *reader, uint64_t headroom)
+{
+    pthread_mutex_lock(&s->lock);
+    s->blocks.payer = payer;
+    s->blocks.reader = reader;
+    s->blocks.headroom = headroom;
+    s->blocks.wanted = payer != NULL;
+    s->blocks.divisions = 0;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void sched_model_set_plans(struct sched *s, struct sched_model *m, struct model_plan *one, struct model_plan *many)
+{
+    pthread_mutex_lock(&s->lock);
+    m->one = one;
+    m->many = many;
+    s->blocks.wanted = sched_blocks_on(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void sched_divide(struct sched *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->blocks.wanted = sched_blocks_on(s);
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void sched_blocks_free(struct sched *s)
+{
+    weights_ring_free(&s->blocks.ring);
+}
+
+struct sched_blocks_stats sched_blocks_get_stats(struct sched *s)
+{
+    pthread_mutex_lock(&s->lock);
+    struct sched_blocks_stats r = {.on = sched_blocks_on(s), .window = s->blocks.ring ? weights_ring_bytes(s->blocks.ring) : 0,
+                                   .kept = s->blocks.kept, .disk_share = s->blocks.disk_share, .stall = s->blocks.stall,
+                                   .bandwidth = s->blocks.bandwidth, .divisions = s->blocks.divisions};
+    pthread_mutex_unlock(&s->lock);
+    return r;
+}
