@@ -19,7 +19,8 @@ int main(int argc, char **argv)
     /* 2. Write the first input through its view: any strides, in bytes. Here: zeros everywhere. */
     for (int i = 0; i < brim_model_input_count(model); i++) {
         if (brim_plan_input(plan, i, &in)) goto failed;
-        for (size_t k = 0; k < in.bytes; k++) ((unsigned char *)in.data)[k] = 0;
+        for (size_t k = 0; k < in.bytes; k++)
+            ((unsigned char *)in.data)[k] = 0;
     }
 
     /* 3. Run it, and look at the first output, again without a copy. */
@@ -29,8 +30,9 @@ int main(int argc, char **argv)
     /* 4. What did it take? */
     if (brim_plan_memory(plan, &memory)) goto failed;
     printf("weights %llu, activations %llu, scratch %llu, code %llu bytes; %.3f GFLOP in %d kernels\n",
-           (unsigned long long)memory.weights, (unsigned long long)memory.activations, (unsigned long long)memory.scratch,
-           (unsigned long long)memory.code, (double)memory.flops / 1e9, memory.kernels);
+           (unsigned long long)memory.weights, (unsigned long long)memory.activations,
+           (unsigned long long)memory.scratch, (unsigned long long)memory.code, (double)memory.flops / 1e9,
+           memory.kernels);
     brim_plan_free(&plan);
     brim_model_free(&model);
     return 0;

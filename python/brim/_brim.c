@@ -1,8 +1,9 @@
 /* The Python package's other half: the handles of brim.h as Python objects, numbers through the buffer protocol.
  *
- * No NumPy headers: arrays come in as buffers, and views into a plan go out as buffers that keep the plan alive; np.asarray() of one is an
- * array with a base, without a copy. So one build fits every NumPy, and the package also works with array.array and memoryview.
- * The interpreter's lock is released in everything that takes a model's lock or computes. A held buffer pins the caller's array meanwhile.
+ * No NumPy headers: arrays come in as buffers, and views into a plan go out as buffers that keep the plan alive;
+ * np.asarray() of one is an array with a base, without a copy. So one build fits every NumPy, and the package also
+ * works with array.array and memoryview. The interpreter's lock is released in everything that takes a model's lock
+ * or computes. A held buffer pins the caller's array meanwhile.
  *
  * What users see (names, types, lists) is __init__.py. SPDX-License-Identifier: Apache-2.0 */
 #define PY_SSIZE_T_CLEAN
@@ -16,26 +17,22 @@
 enum { MAX_IO = 64 };
 
 typedef struct {
-    PyObject_HEAD
-    brim_budget *b;
+    PyObject_HEAD brim_budget *b;
 } Budget;
 
 typedef struct {
-    PyObject_HEAD
-    brim_model *m;
+    PyObject_HEAD brim_model *m;
     Py_buffer bytes; /* of a model in memory: borrowed by it */
     bool has_bytes;
 } Model;
 
 typedef struct {
-    PyObject_HEAD
-    Model *model;
+    PyObject_HEAD Model *model;
     brim_plan *p;
 } Plan;
 
 typedef struct {
-    PyObject_HEAD
-    Plan *plan;
+    PyObject_HEAD Plan *plan;
     brim_tensor t;
     Py_ssize_t shape[8], strides[8];
     bool readonly;
@@ -57,8 +54,9 @@ static PyObject *fail(brim_err e)
 static const struct {
     brim_dtype dtype;
     const char *format;
-} formats[] = {{BRIM_F32, "f"}, {BRIM_F64, "d"}, {BRIM_F16, "e"}, {BRIM_BOOL, "?"}, {BRIM_I8, "b"}, {BRIM_U8, "B"}, {BRIM_I16, "h"},
-               {BRIM_U16, "H"}, {BRIM_I32, "i"}, {BRIM_U32, "I"}, {BRIM_I64, "q"}, {BRIM_U64, "Q"}, {BRIM_BF16, "H"}};
+} formats[] = {{BRIM_F32, "f"}, {BRIM_F64, "d"}, {BRIM_F16, "e"}, {BRIM_BOOL, "?"}, {BRIM_I8, "b"},
+               {BRIM_U8, "B"},  {BRIM_I16, "h"}, {BRIM_U16, "H"}, {BRIM_I32, "i"},  {BRIM_U32, "I"},
+               {BRIM_I64, "q"}, {BRIM_U64, "Q"}, {BRIM_BF16, "H"}};
 
 static const char *format_of(brim_dtype t)
 {
@@ -76,7 +74,8 @@ static brim_dtype dtype_of(const Py_buffer *b, brim_dtype like)
     if (c == 'L') c = b->itemsize == 8 ? 'Q' : 'I';
     if (c == 'H' && like == BRIM_BF16) return BRIM_BF16;
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-        if (formats[i].format[0] == c && brim_dtype_size(formats[i].dtype) == (size_t)b->itemsize) return formats[i].dtype;
+        if (formats[i].format[0] == c && brim_dtype_size(formats[i].dtype) == (size_t)b->itemsize)
+            return formats[i].dtype;
     return BRIM_NONE;
 }
 
@@ -85,8 +84,10 @@ static PyObject *shape_tuple(const brim_tensor *t)
     PyObject *s = PyTuple_New(t->rank);
     for (int i = 0; s && i < t->rank; i++) {
         PyObject *d = PyLong_FromLongLong(t->shape[i]);
-        if (!d) Py_CLEAR(s);
-        else PyTuple_SetItem(s, i, d);
+        if (!d)
+            Py_CLEAR(s);
+        else
+            PyTuple_SetItem(s, i, d);
     }
     return s;
 }
@@ -145,9 +146,12 @@ static PyGetSetDef budget_fields[] = {{"used", budget_used, NULL, "Bytes in use 
                                       {"peak", budget_peak, NULL, "The most that was in use.", NULL},
                                       {"limit", budget_limit, NULL, "Bytes, or None.", NULL},
                                       {NULL, NULL, NULL, NULL, NULL}};
-static PyType_Slot budget_slots[] = {{Py_tp_new, budget_new}, {Py_tp_dealloc, budget_dealloc}, {Py_tp_getset, budget_fields},
-                                     {Py_tp_doc, "Budget(bytes=0, threads=0): bytes and threads that models share; 0 is no limit and all processors."},
-                                     {0, NULL}};
+static PyType_Slot budget_slots[] = {
+    {Py_tp_new, budget_new},
+    {Py_tp_dealloc, budget_dealloc},
+    {Py_tp_getset, budget_fields},
+    {Py_tp_doc, "Budget(bytes=0, threads=0): bytes and threads that models share; 0 is no limit and all processors."},
+    {0, NULL}};
 static PyType_Spec budget_spec = {"brim.Budget", sizeof(Budget), 0, Py_TPFLAGS_DEFAULT, budget_slots};
 
 /* ---- Model(path or None, bytes or None, budget, threads, precision, max_idle_plans) */
@@ -158,8 +162,8 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kw)
     PyObject *path, *data, *budget, *encoded = NULL;
     brim_model_options o = BRIM_MODEL_OPTIONS_INIT;
     int precision;
-    if (!PyArg_ParseTupleAndKeywords(args, kw, "OOO!iii", names, &path, &data, budget_type, &budget, &o.threads, &precision,
-                                     &o.max_idle_plans))
+    if (!PyArg_ParseTupleAndKeywords(args, kw, "OOO!iii", names, &path, &data, budget_type, &budget, &o.threads,
+                                     &precision, &o.max_idle_plans))
         return NULL;
     o.precision = (brim_precision)precision;
     o.budget = ((Budget *)budget)->b;
@@ -169,15 +173,12 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kw)
     if (path != Py_None) {
         if (!PyUnicode_FSConverter(path, &encoded)) goto failed;
         const char *name = PyBytes_AS_STRING(encoded);
-        Py_BEGIN_ALLOW_THREADS
-        e = brim_model_open(name, &o, &m->m);
-        Py_END_ALLOW_THREADS
-        Py_DECREF(encoded);
+        Py_BEGIN_ALLOW_THREADS e = brim_model_open(name, &o, &m->m);
+        Py_END_ALLOW_THREADS Py_DECREF(encoded);
     } else {
         if (PyObject_GetBuffer(data, &m->bytes, PyBUF_SIMPLE)) goto failed;
         m->has_bytes = true;
-        Py_BEGIN_ALLOW_THREADS
-        e = brim_model_open_bytes(m->bytes.buf, (size_t)m->bytes.len, &o, &m->m);
+        Py_BEGIN_ALLOW_THREADS e = brim_model_open_bytes(m->bytes.buf, (size_t)m->bytes.len, &o, &m->m);
         Py_END_ALLOW_THREADS
     }
     if (!e) return (PyObject *)m;
@@ -199,11 +200,14 @@ static PyObject *io_tuple(const brim_io *io)
 {
     PyObject *shape = io->rank < 0 ? Py_NewRef(Py_None) : PyTuple_New(io->rank);
     for (int i = 0; shape && i < io->rank; i++) {
-        PyObject *d = io->shape[i] >= 0   ? PyLong_FromLongLong(io->shape[i])
-                      : io->symbol[i] ? PyUnicode_DecodeUTF8(io->symbol[i], (Py_ssize_t)strlen(io->symbol[i]), "replace")
-                                      : PyUnicode_FromString("");
-        if (!d) Py_CLEAR(shape);
-        else PyTuple_SetItem(shape, i, d);
+        PyObject *d = io->shape[i] >= 0 ? PyLong_FromLongLong(io->shape[i])
+                      : io->symbol[i]
+                          ? PyUnicode_DecodeUTF8(io->symbol[i], (Py_ssize_t)strlen(io->symbol[i]), "replace")
+                          : PyUnicode_FromString("");
+        if (!d)
+            Py_CLEAR(shape);
+        else
+            PyTuple_SetItem(shape, i, d);
     }
     if (!shape) return NULL;
     PyObject *name = PyUnicode_DecodeUTF8(io->name, (Py_ssize_t)strlen(io->name), "replace");
@@ -218,8 +222,10 @@ static PyObject *ios(Model *m, bool input)
         brim_io io = BRIM_IO_INIT;
         brim_err e = input ? brim_model_input(m->m, i, &io) : brim_model_output(m->m, i, &io);
         PyObject *t = e ? fail(e) : io_tuple(&io);
-        if (!t) Py_CLEAR(list);
-        else PyList_SetItem(list, i, t);
+        if (!t)
+            Py_CLEAR(list);
+        else
+            PyList_SetItem(list, i, t);
     }
     return list;
 }
@@ -234,7 +240,8 @@ static PyObject *model_ios(PyObject *self, PyObject *which)
 static bool read_shapes(PyObject *list, int n, brim_shape *ret)
 {
     if (PySequence_Size(list) != n) {
-        if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "%zd shapes: the model has %d inputs", PySequence_Size(list), n);
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "%zd shapes: the model has %d inputs", PySequence_Size(list), n);
         return false;
     }
     for (int i = 0; i < n; i++) {
@@ -265,19 +272,19 @@ static PyObject *model_plan(PyObject *self, PyObject *list)
     Plan *p = (Plan *)plan_type->tp_alloc(plan_type, 0);
     if (!p) return NULL;
     p->model = (Model *)Py_NewRef(self);
-    Py_BEGIN_ALLOW_THREADS
-    e = brim_plan_new(m->m, list == Py_None ? NULL : shapes, &p->p);
-    Py_END_ALLOW_THREADS
-    if (!e) return (PyObject *)p;
+    Py_BEGIN_ALLOW_THREADS e = brim_plan_new(m->m, list == Py_None ? NULL : shapes, &p->p);
+    Py_END_ALLOW_THREADS if (!e) return (PyObject *)p;
     fail(e);
     Py_DECREF(p);
     return NULL;
 }
 
-static PyMethodDef model_methods[] = {{"ios", model_ios, METH_O, "(name, dtype, shape) of the inputs (True) or outputs (False)."},
-                                      {"plan", model_plan, METH_O, "A plan for the shapes, or for those of the file (None)."},
-                                      {NULL, NULL, 0, NULL}};
-static PyType_Slot model_slots[] = {{Py_tp_new, model_new}, {Py_tp_dealloc, model_dealloc}, {Py_tp_methods, model_methods}, {0, NULL}};
+static PyMethodDef model_methods[] = {
+    {"ios", model_ios, METH_O, "(name, dtype, shape) of the inputs (True) or outputs (False)."},
+    {"plan", model_plan, METH_O, "A plan for the shapes, or for those of the file (None)."},
+    {NULL, NULL, 0, NULL}};
+static PyType_Slot model_slots[] = {
+    {Py_tp_new, model_new}, {Py_tp_dealloc, model_dealloc}, {Py_tp_methods, model_methods}, {0, NULL}};
 static PyType_Spec model_spec = {"brim._brim.Model", sizeof(Model), 0, Py_TPFLAGS_DEFAULT, model_slots};
 
 /* ---- Plan */
@@ -296,17 +303,17 @@ static PyObject *view(Plan *p, int i, bool input)
     if (!v) return NULL;
     brim_tensor t = BRIM_TENSOR_INIT;
     brim_err e;
-    Py_BEGIN_ALLOW_THREADS
-    e = input ? brim_plan_input(p->p, i, &t) : brim_plan_output(p->p, i, &t);
-    Py_END_ALLOW_THREADS
-    if (e) {
+    Py_BEGIN_ALLOW_THREADS e = input ? brim_plan_input(p->p, i, &t) : brim_plan_output(p->p, i, &t);
+    Py_END_ALLOW_THREADS if (e)
+    {
         Py_DECREF(v);
         return fail(e);
     }
     v->plan = (Plan *)Py_NewRef((PyObject *)p);
     v->t = t;
     v->readonly = !input;
-    for (int k = 0; k < t.rank; k++) v->shape[k] = (Py_ssize_t)t.shape[k], v->strides[k] = (Py_ssize_t)t.strides[k];
+    for (int k = 0; k < t.rank; k++)
+        v->shape[k] = (Py_ssize_t)t.shape[k], v->strides[k] = (Py_ssize_t)t.strides[k];
     return (PyObject *)v;
 }
 
@@ -327,12 +334,14 @@ static PyObject *plan_outputs(PyObject *self, PyObject *none)
     for (int i = 0; list && i < n; i++) {
         brim_tensor t = BRIM_TENSOR_INIT;
         brim_err e;
-        Py_BEGIN_ALLOW_THREADS
-        e = brim_plan_output(p->p, i, &t);
-        Py_END_ALLOW_THREADS
-        PyObject *item = e ? fail(e) : Py_BuildValue("(sN)", t.dtype == BRIM_BF16 ? "uint16" : brim_dtype_name(t.dtype), shape_tuple(&t));
-        if (!item) Py_CLEAR(list);
-        else PyList_SetItem(list, i, item);
+        Py_BEGIN_ALLOW_THREADS e = brim_plan_output(p->p, i, &t);
+        Py_END_ALLOW_THREADS PyObject *item =
+            e ? fail(e)
+              : Py_BuildValue("(sN)", t.dtype == BRIM_BF16 ? "uint16" : brim_dtype_name(t.dtype), shape_tuple(&t));
+        if (!item)
+            Py_CLEAR(list);
+        else
+            PyList_SetItem(list, i, item);
     }
     return list;
 }
@@ -357,7 +366,8 @@ static bool take_input(Plan *p, struct call *c, int i, PyObject *x)
     if (b->suboffsets) return PyErr_Format(PyExc_BufferError, "input %d: indirect buffers are not taken", i), false;
     t->dtype = dtype_of(b, io.dtype);
     t->rank = b->ndim;
-    for (int k = 0; k < b->ndim; k++) t->shape[k] = b->shape[k], t->strides[k] = b->strides[k];
+    for (int k = 0; k < b->ndim; k++)
+        t->shape[k] = b->shape[k], t->strides[k] = b->strides[k];
     t->data = b->buf ? b->buf : (void *)"";
     return true;
 }
@@ -377,15 +387,15 @@ static bool take_output(struct call *c, int i, PyObject *x)
 static PyObject *run_call(Plan *p, struct call *c)
 {
     brim_err e;
-    Py_BEGIN_ALLOW_THREADS
-    e = brim_run(p->p, c->in, c->n_in, c->out, c->n_out);
-    Py_END_ALLOW_THREADS
-    if (e) return fail(e);
+    Py_BEGIN_ALLOW_THREADS e = brim_run(p->p, c->in, c->n_in, c->out, c->n_out);
+    Py_END_ALLOW_THREADS if (e) return fail(e);
     PyObject *list = PyList_New(c->n_out);
     for (int i = 0; list && i < c->n_out; i++) {
         PyObject *s = shape_tuple(&c->out[i]);
-        if (!s) Py_CLEAR(list);
-        else PyList_SetItem(list, i, s);
+        if (!s)
+            Py_CLEAR(list);
+        else
+            PyList_SetItem(list, i, s);
     }
     return list;
 }
@@ -397,7 +407,8 @@ static PyObject *plan_run(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO", &in, &out)) return NULL;
     Py_ssize_t n_in = PySequence_Size(in), n_out = PySequence_Size(out);
     if (n_in < 0 || n_out < 0) return NULL;
-    if (n_in > MAX_IO || n_out > MAX_IO) return PyErr_Format(PyExc_ValueError, "%d inputs or outputs at most", MAX_IO);
+    if (n_in > MAX_IO || n_out > MAX_IO)
+        return PyErr_Format(PyExc_ValueError, "%d inputs or outputs at most", MAX_IO);
     struct call *c = PyMem_Calloc(1, sizeof *c);
     if (!c) return PyErr_NoMemory();
     c->n_in = (int)n_in, c->n_out = (int)n_out;
@@ -413,7 +424,8 @@ static PyObject *plan_run(PyObject *self, PyObject *args)
         Py_XDECREF(x);
     }
     if (fine) result = run_call((Plan *)self, c);
-    for (int i = 0; i < c->n_buffers; i++) PyBuffer_Release(&c->buffers[i]);
+    for (int i = 0; i < c->n_buffers; i++)
+        PyBuffer_Release(&c->buffers[i]);
     PyMem_Free(c);
     return result;
 }
@@ -423,14 +435,13 @@ static PyObject *plan_memory(PyObject *self, PyObject *none)
     (void)none;
     brim_memory m = BRIM_MEMORY_INIT;
     brim_err e;
-    Py_BEGIN_ALLOW_THREADS
-    e = brim_plan_memory(((Plan *)self)->p, &m);
-    Py_END_ALLOW_THREADS
-    if (e) return fail(e);
+    Py_BEGIN_ALLOW_THREADS e = brim_plan_memory(((Plan *)self)->p, &m);
+    Py_END_ALLOW_THREADS if (e) return fail(e);
     return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:L,s:i,s:i}", "weights", (unsigned long long)m.weights, "activations",
-                         (unsigned long long)m.activations, "activations_lower_bound", (unsigned long long)m.activations_lower_bound,
-                         "scratch", (unsigned long long)m.scratch, "code", (unsigned long long)m.code, "flops", (long long)m.flops,
-                         "kernels", m.kernels, "plain_kernels", m.plain_kernels);
+                         (unsigned long long)m.activations, "activations_lower_bound",
+                         (unsigned long long)m.activations_lower_bound, "scratch", (unsigned long long)m.scratch,
+                         "code", (unsigned long long)m.code, "flops", (long long)m.flops, "kernels", m.kernels,
+                         "plain_kernels", m.plain_kernels);
 }
 
 static PyObject *plan_explain(PyObject *self, PyObject *as_json)
@@ -439,23 +450,23 @@ static PyObject *plan_explain(PyObject *self, PyObject *as_json)
     char *text = NULL;
     brim_err e;
     if (json < 0) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    e = brim_plan_explain(((Plan *)self)->p, json, &text);
-    Py_END_ALLOW_THREADS
-    if (e) return fail(e);
+    Py_BEGIN_ALLOW_THREADS e = brim_plan_explain(((Plan *)self)->p, json, &text);
+    Py_END_ALLOW_THREADS if (e) return fail(e);
     PyObject *s = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
     brim_text_free(&text);
     return s;
 }
 
-static PyMethodDef plan_methods[] = {{"view", plan_view, METH_VARARGS, "view(is_input, i): a buffer that keeps the plan alive."},
-                                     {"outputs", plan_outputs, METH_NOARGS, "(dtype, shape) per output."},
-                                     {"run", plan_run, METH_VARARGS, "run(inputs, outputs)"},
-                                     {"memory", plan_memory, METH_NOARGS, "Bytes by purpose."},
-                                     {"explain", plan_explain, METH_O, "A table, or JSON."},
-                                     {NULL, NULL, 0, NULL}};
+static PyMethodDef plan_methods[] = {
+    {"view", plan_view, METH_VARARGS, "view(is_input, i): a buffer that keeps the plan alive."},
+    {"outputs", plan_outputs, METH_NOARGS, "(dtype, shape) per output."},
+    {"run", plan_run, METH_VARARGS, "run(inputs, outputs)"},
+    {"memory", plan_memory, METH_NOARGS, "Bytes by purpose."},
+    {"explain", plan_explain, METH_O, "A table, or JSON."},
+    {NULL, NULL, 0, NULL}};
 static PyType_Slot plan_slots[] = {{Py_tp_dealloc, plan_dealloc}, {Py_tp_methods, plan_methods}, {0, NULL}};
-static PyType_Spec plan_spec = {"brim._brim.Plan", sizeof(Plan), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, plan_slots};
+static PyType_Spec plan_spec = {"brim._brim.Plan", sizeof(Plan), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, plan_slots};
 
 /* ---- View */
 
@@ -476,17 +487,24 @@ static int view_buffer(PyObject *self, Py_buffer *b, int flags)
         PyErr_SetString(PyExc_BufferError, "a view has strides; use numpy.asarray");
         return -1;
     }
-    *b = (Py_buffer){.buf = v->t.data, .len = 1, .itemsize = (Py_ssize_t)brim_dtype_size(v->t.dtype), .readonly = v->readonly,
-                     .ndim = v->t.rank, .shape = v->shape, .strides = v->strides,
+    *b = (Py_buffer){.buf = v->t.data,
+                     .len = 1,
+                     .itemsize = (Py_ssize_t)brim_dtype_size(v->t.dtype),
+                     .readonly = v->readonly,
+                     .ndim = v->t.rank,
+                     .shape = v->shape,
+                     .strides = v->strides,
                      .format = flags & PyBUF_FORMAT ? (char *)(uintptr_t)format_of(v->t.dtype) : NULL};
-    for (int i = 0; i < b->ndim; i++) b->len *= v->shape[i];
+    for (int i = 0; i < b->ndim; i++)
+        b->len *= v->shape[i];
     b->len *= b->itemsize;
     b->obj = Py_NewRef(self);
     return 0;
 }
 
 static PyType_Slot view_slots[] = {{Py_tp_dealloc, view_dealloc}, {Py_bf_getbuffer, view_buffer}, {0, NULL}};
-static PyType_Spec view_spec = {"brim._brim.View", sizeof(View), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, view_slots};
+static PyType_Spec view_spec = {"brim._brim.View", sizeof(View), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, view_slots};
 
 /* ---- the module */
 
@@ -497,7 +515,8 @@ static PyObject *set_error_class(PyObject *self, PyObject *class)
     Py_RETURN_NONE;
 }
 
-static PyMethodDef functions[] = {{"set_error_class", set_error_class, METH_O, "Called once by __init__.py."}, {NULL, NULL, 0, NULL}};
+static PyMethodDef functions[] = {{"set_error_class", set_error_class, METH_O, "Called once by __init__.py."},
+                                  {NULL, NULL, 0, NULL}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_brim", NULL, -1, functions, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__brim(void);
@@ -509,8 +528,10 @@ PyMODINIT_FUNC PyInit__brim(void)
     model_type = (PyTypeObject *)PyType_FromSpec(&model_spec);
     plan_type = (PyTypeObject *)PyType_FromSpec(&plan_spec);
     view_type = (PyTypeObject *)PyType_FromSpec(&view_spec);
-    if (!budget_type || !model_type || !plan_type || !view_type || PyModule_AddObjectRef(m, "Budget", (PyObject *)budget_type) ||
-        PyModule_AddObjectRef(m, "Model", (PyObject *)model_type) || PyModule_AddStringConstant(m, "version", brim_version())) {
+    if (!budget_type || !model_type || !plan_type || !view_type ||
+        PyModule_AddObjectRef(m, "Budget", (PyObject *)budget_type) ||
+        PyModule_AddObjectRef(m, "Model", (PyObject *)model_type) ||
+        PyModule_AddStringConstant(m, "version", brim_version())) {
         Py_DECREF(m);
         return NULL;
     }

@@ -55,7 +55,8 @@ static char *net_path(void **bytes, size_t *n)
     static const char *const names[] = {"batch", "height", "width"};
     g->n_symbols = 3;
     g->symbols = xnewn(char *, 3);
-    for (int i = 0; i < 3; i++) g->symbols[i] = xstrdup(names[i]);
+    for (int i = 0; i < 3; i++)
+        g->symbols[i] = xstrdup(names[i]);
     struct tensor_shape in = {.rank = 4, .dims = {TENSOR_SYMBOL(0), IN, TENSOR_SYMBOL(1), TENSOR_SYMBOL(2)}},
                         w = {.rank = 4, .dims = {OUT, IN, 3, 3}};
     float *f;
@@ -63,7 +64,8 @@ static char *net_path(void **bytes, size_t *n)
     assert_int_equal(graph_add_constant(g, "w", TENSOR_F32, &w, &wv, (void **)&f), ERR_OK);
     for (int o = 0; o < OUT; o++)
         for (int c = 0; c < IN; c++)
-            for (int j = 0; j < 9; j++) *f++ = weight(o, c, j / 3, j % 3);
+            for (int j = 0; j < 9; j++)
+                *f++ = weight(o, c, j / 3, j % 3);
     int y = graph_add_value(g, "conv", TENSOR_NONE, NULL), z = graph_add_value(g, "relu", TENSOR_NONE, NULL),
         v = graph_add_value(g, "mean", TENSOR_NONE, NULL);
     struct graph_node *node = graph_add_node(g, OP_CONV, "conv", 2, 1);
@@ -117,11 +119,12 @@ static brim_shape shape4(int n, int side)
 
 static float *picture(int n, int side)
 {
-    float *p = xnewn(float, (size_t)n * IN * (size_t)side * (size_t)side), *q = p;
+    float *p = xnewn(float, (size_t)n *IN *(size_t)side *(size_t)side), *q = p;
     for (int b = 0; b < n; b++)
         for (int c = 0; c < IN; c++)
             for (int y = 0; y < side; y++)
-                for (int x = 0; x < side; x++) *q++ = pixel(b, c, y, x);
+                for (int x = 0; x < side; x++)
+                    *q++ = pixel(b, c, y, x);
     return p;
 }
 
@@ -137,7 +140,7 @@ static brim_tensor row_major(void *data, int n, int side)
 
 static void close_enough(const float *got, int n, int side)
 {
-    float *want = xnewn(float, (size_t)n * OUT);
+    float *want = xnewn(float, (size_t)n *OUT);
     expect(n, side, want);
     for (int i = 0; i < n * OUT; i++)
         if (!(fabsf(got[i] - want[i]) < 1e-5f)) fail_msg("number %d is %g, not %g", i, got[i], want[i]);
@@ -159,7 +162,8 @@ static void runs_row_major_and_through_views(void **state)
     out.data = y, out.bytes = sizeof y;
     assert_int_equal(brim_run(p, &in, 1, &out, 1), BRIM_OK);
     close_enough(y, 2, SIDE);
-    assert_true(out.rank == 4 && out.shape[0] == 2 && out.shape[1] == OUT && out.shape[2] == 1 && out.bytes == sizeof y);
+    assert_true(out.rank == 4 && out.shape[0] == 2 && out.shape[1] == OUT && out.shape[2] == 1 &&
+                out.bytes == sizeof y);
     assert_true(out.dtype == BRIM_F32 && out.strides[0] == OUT * 4);
 
     assert_int_equal(brim_plan_input(p, 0, &view), BRIM_OK); /* the same through views */
@@ -172,7 +176,8 @@ static void runs_row_major_and_through_views(void **state)
     assert_int_equal(brim_run(p, NULL, 0, NULL, 0), BRIM_OK);
     assert_int_equal(brim_plan_output(p, 0, &view), BRIM_OK);
     for (int b = 0; b < 2; b++)
-        for (int o = 0; o < OUT; o++) y[b * OUT + o] = *(float *)((char *)view.data + b * view.strides[0] + o * view.strides[1]);
+        for (int o = 0; o < OUT; o++)
+            y[b * OUT + o] = *(float *)((char *)view.data + b * view.strides[0] + o * view.strides[1]);
     close_enough(y, 2, SIDE);
 
     float *last = xnewn(float, 2 * IN * SIDE * SIDE); /* and from channels-last bytes */
@@ -268,7 +273,8 @@ static void explains_itself(void **state)
     json_decref(j);
     brim_text_free(&text);
     assert_int_equal(brim_plan_memory(p, &mem), BRIM_OK);
-    assert_true(mem.weights >= OUT * IN * 9 * 4 && mem.activations >= mem.activations_lower_bound && mem.flops > 0 && mem.kernels > 0);
+    assert_true(mem.weights >= OUT * IN * 9 * 4 && mem.activations >= mem.activations_lower_bound && mem.flops > 0 &&
+                mem.kernels > 0);
     brim_plan_free(&p);
     brim_model_free(&m);
 }
@@ -321,6 +327,32 @@ static void wrong_calls_are_answers(void **state)
     assert_int_equal(brim_run(p, &in, 1, &out, 2), BRIM_ERR_USAGE);
     assert_int_equal(brim_run(p, &in, 1, &out, 1), BRIM_OK);
     brim_plan_free(&p);
+    brim_model_free(&m);
+}
+
+/* A program that was built for another version of the library: its structs are shorter or longer. */
+static void takes_structs_of_other_versions(void **state)
+{
+    struct world *w = *state;
+    brim_model *m = NULL;
+    struct {
+        brim_model_options o;
+        uint64_t newer;
+    } longer = {.o = BRIM_MODEL_OPTIONS_INIT};
+    longer.o.size = sizeof longer;
+    assert_int_equal(brim_model_open(w->path, &longer.o, &m), BRIM_OK);
+    brim_io io = BRIM_IO_INIT;
+    io.size = offsetof(brim_io, symbol);
+    io.symbol[0] = "untouched";
+    assert_int_equal(brim_model_input(m, 0, &io), BRIM_OK);
+    assert_true(io.size == offsetof(brim_io, symbol) && io.rank == 4);
+    assert_string_equal(io.symbol[0], "untouched");
+    brim_model_free(&m);
+    longer.newer = 1;
+    assert_int_equal(brim_model_open(w->path, &longer.o, &m), BRIM_ERR_USAGE);
+    longer.o.size = offsetof(brim_model_options, precision);
+    longer.o.precision = (brim_precision)99; /* beyond what it says it has */
+    assert_int_equal(brim_model_open(w->path, &longer.o, &m), BRIM_OK);
     brim_model_free(&m);
 }
 
@@ -431,7 +463,8 @@ static void many_threads_at_once(void **state)
     assert_int_equal(brim_budget_new(&bo, &budget), BRIM_OK);
     o.budget = budget;
     o.max_idle_plans = -1;
-    for (int i = 0; i < 2; i++) assert_int_equal(brim_model_open_bytes(w->bytes, w->n, &o, &m[i]), BRIM_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(brim_model_open_bytes(w->bytes, w->n, &o, &m[i]), BRIM_OK);
     for (int i = 0; i < 4; i++) {
         workers[i] = (struct worker){.m = m[i % 2], .side = i < 2 ? SIDE : 12};
         workers[i].x = picture(2, workers[i].side);
@@ -443,7 +476,8 @@ static void many_threads_at_once(void **state)
         free((void *)(uintptr_t)workers[i].x);
     }
     assert_int_equal(budget->busy, 0);
-    for (int i = 0; i < 2; i++) brim_model_free(&m[i]);
+    for (int i = 0; i < 2; i++)
+        brim_model_free(&m[i]);
     brim_budget_free(&budget);
 }
 
@@ -460,7 +494,8 @@ static void *pass(void *arg)
     for (int i = 0; i < 500; i++) {
         api_gate_enter(c->b, c->n);
         int now = atomic_fetch_add(c->now, c->n) + c->n, most = atomic_load(c->most);
-        while (now > most && !atomic_compare_exchange_weak(c->most, &most, now)) {}
+        while (now > most && !atomic_compare_exchange_weak(c->most, &most, now)) {
+        }
         atomic_fetch_sub(c->now, c->n);
         api_gate_leave(c->b, c->n);
     }
@@ -480,7 +515,8 @@ static void the_gate_holds(void **state)
         c[i] = (struct gate_caller){.b = b, .n = 1 + i % 3, .now = &now, .most = &most};
         pthread_create(&c[i].thread, NULL, pass, &c[i]);
     }
-    for (int i = 0; i < 6; i++) pthread_join(c[i].thread, NULL);
+    for (int i = 0; i < 6; i++)
+        pthread_join(c[i].thread, NULL);
     assert_true(atomic_load(&most) <= 3 && b->busy == 0);
     brim_budget_free(&b);
 }
@@ -488,10 +524,15 @@ static void the_gate_holds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(runs_row_major_and_through_views), cmocka_unit_test(says_what_goes_in_and_out),
-        cmocka_unit_test(keeps_plans_by_shape),             cmocka_unit_test(explains_itself),
-        cmocka_unit_test(wrong_calls_are_answers),          cmocka_unit_test(survives_every_failed_allocation),
-        cmocka_unit_test(idle_plans_make_room),             cmocka_unit_test(many_threads_at_once),
+        cmocka_unit_test(runs_row_major_and_through_views),
+        cmocka_unit_test(says_what_goes_in_and_out),
+        cmocka_unit_test(keeps_plans_by_shape),
+        cmocka_unit_test(explains_itself),
+        cmocka_unit_test(wrong_calls_are_answers),
+        cmocka_unit_test(takes_structs_of_other_versions),
+        cmocka_unit_test(survives_every_failed_allocation),
+        cmocka_unit_test(idle_plans_make_room),
+        cmocka_unit_test(many_threads_at_once),
         cmocka_unit_test(the_gate_holds),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -1,14 +1,15 @@
 /* Budgets, errors, version: what needs no model.
  *
- * The gate. Each thread that runs a model has its own OpenMP team, so two models run from two threads would use twice the processors.
- * A run therefore takes its threads from the budget, in the order of asking: no wide run starves behind narrow ones.
- * Tried on paper: one executor thread for all. It costs two wakeups (about 40 microseconds) for each run, for programs that mostly
- * have one thread. SPDX-License-Identifier: Apache-2.0 */
+ * The gate. Each thread that runs a model has its own OpenMP team, so two models run from two threads would use twice
+ * the processors. A run therefore takes its threads from the budget, in the order of asking: no wide run starves
+ * behind narrow ones. Tried on paper: one executor thread for all. It costs two wakeups (about 40 microseconds) for
+ * each run, for programs that mostly have one thread. SPDX-License-Identifier: Apache-2.0 */
 #include "api/inside.h"
 #include "base/version.h"
 
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 const char *brim_version(void)
@@ -21,16 +22,26 @@ const char *brim_version(void)
 brim_err api_result(err e)
 {
     switch (e) {
-    case ERR_OK: return BRIM_OK;
-    case ERR_NOMEM: return BRIM_ERR_NOMEM;
-    case ERR_IO: return BRIM_ERR_IO;
-    case ERR_NOT_FOUND: return BRIM_ERR_IO;
-    case ERR_USAGE: return BRIM_ERR_USAGE;
-    case ERR_FORMAT: return BRIM_ERR_FORMAT;
-    case ERR_UNSUPPORTED: return BRIM_ERR_UNSUPPORTED;
-    case ERR_LIMIT: return BRIM_ERR_LIMIT;
-    case ERR_SHAPE: return BRIM_ERR_SHAPE;
-    default: return BRIM_ERR_OTHER;
+    case ERR_OK:
+        return BRIM_OK;
+    case ERR_NOMEM:
+        return BRIM_ERR_NOMEM;
+    case ERR_IO:
+        return BRIM_ERR_IO;
+    case ERR_NOT_FOUND:
+        return BRIM_ERR_IO;
+    case ERR_USAGE:
+        return BRIM_ERR_USAGE;
+    case ERR_FORMAT:
+        return BRIM_ERR_FORMAT;
+    case ERR_UNSUPPORTED:
+        return BRIM_ERR_UNSUPPORTED;
+    case ERR_LIMIT:
+        return BRIM_ERR_LIMIT;
+    case ERR_SHAPE:
+        return BRIM_ERR_SHAPE;
+    default:
+        return BRIM_ERR_OTHER;
     }
 }
 
@@ -44,8 +55,13 @@ const char *brim_error_name(brim_err code)
     static const struct {
         brim_err ours;
         err theirs;
-    } names[] = {{BRIM_ERR_NOMEM, ERR_NOMEM}, {BRIM_ERR_IO, ERR_IO}, {BRIM_ERR_USAGE, ERR_USAGE}, {BRIM_ERR_FORMAT, ERR_FORMAT},
-                 {BRIM_ERR_UNSUPPORTED, ERR_UNSUPPORTED}, {BRIM_ERR_LIMIT, ERR_LIMIT}, {BRIM_ERR_SHAPE, ERR_SHAPE}};
+    } names[] = {{BRIM_ERR_NOMEM, ERR_NOMEM},
+                 {BRIM_ERR_IO, ERR_IO},
+                 {BRIM_ERR_USAGE, ERR_USAGE},
+                 {BRIM_ERR_FORMAT, ERR_FORMAT},
+                 {BRIM_ERR_UNSUPPORTED, ERR_UNSUPPORTED},
+                 {BRIM_ERR_LIMIT, ERR_LIMIT},
+                 {BRIM_ERR_SHAPE, ERR_SHAPE}};
     if (code == BRIM_OK) return "no error";
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (names[i].ours == code) return err_name(names[i].theirs);
@@ -69,6 +85,43 @@ void brim_text_free(char **text)
     *text = NULL;
 }
 
+/* ---- structs of other versions */
+
+enum { FIRST_SIZE = 2 * sizeof(size_t), LARGEST_SIZE = 4096 };
+
+static err check_size(const char *name, const void *p, size_t *ret)
+{
+    if (p) memcpy(ret, p, sizeof *ret); /* its first field */
+    if (!p || *ret < FIRST_SIZE || *ret > LARGEST_SIZE)
+        return err_set(ERR_USAGE, "%s: its size is not set; start from its _INIT macro", name);
+    return ERR_OK;
+}
+
+err api_struct_read(const char *name, const void *from, void *to, size_t size)
+{
+    size_t theirs;
+    err e = check_size(name, from, &theirs);
+    if (e) return e;
+    for (size_t i = size; i < theirs; i++)
+        if (((const char *)from)[i])
+            return err_set(ERR_USAGE, "%s: the program wants something that this library (%s) does not have", name,
+                           BRIM_VERSION);
+    memset(to, 0, size);
+    memcpy(to, from, MIN(size, theirs));
+    return ERR_OK;
+}
+
+err api_struct_write(const char *name, const void *from, void *to, size_t size)
+{
+    size_t theirs;
+    err e = check_size(name, to, &theirs);
+    if (e) return e;
+    memset(to, 0, theirs);
+    memcpy(to, from, MIN(size, theirs));
+    memcpy(to, &theirs, sizeof theirs);
+    return ERR_OK;
+}
+
 /* ---- budgets */
 
 static int processors(void)
@@ -82,8 +135,8 @@ brim_err brim_budget_new(const brim_budget_options *options, brim_budget **ret)
 {
     brim_budget_options o = BRIM_BUDGET_OPTIONS_INIT;
     if (!ret) return api_result(err_set(ERR_USAGE, "brim_budget_new: nowhere to put the budget"));
-    if (options && options->size < sizeof o) return api_result(err_set(ERR_USAGE, "brim_budget_options: size is not set"));
-    if (options) o = *options;
+    err e = options ? api_struct_read("brim_budget_options", options, &o, sizeof o) : ERR_OK;
+    if (e) return api_result(e);
     if (o.threads < 0 || o.threads > 1024) return api_result(err_set(ERR_USAGE, "%d threads: 0 to 1024", o.threads));
     brim_budget *b = xnew(brim_budget);
     atomic_init(&b->holds, 1);
@@ -133,7 +186,8 @@ void api_gate_enter(brim_budget *b, int n)
 {
     pthread_mutex_lock(&b->lock);
     uint64_t mine = b->next_ticket++;
-    while (mine != b->serving || (b->busy && b->busy + n > b->threads)) pthread_cond_wait(&b->changed, &b->lock);
+    while (mine != b->serving || (b->busy && b->busy + n > b->threads))
+        pthread_cond_wait(&b->changed, &b->lock);
     b->serving++;
     b->busy += n;
     pthread_cond_broadcast(&b->changed);

@@ -2,8 +2,9 @@
  *
  *     brim_plan --holds--> brim_model --holds--> brim_budget        (counts; the last hold frees)
  *
- * Locks, outermost first: a model's `lock` (its plans, its figures, a run), then the budget's gate (which runs may have threads now).
- * Nothing is called back into the program, so neither can be taken twice. SPDX-License-Identifier: Apache-2.0 */
+ * Locks, outermost first: a model's `lock` (its plans, its figures, a run), then the budget's gate (which runs may
+ * have threads now). Nothing is called back into the program, so neither can be taken twice. SPDX-License-Identifier:
+ * Apache-2.0 */
 #pragma once
 
 #include "api/brim.h"
@@ -16,7 +17,7 @@ struct brim_budget {
     atomic_int holds;
     struct mem_budget *bytes;
     int threads;
-    pthread_mutex_t lock;          /* guards the gate: what follows */
+    pthread_mutex_t lock; /* guards the gate: what follows */
     pthread_cond_t changed;
     int busy;                      /* threads of runs under way */
     uint64_t next_ticket, serving; /* who asked first runs first */
@@ -31,8 +32,8 @@ struct brim_model {
     struct model *model;
     struct mem_payer *payer; /* arenas and scratch */
     struct brim_plan *plans;
-    uint64_t clock;          /* of use, for the oldest idle plan */
-    void *scratch;           /* of all plans: one of them runs at a time */
+    uint64_t clock; /* of use, for the oldest idle plan */
+    void *scratch;  /* of all plans: one of them runs at a time */
     size_t scratch_bytes;
 };
 
@@ -49,6 +50,10 @@ struct brim_plan {
 
 /* A code of ours for one of err.h; the sentence stays. */
 brim_err api_result(err e);
+/* Structs that carry their size. Read: fields that an older program does not have are zero; what a newer one has must
+ * be zero. Written: as much as the program has room for; its size stays. ERR_USAGE: the size was not set. */
+err api_struct_read(const char *name, const void *from, void *to, size_t size);
+err api_struct_write(const char *name, const void *from, void *to, size_t size);
 void api_budget_hold(brim_budget *b);
 /* A run of n threads may start; waits until it may. */
 void api_gate_enter(brim_budget *b, int n);

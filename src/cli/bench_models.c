@@ -1,9 +1,9 @@
-/* `brim bench models`: brim's Python package against other engines'. The work is done by bench/models.py in an interpreter that has the
- * peers ($BRIM_PEERS, or --python); this finds both and goes out of the way.
+/* `brim bench models`: brim's Python package against other engines'. The work is done by bench/models.py in an
+ * interpreter that has the peers ($BRIM_PEERS, or --python); this finds both and goes out of the way.
  *
- * The interpreter gets the environment that this program was started with: what it set for itself (main.c) would slow the other engines that
- * use OpenMP down. The package is the installed one, else the one that the build folder holds beside this program.
- * SPDX-License-Identifier: Apache-2.0 */
+ * The interpreter gets the environment that this program was started with: what it set for itself (main.c) would slow
+ * the other engines that use OpenMP down. The package is the installed one, else the one that the build folder holds
+ * beside this program. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/bench_inside.h"
 
 #include <errno.h>
@@ -13,12 +13,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The script: of the source folder that tests name, above the build folder, here, or where it was installed to. free() */
+/* The script: of the source folder that tests name, above the build folder, here, or where it was installed to.
+ * free() */
 static err find_script(const char *folder, char **ret)
 {
     const char *source = getenv("BRIM_SOURCE");
-    char *places[] = {source ? xasprintf("%s/bench/models.py", source) : NULL, xasprintf("%s/../bench/models.py", folder),
-                      xstrdup("bench/models.py"), xasprintf("%s/../share/brim/bench_models.py", folder)};
+    char *places[] = {source ? xasprintf("%s/bench/models.py", source) : NULL,
+                      xasprintf("%s/../bench/models.py", folder), xstrdup("bench/models.py"),
+                      xasprintf("%s/../share/brim/bench_models.py", folder)};
     char *found = NULL;
     for (size_t i = 0; i < ARRAY_LEN(places); i++) {
         if (!found && places[i] && access(places[i], R_OK) == 0)
@@ -26,7 +28,8 @@ static err find_script(const char *folder, char **ret)
         else
             free(places[i]);
     }
-    if (!found) return err_set(ERR_NOT_FOUND, "bench/models.py is neither here, nor above %s, nor in ../share/brim", folder);
+    if (!found)
+        return err_set(ERR_NOT_FOUND, "bench/models.py is neither here, nor above %s, nor in ../share/brim", folder);
     *ret = found;
     return ERR_OK;
 }
@@ -58,7 +61,7 @@ err bench_models(int argc, char **argv)
     if (e) return e;
     char **args = xnewn(char *, argc + 3), *package = xasprintf("%s/python", folder);
     args[0] = (char *)(uintptr_t)python;
-    args[1] = (char *)(uintptr_t)"-B";
+    args[1] = (char *)(uintptr_t) "-B";
     args[2] = script;
     memcpy(args + 3, argv + 1, (size_t)(argc - 1) * sizeof *args);
     if (getenv("BRIM_STARTED")) {
@@ -68,7 +71,8 @@ err bench_models(int argc, char **argv)
     if (access(package, F_OK) == 0) setenv("BRIM_BENCH_PACKAGE", package, 0);
     fflush(stdout);
     execvp(python, args);
-    e = err_set(ERR_NOT_FOUND, "%s: cannot be started (%s); --python FILE or $BRIM_PEERS names an interpreter", python, strerror(errno));
+    e = err_set(ERR_NOT_FOUND, "%s: cannot be started (%s); --python FILE or $BRIM_PEERS names an interpreter",
+                python, strerror(errno));
     free(package);
     free(args);
     free(script);
