@@ -94,10 +94,12 @@ def load_ncnn(path, threads):
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
         setattr(net.opt, option, False)
     net.opt.num_threads = threads
-    stem = str(pathlib.Path(folder) / pathlib.Path(path).stem)
+    stem = str(pathlib.Path(folder) / "model")
     if net.load_param(stem + ".ncnn.param") or net.load_model(stem + ".ncnn.bin"):
-        raise RuntimeError("ncnn does not load what pnnx made of it")
-    ins, outs = net.input_names(), net.output_names()
+        strange = {line.split()[0] for line in pathlib.Path(stem + ".ncnn.param").read_text().splitlines()[2:] if "." in line.split()[0]}
+        raise RuntimeError(f"ncnn does not load what pnnx made of it ({', '.join(sorted(strange)) or 'no reason given'})")
+    number = lambda name: int("".join(c for c in name if c.isdigit()) or 0)  # in0, in1 ...: in the order of the ONNX file
+    ins, outs = sorted(net.input_names(), key=number), sorted(net.output_names(), key=number)
 
     def run(inputs):
         import numpy as np
@@ -237,12 +239,12 @@ def describe(path):
 def convert_for_ncnn(pnnx, path, ios, folder):
     if not pnnx:
         return "not run: pnnx, which converts ONNX for ncnn, is not there (--pnnx)"
-    copy = pathlib.Path(folder) / path.name
+    copy = pathlib.Path(folder) / "model.onnx"  # pnnx makes names of its own from others
     shutil.copy(path, copy)
     shape = ",".join(f"[{','.join(map(str, s))}]{'f32' if d == 'float32' else d}" for d, s in ios)
     r = subprocess.run([pnnx, copy.name, f"inputshape={shape}", "fp16=0"], cwd=folder, capture_output=True, text=True, timeout=300)
     copy.unlink()
-    return None if copy.with_suffix(".ncnn.param").exists() else f"not run: pnnx does not convert it (exit {r.returncode})"
+    return None if copy.with_suffix(".ncnn.param").exists() else f"not run: pnnx does not convert it (status {r.returncode})"
 
 
 def differs(folder, engine, reference):
