@@ -6,6 +6,7 @@
 #include "cli/check.h"
 #include "cli/eval.h"
 #include "cli/model_cmd.h"
+#include "cli/models.h"
 #include "cli/scene.h"
 #include "cli/serve_cmd.h"
 #include "video/video.h"
@@ -16,6 +17,7 @@
     {"mem", cli_mem, "of a running box: bytes by payer and purpose"}, \
     {"why", cli_why, "of a running box: the last decisions about a camera, and their reasons"}, \
     {"budget", cli_budget, "of a running box: change the budget"}, \
+    {"models", cli_models, "the weight store: import, list, show, pin, remove, verify, gc"}, \
     {"scene", cli_scene, "draw a synthetic site with ground truth"}, \
     {"bench", cli_bench, "honest figures: the site at several budgets"}, \
     {"check", cli_check, "is a site file right"}, \

@@ -44,6 +44,7 @@ void graph_file_unref(struct graph_file **fp)
     free(f->mappings);
     free(f->blocks);
     free(f->dir);
+    free(f->solid);
     free(f);
 }
 
@@ -95,6 +96,24 @@ static bool stays_inside(const char *location)
     return true;
 }
 
+/* As long as the file, without reading it: pages that nobody touches cost nothing. */
+static err map_zeros(struct graph_file *f, const char *path, const char *location, const struct graph_mapping **ret)
+{
+    struct stat st;
+    if (stat(path, &st) || !S_ISREG(st.st_mode) || !st.st_size) return err_set(ERR_IO, "%s: cannot be read", path);
+    struct graph_mapping m = {.location = xstrdup(location), .size = (size_t)st.st_size};
+    void *p = mmap(NULL, m.size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        free(m.location);
+        return err_set(ERR_IO, "%s: cannot map: %s", path, strerror(errno));
+    }
+    m.base = p;
+    vec_grow(&f->mappings, &f->cap_mappings, f->n_mappings);
+    f->mappings[f->n_mappings] = m;
+    *ret = &f->mappings[f->n_mappings++];
+    return ERR_OK;
+}
+
 err graph_file_external(struct graph_file *f, const char *location, const struct graph_mapping **ret)
 {
     for (size_t i = 0; i < f->n_mappings; i++)
@@ -118,6 +137,7 @@ err graph_file_external(struct graph_file *f, const char *location, const struct
     else if (strcmp(dir, "/") != 0 && (!str_starts(path, dir) || path[strlen(dir)] != '/'))
         e = err_set(ERR_FORMAT, "external data '%s' is a link out of the model's folder: refused", location);
     free(joined);
+    if (!e && f->solid && strcmp(f->solid, location) != 0) return map_zeros(f, path, location, ret);
     return e ? e : graph_file_map(f, path, location, ret);
 }
 

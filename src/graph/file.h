@@ -24,6 +24,7 @@ struct graph_mapping {
 struct graph_file {
     int refs;
     char *dir; /* of external data; NULL: refused */
+    char *solid; /* not NULL: of external data only this location is mapped; of others only the size is asked, and they read as zeros */
     struct mem_payer *payer;
     size_t n_mappings, cap_mappings;
     struct graph_mapping *mappings;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "graph/onnx.h"
+#include "graph/strip.h"
 
 enum { OPSET_OLDEST = 7, BOOK_STEP = 64 << 10 };
 
@@ -692,5 +693,17 @@ err graph_load(const char *path, struct mem_payer *payer, struct graph **ret)
     if (!e) e = parse(path, m->base, m->size, file, ret);
     graph_file_unref(&file);
     free(copy);
+    return e;
+}
+
+err graph_load_stripped(const char *name, const char *path, size_t offset, const char *dir, const char *solid, struct mem_payer *payer,
+                        struct graph **ret)
+{
+    struct graph_file *file = graph_file_new(dir, payer);
+    const struct graph_mapping *m = NULL;
+    if (solid) file->solid = xstrdup(solid);
+    err e = graph_file_map(file, path, NULL, &m);
+    if (!e) e = parse(name, m->base + MIN(offset, m->size), m->size - MIN(offset, m->size), file, ret);
+    graph_file_unref(&file);
     return e;
 }
