@@ -18,6 +18,7 @@
     {"why", cli_why, "of a running box: the last decisions about a camera, and their reasons"}, \
     {"budget", cli_budget, "of a running box: change the budget"}, \
     {"models", cli_models, "the weight store: import, list, show, pin, remove, verify, gc"}, \
+    {"new", cli_new, "write an untrained network by name"}, \
     {"scene", cli_scene, "draw a synthetic site with ground truth"}, \
     {"bench", cli_bench, "honest figures: the site at several budgets"}, \
     {"check", cli_check, "is a site file right"}, \

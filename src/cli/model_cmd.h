@@ -4,4 +4,5 @@
 
 int cli_run(int argc, char **argv);
 int cli_explain(int argc, char **argv);
+int cli_new(int argc, char **argv);
 int cli_verify(int argc, char **argv);

@@ -1,0 +1,88 @@
+/* Tests of the zoo: parameter counts as published, shapes that the shape rules confirm, names refused, every n-th allocation may fail.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "graph/zoo.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+/* torchvision's documentation ('num_params'); of darknet's weight files (62,001,757 and 8,858,734 numbers) what is not running statistics. */
+static const struct {
+    const char *name;
+    int64_t parameters;
+} published[] = {
+    {"resnet18", 11689512}, {"resnet34", 21797672}, {"resnet50", 25557032}, {"resnet101", 44549160}, {"resnet152", 60192808},
+    {"vgg11", 132863336}, {"vgg13", 133047848}, {"vgg16", 138357544}, {"vgg19", 143667240}, {"vgg11_bn", 132868840}, {"vgg13_bn", 133053736},
+    {"vgg16_bn", 138365992}, {"vgg19_bn", 143678248}, {"alexnet", 61100840}, {"mobilenetv2", 3504872}, {"squeezenet", 1248424},
+    {"yolov3", 61949149}, {"yolov3-tiny", 8852366},
+};
+
+static void parameters_are_the_published_ones(void **state)
+{
+    (void)state;
+    struct mem_budget *b = mem_budget_new("graph", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "zoo");
+    int n = 0;
+    for (const char *const *name = graph_zoo_names(); *name; name++, n++) {
+        int64_t want = 0;
+        struct graph *g;
+        for (size_t i = 0; i < ARRAY_LEN(published); i++)
+            if (!strcmp(published[i].name, *name)) want = published[i].parameters;
+        assert_int_equal(graph_zoo(*name, &(struct graph_zoo_options){.seed = 1}, p, &g), ERR_OK);
+        if (graph_parameters(g) != want) fail_msg("%s: %lld, published %lld", *name, (long long)graph_parameters(g), (long long)want);
+        struct graph *s;
+        err e = graph_specialise(g, NULL, p, &s); /* the shape rules come to the same shapes, or refuse */
+        if (e) fail_msg("%s: %s", *name, err_text());
+        for (int i = 0; i < g->n_outputs; i++)
+            assert_true(tensor_shape_equal(&g->values[g->outputs[i]].shape, &s->values[s->outputs[i]].shape));
+        graph_free(&s);
+        graph_free(&g);
+    }
+    assert_int_equal(n, ARRAY_LEN(published));
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
+static void wrong_input(void **state)
+{
+    (void)state;
+    struct mem_budget *b = mem_budget_new("graph", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "zoo");
+    struct graph *g;
+    assert_int_equal(graph_zoo("resnet19", &(struct graph_zoo_options){0}, p, &g), ERR_NOT_FOUND);
+    assert_non_null(strstr(err_text(), "resnet18"));
+    assert_int_equal(graph_zoo("resnet18", &(struct graph_zoo_options){.size = 5}, p, &g), ERR_USAGE);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    struct mem_budget *b = mem_budget_new("graph", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "zoo");
+    for (uint64_t n = 1;; n++) {
+        struct graph *g;
+        mem_fault_at(b, n);
+        err e = graph_zoo("squeezenet", &(struct graph_zoo_options){.classes = 3, .size = 64}, p, &g);
+        mem_fault_at(b, 0);
+        if (!e) {
+            graph_free(&g);
+            assert_true(n > 20);
+            break;
+        }
+        assert_int_equal(e, ERR_NOMEM);
+        assert_int_equal(mem_budget_used(b), 0);
+    }
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters_are_the_published_ones), cmocka_unit_test(wrong_input),
+                                       cmocka_unit_test(every_allocation_may_fail)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
