@@ -7,8 +7,8 @@
 Names are those of the C API (brim.h). Arrays go in from any strides and are copied once, into the layout that the kernels want;
 results are arrays of their own. `Model.plan` gives the way without copies: views into the plan's memory.
 
-Everything may be called from any thread; runs of one model wait for each other, and all models that share a budget share its
-threads. The interpreter's lock is released while a model runs.
+Everything may be called from any thread; runs of one model wait for each other, and models that share a budget with a limit of
+threads queue for them. The interpreter's lock is released while a model runs.
 """
 from __future__ import annotations
 

@@ -18,10 +18,10 @@
  * failure.
  *
  * Threads. Every function may be called from any thread at any time. Calls on one model and its plans wait for each
- * other; different models run at once as far as their budget's threads allow, in the order of asking, so they never
- * oversubscribe the processors. Not guarded: the bytes behind a view, which the next brim_run of that plan
- * overwrites. Freeing a handle that another thread is using is a bug. After fork() without exec, only the process
- * that made the models may run them.
+ * other; different models run at once. A budget may limit the threads that all runs together use; they queue then, in
+ * the order of asking. Not guarded: the bytes behind a view, which the next brim_run of that plan overwrites. Freeing
+ * a handle that another thread is using is a bug. After fork() without exec, only the process that made the models
+ * may run them.
  *
  * Waiting. Runs on several threads use OpenMP, whose threads spin after a run and then sleep: an idle process uses no
  * processor time. How long is read once from the environment, when libgomp is loaded, which is before any code of
@@ -75,7 +75,7 @@ typedef struct brim_plan brim_plan;
 typedef struct brim_budget_options {
     size_t size;
     uint64_t bytes; /* 0: no limit */
-    int threads;    /* that all runs together may use at one moment; 0: all processors this process may run on */
+    int threads;    /* that all runs together may use at one moment; 0: no limit, and each run all processors */
 } brim_budget_options;
 #define BRIM_BUDGET_OPTIONS_INIT                                                                                     \
     {                                                                                                                \

@@ -16,7 +16,8 @@
 struct brim_budget {
     atomic_int holds;
     struct mem_budget *bytes;
-    int threads;
+    int threads;          /* of one run, unless its model says less */
+    int limit;            /* of all runs together; INT_MAX: none */
     pthread_mutex_t lock; /* guards the gate: what follows */
     pthread_cond_t changed;
     int busy;                      /* threads of runs under way */
