@@ -131,8 +131,6 @@ struct engine {
     atomic_bool stop;
     bool running;
     pthread_t pump;
-    int64_t next_reserve_ns;       /* pump only */
-    uint64_t reserve;              /* bytes told to sched; pump only */
     int n_sinks;
     struct {
         engine_sink_fn *fn;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const int64_t SECOND = 1000000000, RESERVE_NS = 100000000;
+static const int64_t SECOND = 1000000000;
 enum { PICTURE_SECONDS = 5, PICTURE_FPS = 10 };
 
 /* Due at its period, with a tenth of a period of grace, so that 10 of 25 fps come evenly. */
@@ -55,24 +55,6 @@ static void tell_need(struct engine *e, struct engine_camera *c)
     video_camera_set_need(c->cam, need);
 }
 
-/* Weights leave free what cameras held at their most and do not hold now: a model that took it would be evicted at the next frame, or be
- * in its run, and the frame lost. Before a camera's first frames nothing is known; then sched gives way when they come. */
-static void reserve_frames(struct engine *e)
-{
-    int64_t now = clock_ns();
-    if (now < e->next_reserve_ns) return;
-    e->next_reserve_ns = now + RESERVE_NS;
-    struct mem_row *rows;
-    uint64_t bytes = 0;
-    size_t n = mem_snapshot(e->budget, &rows);
-    for (size_t i = 0; i < n; i++)
-        if (str_starts(rows[i].payer, "camera "))
-            bytes += rows[i].peak[MEM_FRAMES] - rows[i].used[MEM_FRAMES] + rows[i].peak[MEM_DECODER] - rows[i].used[MEM_DECODER];
-    free(rows);
-    if (bytes != e->reserve) sched_set_reserve(e->sched, bytes);
-    e->reserve = bytes;
-}
-
 static void pump_camera(struct engine *e, struct engine_camera *c)
 {
     struct video_frame *f;
@@ -93,7 +75,6 @@ void *engine_pump(void *arg)
         thread_event_wait(&e->wake, 200);
         thread_event_reset(&e->wake);
         pthread_mutex_lock(&e->lock);
-        reserve_frames(e);
         for (size_t i = 0; i < e->n_cameras; i++) pump_camera(e, e->cameras[i]);
         pthread_mutex_unlock(&e->lock);
     }

@@ -16,7 +16,7 @@
 
 static const int64_t SECOND = 1000000000;
 static const double FIRST_BANDWIDTH = 1e9;
-enum { REMEASURE_FIRST_S = 3, REMEASURE_S = 20, LARGEST_DIVISION = 64 };
+enum { REMEASURE_FIRST_S = 3, REMEASURE_S = 20, BUCKET_S = 10, LARGEST_DIVISION = 64 };
 
 bool sched_blocks_on(const struct sched *s)
 {
@@ -94,28 +94,35 @@ static void leave_out(struct table *t)
     for (int i = 0; i < t->n; i++) t->tenants[i].problem = &t->problems[i].problem;
 }
 
-/* What frames, decoders and queues have shown that they can grow by from where they are now. */
-static uint64_t can_grow(const struct sched *s)
+static uint64_t weights_now(const struct sched *s)
 {
-    static const enum mem_purpose what[] = {MEM_FRAMES, MEM_DECODER, MEM_QUEUE};
-    struct mem_row *rows;
-    uint64_t bytes = 0;
-    size_t n = mem_snapshot(s->budget, &rows);
-    for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < ARRAY_LEN(what); k++) bytes += rows[i].peak[what[k]] - MIN(rows[i].peak[what[k]], rows[i].used[what[k]]);
-    free(rows);
+    uint64_t bytes = s->blocks.ring ? weights_ring_bytes(s->blocks.ring) : 0;
+    for (const struct sched_model *m = s->models; m; m = m->next) bytes += weights_resident_bytes(model_weights(m->model));
     return bytes;
+}
+
+/* What everything but weights took at its most, in the last ten to twenty seconds: frames come and go between two divisions. */
+static void watch_others(struct sched *s, int64_t now)
+{
+    uint64_t used = mem_budget_used(s->budget), weights = weights_now(s), others = used - MIN(used, weights);
+    if (now >= s->blocks.bucket_ends_ns) {
+        s->blocks.others[0] = s->blocks.others[1];
+        s->blocks.others[1] = 0;
+        s->blocks.bucket_ends_ns = now + BUCKET_S * SECOND;
+    }
+    s->blocks.others[1] = MAX(s->blocks.others[1], others);
 }
 
 /* Bytes for weights: the budget without all that is not weights, and without what is to stay free. */
 static size_t room(struct sched *s, bool spare)
 {
-    uint64_t used = mem_budget_used(s->budget), limit = mem_budget_limit(s->budget), weights = s->blocks.ring ? weights_ring_bytes(s->blocks.ring) : 0, pinned = 0;
+    uint64_t used = mem_budget_used(s->budget), limit = mem_budget_limit(s->budget), weights = weights_now(s), pinned = 0;
     for (struct sched_model *m = s->models; m; m = m->next)
-        if (!m->pinned) weights += weights_resident_bytes(model_weights(m->model));
-        else pinned += weights_bytes(model_weights(m->model)) - weights_resident_bytes(model_weights(m->model)); /* still to come */
+        if (m->pinned) pinned += weights_bytes(model_weights(m->model));
     if (limit == UINT64_MAX) return SIZE_MAX;
-    uint64_t others = used - MIN(weights, used) + pinned + s->reserve + (spare ? s->blocks.headroom + can_grow(s) : 0);
+    uint64_t others = used - MIN(weights, used) + pinned;
+    if (spare) others = MAX(others, MAX(s->blocks.others[0], s->blocks.others[1]) + pinned) + s->blocks.headroom;
+    others += s->reserve;
     return limit > others ? limit - others : 0;
 }
 
@@ -189,7 +196,8 @@ void sched_blocks_keep_up(struct sched *s)
 {
     if (!sched_blocks_on(s)) return;
     int64_t now = sched_clock(s);
-    bool pressed = evictions(s) != s->blocks.evictions_then && now > s->blocks.divided_ns + SECOND; /* frames took room: settle it */
+    watch_others(s, now);
+    bool pressed = evictions(s) != s->blocks.evictions_then && now > s->blocks.divided_ns + SECOND / 2; /* frames took room: settle it */
     if (s->blocks.wanted || now >= s->blocks.again_ns || pressed) sched_blocks_divide(s);
 }
 

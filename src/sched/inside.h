@@ -37,6 +37,8 @@ struct sched_blocks {
     int divisions;
     int64_t divided_ns, again_ns;
     uint64_t evictions_then;
+    uint64_t others[2];            /* the most that was not weights: in the last ten seconds, and in those before */
+    int64_t bucket_ends_ns;
     size_t kept;
     double disk_share, stall, bandwidth;
 };
