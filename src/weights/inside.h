@@ -25,6 +25,7 @@ struct weights_read {
     struct weights_file *file;
     const char *who;       /* for sentences; lives as long as the read */
     size_t offset, bytes;  /* multiples of WEIGHTS_PAGE */
+    const uint32_t *crc;   /* CRC32C of each 64 KiB of what is read, checked when it is there; NULL: none */
     unsigned char *to;     /* page-aligned */
     int64_t when;          /* smaller is needed sooner */
     /* On the reader's thread, without its lock; the read is the owner's again. */

@@ -469,6 +469,19 @@ static err publish(struct weights_packer *w, const struct weights_packed *p)
     return e;
 }
 
+/* Whoever reads the blocks already has turned O_DIRECT on for the descriptor that he shares with us; an index is of any length. */
+static err write_end(struct weights_packer *w, const struct strbuf *index, const unsigned char *head)
+{
+    int flags = fcntl(w->fd, F_GETFL);
+    if (flags & O_DIRECT) fcntl(w->fd, F_SETFL, flags & ~O_DIRECT);
+    err e = weights_fs_write(&w->s->fs, w->fd, w->tmp, index->s, index->len, (off_t)w->end);
+    if (!e) e = weights_fs_write(&w->s->fs, w->fd, w->tmp, head, HEADER, 0);
+    if (!e && w->s->fs.sync(w->s->fs.self, w->fd)) e = err_set(ERR_IO, "%s: cannot write: %s", w->tmp, strerror(errno));
+    posix_fadvise(w->fd, 0, 0, POSIX_FADV_DONTNEED);
+    if (flags & O_DIRECT) fcntl(w->fd, F_SETFL, flags);
+    return e;
+}
+
 err weights_packer_commit(struct weights_packer *w, const struct weights_packed *p)
 {
     struct strbuf b = {0};
@@ -483,9 +496,7 @@ err weights_packer_commit(struct weights_packer *w, const struct weights_packed 
     h = weights_hash(head, HEAD);
     memcpy(head + HEAD, h.b, ID);
     err e = b.len > MOST_INDEX ? err_set(ERR_LIMIT, "%s: an index of %zu bytes", w->tmp, b.len) : ERR_OK;
-    if (!e) e = weights_fs_write(&w->s->fs, w->fd, w->tmp, b.s, b.len, (off_t)w->end);
-    if (!e) e = weights_fs_write(&w->s->fs, w->fd, w->tmp, head, sizeof head, 0);
-    if (!e && w->s->fs.sync(w->s->fs.self, w->fd)) e = err_set(ERR_IO, "%s: cannot write: %s", w->tmp, strerror(errno));
+    if (!e) e = write_end(w, &b, head);
     strbuf_done(&b);
     return e ? e : publish(w, p);
 }

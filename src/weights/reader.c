@@ -9,6 +9,7 @@
  * Invariant: a read is in the queue exactly while it has bytes that were not begun; its `done` is called once, after its last chunk.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "weights/inside.h"
+#include "base/crc32c.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CHUNK = 1 << 20, DEPTH = 8 };
+enum { CHUNK = 1 << 20, DEPTH = 8, CRC_BLOCK = 64 << 10 };
 
 struct chunk {
     struct weights_read *read; /* NULL: free */
@@ -111,6 +112,14 @@ static bool chunk_landed(struct chunk *c, ssize_t n)
     return c->bytes == 0;
 }
 
+/* Altered bytes on the disk are found here, before any kernel sees them. */
+static void check(struct weights_read *q)
+{
+    for (size_t at = 0; q->crc && !q->failure && at < q->bytes; at += CRC_BLOCK)
+        if (crc32c(0, q->to + at, MIN(q->bytes - at, (size_t)CRC_BLOCK)) != q->crc[at / CRC_BLOCK])
+            fail(q, ERR_CORRUPT, at, "altered on disk; brim models verify names the file, and without it the weights are packed again");
+}
+
 static void end_chunk(struct weights_reader *r, struct chunk *c)
 {
     struct weights_read *q = c->read;
@@ -122,7 +131,9 @@ static void end_chunk(struct weights_reader *r, struct chunk *c)
     pthread_mutex_unlock(&r->lock);
     c->read = NULL;
     r->in_flight--;
-    if (over) q->done(q);
+    if (!over) return;
+    check(q);
+    q->done(q);
 }
 
 /* ---- two ways to read */

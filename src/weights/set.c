@@ -7,9 +7,12 @@
  * One mutex per set guards its state, pins and the memory of its blocks. Memory is allocated when a set is asked for (so that ERR_NOMEM comes
  * at once, to the one who can evict something else) and filled by the reader thread. No lock is held over a read.
  *
+ * A set of a stored model has its blocks in packed files of the store instead (stored.h); then each block knows its file and its checksums.
+ *
  * Invariant: RESIDENT exactly if every kept block has its bytes; `loading` reads are under way in LOADING and none else; pins > 0 in LOADING.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "weights/inside.h"
+#include "weights/stored.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -26,6 +29,8 @@ struct block {
     size_t offset, bytes;  /* in the file, of a set that has one: multiples of a page; else `bytes` as asked for */
     unsigned char *memory; /* NULL: not in memory */
     bool kept, tail;
+    struct weights_file *file;
+    struct weights_packed_block stored; /* crc NULL: in the spill file */
     struct weights_read read;
 };
 
@@ -34,8 +39,17 @@ struct extent {
     size_t offset, bytes; /* in the block */
 };
 
+/* A packed file that blocks of the set lie in. */
+struct stored_file {
+    struct weights_file file;
+    char *name;
+};
+
 struct weights_set {
     struct mem_payer *payer;
+    struct weights_packer *packer; /* borrowed; where blocks go while FILLING, NULL: the spill file */
+    size_t n_files, cap_files;
+    struct stored_file **files;
     struct weights_reader *reader;
     struct weights_file file;   /* fd -1: memory only */
     size_t n, cap, n_blocks, cap_blocks, total; /* total: bytes of all blocks */
@@ -109,7 +123,7 @@ err weights_set_new(struct mem_payer *payer, struct weights_reader *reader, cons
 static int block_new(struct weights_set *s, size_t bytes, bool tail)
 {
     struct block *b = xnew(struct block);
-    *b = (struct block){.offset = s->end, .bytes = bytes, .kept = true, .tail = tail};
+    *b = (struct block){.offset = s->end, .bytes = bytes, .kept = true, .tail = tail, .file = &s->file};
     vec_grow(&s->blocks, &s->cap_blocks, s->n_blocks);
     s->blocks[s->n_blocks] = b;
     return (int)s->n_blocks++;
@@ -127,12 +141,49 @@ static err write_all(const struct weights_set *s, const unsigned char *from, siz
     return ERR_OK;
 }
 
+/* The file of that name among the set's; takes a descriptor over. */
+static struct stored_file *stored_file(struct weights_set *s, const char *name, int fd)
+{
+    for (size_t i = 0; i < s->n_files; i++)
+        if (!strcmp(s->files[i]->name, name)) {
+            close(fd);
+            return s->files[i];
+        }
+    vec_grow(&s->files, &s->cap_files, s->n_files);
+    struct stored_file *f = s->files[s->n_files++] = xnew(struct stored_file);
+    f->name = xstrdup(name);
+    f->file.fd = fd;
+    return f;
+}
+
+/* A block that is full goes to the spill file, or to the packer, which says where it lies. */
+static err write_block(struct weights_set *s, struct block *b, const unsigned char *memory)
+{
+    if (!s->packer) return write_all(s, memory, b->bytes, b->offset);
+    struct weights_packed_block where;
+    char *name;
+    bool is_new;
+    int fd;
+    err e = weights_packer_add(s->packer, memory, b->bytes, b->tail, &where, &fd, &name, &is_new);
+    if (e) return e;
+    if ((fd = dup(fd)) < 0) {
+        e = err_set(ERR_IO, "%s: %s", mem_payer_name(s->payer), strerror(errno));
+        free(where.crc);
+    } else {
+        b->file = &stored_file(s, name, fd)->file;
+        b->offset = where.offset;
+        b->stored = where;
+    }
+    free(name);
+    return e;
+}
+
 /* The last large extent goes to the file. */
 static err flush_fill(struct weights_set *s)
 {
     if (s->fill_block < 0) return ERR_OK;
-    const struct block *b = s->blocks[s->fill_block];
-    err e = write_all(s, s->fill, b->bytes, b->offset);
+    struct block *b = s->blocks[s->fill_block];
+    err e = write_block(s, b, s->fill);
     mem_free(s->payer, MEM_WEIGHTS, s->fill, b->bytes);
     s->fill = NULL;
     s->fill_block = -1;
@@ -143,8 +194,8 @@ static err flush_fill(struct weights_set *s)
 static err flush_tail(struct weights_set *s)
 {
     if (s->tail_block < 0) return ERR_OK;
-    const struct block *b = s->blocks[s->tail_block];
-    err e = write_all(s, s->tail, b->bytes, b->offset);
+    struct block *b = s->blocks[s->tail_block];
+    err e = write_block(s, b, s->tail);
     mem_free(s->payer, MEM_WEIGHTS, s->tail, TAIL);
     s->tail = NULL;
     s->tail_block = -1;
@@ -212,6 +263,13 @@ err weights_set_add(struct weights_set *s, size_t bytes, int *ret_extent, void *
     return bytes >= SMALL ? add_large(s, bytes, ret_extent, ret_fill) : add_small(s, bytes, ret_extent, ret_fill);
 }
 
+/* Once more for files that were sealed before does no harm. */
+static void read_directly(struct weights_file *f)
+{
+    posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+    atomic_store(&f->direct, fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) | O_DIRECT) == 0);
+}
+
 err weights_set_seal(struct weights_set *s)
 {
     if (!on_disk(s)) {
@@ -226,8 +284,8 @@ err weights_set_seal(struct weights_set *s)
     if (fdatasync(s->file.fd))
         return err_set(ERR_IO, "%s: writing packed weights: %s; free space or give another directory with --store",
                        mem_payer_name(s->payer), strerror(errno));
-    posix_fadvise(s->file.fd, 0, 0, POSIX_FADV_DONTNEED);
-    atomic_store(&s->file.direct, fcntl(s->file.fd, F_SETFL, fcntl(s->file.fd, F_GETFL) | O_DIRECT) == 0);
+    read_directly(&s->file);
+    for (size_t i = 0; i < s->n_files; i++) read_directly(&s->files[i]->file);
     s->state = WEIGHTS_ON_DISK;
     return ERR_OK;
 }
@@ -252,8 +310,15 @@ void weights_set_free(struct weights_set **sp)
     if (s->tail) mem_free(s->payer, MEM_WEIGHTS, s->tail, TAIL);
     for (size_t i = 0; i < s->n_blocks; i++) {
         mem_free(s->payer, MEM_WEIGHTS, s->blocks[i]->memory, s->blocks[i]->bytes);
+        free(s->blocks[i]->stored.crc);
         free(s->blocks[i]);
     }
+    for (size_t i = 0; i < s->n_files; i++) {
+        close(s->files[i]->file.fd);
+        free(s->files[i]->name);
+        free(s->files[i]);
+    }
+    free(s->files);
     if (on_disk(s)) close(s->file.fd);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
@@ -329,8 +394,8 @@ static err start_load(struct weights_set *s)
     for (size_t i = 0; i < s->n_blocks; i++) {
         struct block *b = s->blocks[i];
         if (!b->read.owner) continue;
-        b->read = (struct weights_read){.file = &s->file, .who = mem_payer_name(s->payer), .offset = b->offset, .bytes = b->bytes,
-                                        .to = b->memory, .when = s->load_began, .done = block_landed, .owner = s};
+        b->read = (struct weights_read){.file = b->file, .who = mem_payer_name(s->payer), .offset = b->offset, .bytes = b->bytes,
+                                        .crc = b->stored.crc, .to = b->memory, .when = s->load_began, .done = block_landed, .owner = s};
         weights_reader_submit(s->reader, &b->read);
     }
     if (!s->loading) s->state = WEIGHTS_RESIDENT; /* a set of nothing */
@@ -473,7 +538,8 @@ void weights_counts(const struct weights_set *s, uint64_t *ret_loads, uint64_t *
 void weights_set_locate(struct weights_set *s, int extent, struct weights_read *ret)
 {
     const struct block *b = s->blocks[s->extents[extent].block];
-    ret->file = &s->file;
+    ret->file = b->file;
+    ret->crc = b->stored.crc;
     ret->who = mem_payer_name(s->payer);
     ret->offset = b->offset;
     ret->bytes = b->bytes;
@@ -489,4 +555,111 @@ void weights_set_count(struct weights_set *s, size_t bytes)
     pthread_mutex_lock(&s->lock);
     s->bytes_read += bytes;
     pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- for stored models */
+
+void weights_set_pack_into(struct weights_set *s, struct weights_packer *w)
+{
+    assert(on_disk(s));
+    s->packer = w;
+}
+
+/* One of the blocks that the set had before, and that nobody of this file took. */
+static int find_stored(const struct weights_set *s, size_t n_before, const bool *taken, const struct weights_packed_block *b)
+{
+    for (size_t i = 0; i < n_before; i++) {
+        const struct block *x = s->blocks[i];
+        if (!taken[i] && x->stored.crc && x->bytes == b->bytes && x->tail == b->tail && weights_id_equal(&x->stored.id, &b->id)) return (int)i;
+    }
+    return -1;
+}
+
+static int adopt_block(struct weights_set *s, struct weights_packed *k, struct weights_packed_block *b)
+{
+    int block = block_new(s, (size_t)b->bytes, b->tail), fd = dup(k->fds[b->file]);
+    if (fd < 0) return -1;
+    struct block *x = s->blocks[block];
+    x->file = &stored_file(s, k->files[b->file], fd)->file;
+    x->offset = (size_t)b->offset;
+    x->stored = *b;
+    b->crc = NULL;
+    s->total += x->bytes;
+    return block;
+}
+
+err weights_set_adopt(struct weights_set *s, struct weights_packed *k, int *ret_extents)
+{
+    assert(s->state == WEIGHTS_FILLING && on_disk(s));
+    size_t before = s->n_blocks, n_extents = s->n;
+    bool *taken = xnewn(bool, before + 1);
+    int *map = xnewn(int, k->n_blocks + 1);
+    err e = ERR_OK;
+    for (size_t i = 0; i < k->n_blocks && !e; i++) {
+        map[i] = find_stored(s, before, taken, &k->blocks[i]);
+        if (map[i] >= 0) taken[map[i]] = true;
+        else if ((map[i] = adopt_block(s, k, &k->blocks[i])) < 0) e = err_set(ERR_IO, "%s: %s", mem_payer_name(s->payer), strerror(errno));
+    }
+    for (size_t i = 0; i < k->n_extents && !e; i++) {
+        const struct weights_packed_extent *x = &k->extents[i];
+        int block = map[x->block], found = -1;
+        for (size_t j = 0; j < n_extents && found < 0; j++)
+            if (s->extents[j].block == block && s->extents[j].offset == x->offset && s->extents[j].bytes == x->bytes) found = (int)j;
+        ret_extents[i] = found >= 0 ? found : extent_new(s, block, (size_t)x->offset, (size_t)x->bytes);
+    }
+    free(taken);
+    free(map);
+    return e;
+}
+
+static uint32_t file_number(const struct weights_set *s, const struct block *b, const char *own, struct weights_packed *p)
+{
+    const char *name = NULL;
+    for (size_t i = 0; i < s->n_files; i++)
+        if (&s->files[i]->file == b->file) name = s->files[i]->name;
+    if (!strcmp(name, own)) return 0;
+    for (size_t i = 1; i < p->n_files; i++)
+        if (!strcmp(p->files[i], name)) return (uint32_t)i;
+    p->files[p->n_files] = xstrdup(name);
+    return (uint32_t)p->n_files++;
+}
+
+static void describe_block(const struct weights_set *s, const struct block *b, const char *own, struct weights_packed *p)
+{
+    struct weights_packed_block *x = &p->blocks[p->n_blocks++];
+    size_t n = (b->bytes + WEIGHTS_CRC_BLOCK - 1) / WEIGHTS_CRC_BLOCK * sizeof *x->crc;
+    *x = b->stored;
+    x->crc = xcalloc(1, n);
+    memcpy(x->crc, b->stored.crc, n);
+    x->file = file_number(s, b, own, p);
+}
+
+/* Blocks and extents are numbered anew, in the set's order, without those that no place needs. */
+err weights_set_describe(const struct weights_set *s, const char *own, const int *places, size_t n, struct weights_packed *ret, int *ret_extents)
+{
+    struct weights_packed p = {.n_files = 1, .files = xnewn(char *, s->n_files + 2), .blocks = xnewn(struct weights_packed_block, s->n_blocks + 1),
+                               .extents = xnewn(struct weights_packed_extent, s->n + 1), .places = xnewn(uint32_t, n + 1)};
+    int *block = xnewn(int, s->n_blocks + 1);
+    err e = ERR_OK;
+    for (size_t i = 0; i < s->n; i++) ret_extents[i] = -1;
+    for (size_t i = 0; i < n; i++) ret_extents[places[i]] = 0;
+    for (size_t i = 0; i < s->n; i++)
+        if (ret_extents[i] == 0) block[s->extents[i].block] = 1;
+    for (size_t i = 0; i < s->n_blocks && !e; i++) {
+        if (!block[i]) continue;
+        block[i] = (int)p.n_blocks;
+        if (s->blocks[i]->stored.crc) describe_block(s, s->blocks[i], own, &p);
+        else e = err_set(ERR_UNSUPPORTED, "%s: some weights are in no packed file", mem_payer_name(s->payer));
+    }
+    for (size_t i = 0; i < s->n && !e; i++) {
+        if (ret_extents[i] < 0) continue;
+        ret_extents[i] = (int)p.n_extents;
+        p.extents[p.n_extents++] = (struct weights_packed_extent){.block = (uint32_t)block[s->extents[i].block], .offset = s->extents[i].offset,
+                                                                  .bytes = s->extents[i].bytes};
+    }
+    for (size_t i = 0; i < n && !e; i++) p.places[p.n_places++] = (uint32_t)ret_extents[places[i]];
+    free(block);
+    if (e) weights_packed_done(&p);
+    else *ret = p;
+    return e;
 }
