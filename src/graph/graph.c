@@ -229,7 +229,7 @@ static void each_read(const struct graph_node *n, void (*f)(void *ctx, int value
 {
     for (int i = 0; i < n->op.n_in; i++)
         if (n->op.in[i] >= 0) f(ctx, n->op.in[i]);
-    for (int a = 0; a < n->op.n_attrs; a++) {
+    for (int a = 0; a < n->op.n_attrs && !n->loose; a++) {
         const struct graph *sub = n->op.attrs[a].graph;
         for (size_t v = 0; sub && v < sub->n_values; v++)
             if (sub->values[v].outer) f(ctx, sub->values[v].outer_value);

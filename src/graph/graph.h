@@ -17,6 +17,7 @@ struct graph_value {
     struct tensor_shape shape; /* may hold symbols until specialised */
     bool has_shape;
     bool is_input, is_output;
+    bool loose;                /* specialised: type and shape are known only when it was computed */
     bool outer;                /* in a subgraph: the value of this name of the graph around it, ... */
     int outer_value;           /* ... which has this number there */
     const void *constant;      /* row-major bytes, or NULL */
@@ -31,6 +32,8 @@ struct graph_node {
     int n_post;
     struct kernel_post post[KERNEL_MAX_POST];
     bool dead;
+    bool loose;                /* specialised: runs with the sizes that it meets. op.in: its own, then what subgraphs read from outside, attribute by
+                                  attribute in the order of their values; subgraphs are the source's own */
 };
 
 struct graph {
@@ -117,8 +120,8 @@ void graph_node_infos(const struct graph *g, const struct graph_node *n, struct 
 /* A new graph for these input shapes (NULL: those of the file; a symbol that is left becomes 1 if it is the first
  * size of an input, else ERR_SHAPE names it). Every value has a known shape; constants are folded (unless larger
  * than they are worth), dead code is gone. Borrows the same file and keeps `g` alive until freed. An output may be
- * a constant or an input (then `constant` or `is_input` is set and no node makes it). Operators brim cannot run yet
- * (Loop, Scan, an If that is not decided by now) are refused here with a sentence. A file made for a batch of 1
+ * a constant or an input (then `constant` or `is_input` is set and no node makes it). What has sizes that depend on data, and
+ * Loop, Scan and an If that is not decided by now, become *loose* nodes (loose.c). A file made for a batch of 1
  * follows another batch where that is provably the same sum per sample, else ERR_SHAPE (batch.c says how). */
 err graph_specialise(const struct graph *g, const struct tensor_shape *input_shapes, struct mem_payer *payer,
                      struct graph **ret);

@@ -39,7 +39,7 @@ enum { PHASES = 4 };
 
 bool graph_rw_free(const struct graph_rewriter *r, int node)
 {
-    return node >= 0 && (size_t)node < r->n_nodes && !r->touched[node] && !r->g->nodes[node].dead;
+    return node >= 0 && (size_t)node < r->n_nodes && !r->touched[node] && !r->g->nodes[node].dead && !r->g->nodes[node].loose;
 }
 
 int graph_rw_producer(const struct graph_rewriter *r, int value)

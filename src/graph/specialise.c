@@ -18,6 +18,7 @@
 #include "graph/file.h"
 
 static err emit_graph(struct graph_special *s, const struct graph *from, int *map);
+static err emit_node(struct graph_special *s, const struct graph *from, const struct graph_node *old, int *map);
 
 /* ---- inputs */
 
@@ -128,14 +129,10 @@ static bool hands_on(struct graph_special *s, const struct graph *from, const st
 static err emit_if(struct graph_special *s, const struct graph *from, const struct graph_node *n, int *map)
 {
     int cond = n->op.n_in == 1 ? take(s, from, map, n->op.in[0]) : -1;
-    if (cond < 0 || s->to->values[cond].dtype != TENSOR_BOOL)
+    if (cond < 0 || (s->to->values[cond].dtype != TENSOR_BOOL && !s->to->values[cond].loose))
         return wrap_node(err_set(ERR_FORMAT, "the condition is not a boolean"), from, &n->op);
     const struct graph_value *c = &s->to->values[cond];
-    if (!c->constant || c->constant_bytes != 1)
-        return wrap_node(err_set(ERR_UNSUPPORTED,
-                                 "the condition depends on the data; export the model without it, or with a "
-                                 "fixed input size"),
-                         from, &n->op);
+    if (!c->constant || c->constant_bytes != 1) return emit_node(s, from, n, map);
     const struct op_attr *a = op_attr(&n->op, constant_true(c) ? "then_branch" : "else_branch");
     if (!a || !a->graph || a->graph->n_inputs || a->graph->n_outputs < n->op.n_out)
         return wrap_node(err_set(ERR_FORMAT, "the branch is missing, or its outputs do not fit"), from, &n->op);
@@ -181,16 +178,19 @@ static err check_known(const struct op_node *n, const struct op_info *out)
 static err emit_node(struct graph_special *s, const struct graph *from, const struct graph_node *old, int *map)
 {
     struct op_info in[KERNEL_MAX_IN], out[KERNEL_MAX_OUT] = {{0}};
-    if (old->op.kind == OP_LOOP || old->op.kind == OP_SCAN)
-        return wrap_node(
-            err_set(ERR_UNSUPPORTED, "loops cannot be run yet; export the model with the loop unrolled"), from,
-            &old->op);
     struct graph_node *n = graph_copy_node(s->to, old);
     for (int i = 0; i < old->op.n_in; i++) n->op.in[i] = take(s, from, map, old->op.in[i]);
     bool folded = false;
-    err e = s->batch ? graph_batch_follow(s, n) : ERR_OK;
-    graph_node_infos(s->to, n, in);
-    if (!e) e = op_infer(&n->op, in, out);
+    err e = ERR_OK;
+    if (!graph_is_loose(s, n, NULL, ERR_OK)) {
+        e = s->batch ? graph_batch_follow(s, n) : ERR_OK;
+        graph_node_infos(s->to, n, in);
+        if (!e) e = op_infer(&n->op, in, out);
+    }
+    if (graph_is_loose(s, n, in, e)) {
+        e = graph_make_loose(s, from, old, n, map, take);
+        return e ? wrap_node(e, from, &old->op) : ERR_OK;
+    }
     if (!e) e = check_known(&old->op, out);
     if (e) return wrap_node(e, from, &old->op);
     add_outputs(s, from, old, n, out, map);
@@ -231,7 +231,9 @@ static void add_output(struct graph_special *s, const char *name, int v)
         struct graph_value copy = *value;
         n->op.in[0] = v;
         n->op.opset = s->to->opset;
+        n->loose = copy.loose || copy.shape.bounded;
         v = n->op.out[0] = graph_add_value(s->to, name, copy.dtype, &copy.shape);
+        s->to->values[v].loose = n->loose;
         uint8_t flag = *graph_batch_flag(s, n->op.in[0]);
         *graph_batch_flag(s, v) = flag;
     } else if (!same) {

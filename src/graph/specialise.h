@@ -23,6 +23,12 @@ void graph_batch_pass(struct graph_special *s, const struct graph_node *n);
 /* ERR_SHAPE if an output mixes samples. */
 err graph_batch_check(struct graph_special *s);
 
+/* loose.c: does this node have to wait for its run? `e` is what op_infer said. */
+bool graph_is_loose(const struct graph_special *s, const struct graph_node *n, const struct op_info *in, err e);
+/* Makes `n` a loose node. take_outer: the number in s->to of a value of the graph that `n` is from. */
+err graph_make_loose(struct graph_special *s, const struct graph *from, const struct graph_node *old, struct graph_node *n, int *map,
+                     int (*take_outer)(struct graph_special *s, const struct graph *from, int *map, int v));
+
 /* Computes the outputs of `n` if they are constant and worth it: *ret says whether. */
 err graph_fold(struct graph_special *s, const struct graph_node *n, const struct op_info *in,
                const struct op_info *out, bool *ret);

@@ -7,7 +7,7 @@
  *
  * Invariant: every step's operands were written by an earlier step, are inputs, or are weights. A slot lives from the step that writes it to the
  * last step that reads any view of it. SPDX-License-Identifier: Apache-2.0 */
-#include "model/plan.h"
+#include "model/dynamic.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,9 +135,13 @@ static err place_constant(struct model_plan *p, struct model_step *s, int i, con
     size_t packed = s->class->weight_bytes ? s->class->weight_bytes(s->state, i) : 0;
     char format[160];
     snprintf(format, sizeof format, "%s", packed ? s->class->weight_format(s->state, i) : "raw");
-    void *fill;
-    err e = find_or_add(p->model, hash64(t->data, raw, (uint64_t)t->dtype), packed ? packed : raw, format, &s->in[i].extent, &fill);
+    void *fill = NULL;
+    bool known = false;
+    err e = p->model->stored ? model_stored_place(p->model, packed ? packed : raw, format, &known, &s->in[i].extent) : ERR_OK;
+    if (!e && !known)
+        e = find_or_add(p->model, hash64(t->data, raw, (uint64_t)t->dtype), packed ? packed : raw, format, &s->in[i].extent, &fill);
     if (e) return e;
+    if (!known && p->model->stored) model_stored_placed(p->model, s->in[i].extent);
     s->in[i].slot = -1;
     s->weight_bytes += packed ? packed : raw;
     if (!fill) return ERR_OK;
@@ -148,6 +152,11 @@ static err place_constant(struct model_plan *p, struct model_step *s, int i, con
     return s->class->pack(s->state, i, t->data, fill);
 }
 
+err model_place_raw(struct model_plan *p, struct model_step *s, int i, const struct tensor *t)
+{
+    return place_constant(p, s, i, t);
+}
+
 /* ---- steps */
 
 static struct model_operand operand(const struct model_plan *p, int value)
@@ -156,8 +165,15 @@ static struct model_operand operand(const struct model_plan *p, int value)
     return (struct model_operand){.slot = v->slot, .offset = (size_t)v->start * tensor_dtype_size(v->t.dtype)};
 }
 
+void model_place_read(struct model_plan *p, struct model_step *s, int i, int value)
+{
+    s->in[i] = operand(p, value);
+    touch(p, s->in[i].slot);
+}
+
 void model_step_done(struct model_step *s)
 {
+    model_loose_free(s);
     if (s->state) s->class->free(&s->state);
     free(s->own);
     free(s->in);
@@ -326,15 +342,6 @@ static err add_node(struct model_plan *p, struct graph_node *n)
     return add_step(p, &n->op, n, n->op.n_in, n->op.in, n->op.n_out, n->op.out);
 }
 
-static err check_bounds(const struct model_plan *p, const struct op_node *n)
-{
-    for (int i = 0; i < n->n_in; i++)
-        if (n->in[i] >= 0 && p->values[n->in[i]].t.shape.bounded)
-            return err_set(ERR_UNSUPPORTED, "its input '%s' has a size that depends on data; brim runs such values only as outputs so far",
-                           p->graph->values[n->in[i]].name);
-    return ERR_OK;
-}
-
 static err add_inputs(struct model_plan *p)
 {
     for (int i = 0; i < p->graph->n_inputs; i++) {
@@ -376,12 +383,12 @@ err model_plan_build(struct model_plan *p)
     for (size_t i = 0; i < g->n_nodes && !e; i++) {
         struct graph_node *n = &g->nodes[i];
         if (n->dead) continue;
-        e = check_bounds(p, &n->op);
-        if (!e) e = add_node(p, n);
+        e = n->loose ? model_loose_add(p, n) : add_node(p, n);
         if (e) return err_wrap(e, "%s: node %zu '%s' (%s, opset %d)", p->model->name, i, n->op.name, op_name(n->op.kind), n->op.opset);
     }
     for (int i = 0; i < g->n_outputs && !e; i++) {
         struct model_value *v = &p->values[g->outputs[i]];
+        if (v->loose) v->last_step = INT32_MAX;
         if (v->slot < 0 && v->t.data) { /* an output that is a constant: a copy of it is made at every run */
             int made, from = g->outputs[i];
             struct tensor t = v->t;

@@ -6,7 +6,7 @@
  *
  * Invariant: a plan's graph holds no computed constant after model_plan_new. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/file.h"
-#include "model/plan.h"
+#include "model/dynamic.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 
 /* ---- models */
 
-static err model_prepare(const char *name, const struct model_options *o, struct model **ret)
+err model_prepare(const char *name, const struct model_options *o, struct model **ret)
 {
     struct model *m = xnew(struct model);
     char payer[64];
@@ -75,6 +75,7 @@ void model_free(struct model **mp)
     if (!m) return;
     assert(m->n_plans == 0);
     graph_free(&m->graph);
+    model_stored_free(m);
     if (m->ring) weights_ring_drain_set(m->ring, m->weights);
     weights_set_free(&m->weights);
     mem_payer_free(&m->import_payer);
@@ -193,15 +194,34 @@ static void forget_constants(struct model_plan *p)
     drop_computed_constants(p->graph);
 }
 
+err model_plan_from(struct model_plan *p, const struct graph *g, const struct tensor_shape *shapes)
+{
+    const struct model_options *o = &p->model->options;
+    err e = graph_specialise(g, shapes, p->model->import_payer, &p->graph);
+    if (!e && !o->no_rewrites) e = graph_rewrite(p->graph, GRAPH_REWRITE_ALL);
+    if (!e && o->slice_bytes) e = graph_slice(p->graph, o->slice_bytes);
+    return e ? e : model_plan_build(p);
+}
+
+/* Everything that was built goes; the plan is as new. */
+void model_plan_clear(struct model_plan *p)
+{
+    model_loose_begin(p);
+    for (size_t i = 0; i < p->n_steps; i++) model_step_done(&p->steps[i]);
+    for (size_t i = 0; i < p->n_values; i++) free(p->values[i].cell);
+    graph_free(&p->graph);
+    free(p->steps);
+    free(p->slots);
+    free(p->values);
+    *p = (struct model_plan){.model = p->model};
+}
+
 err model_plan_new(struct model *m, const struct tensor_shape *input_shapes, struct model_plan **ret)
 {
     struct model_plan *p = xnew(struct model_plan);
     p->model = m;
     m->n_plans++;
-    err e = graph_specialise(m->graph, input_shapes, m->import_payer, &p->graph);
-    if (!e && !m->options.no_rewrites) e = graph_rewrite(p->graph, GRAPH_REWRITE_ALL);
-    if (!e && m->options.slice_bytes) e = graph_slice(p->graph, m->options.slice_bytes);
-    if (!e) e = model_plan_build(p);
+    err e = m->stored ? model_stored_plan(m, input_shapes, p) : model_plan_from(p, m->graph, input_shapes);
     if (!e && m->filling) {
         e = weights_set_seal(m->weights);
         m->filling = e != ERR_OK;
@@ -226,12 +246,8 @@ void model_plan_free(struct model_plan **pp)
         mem_free(p->model->payer, MEM_SCRATCH, p->scratch, p->sizes.scratch);
     }
     model_stream_free(p);
-    for (size_t i = 0; i < p->n_steps; i++) model_step_done(&p->steps[i]);
-    graph_free(&p->graph);
     p->model->n_plans--;
-    free(p->steps);
-    free(p->slots);
-    free(p->values);
+    model_plan_clear(p);
     free(p);
     *pp = NULL;
 }
@@ -268,6 +284,8 @@ static struct tensor view_of(const struct model_plan *p, int value)
 {
     const struct model_value *v = &p->values[value];
     struct tensor t = v->t;
+    if (v->loose && v->cell->t.dtype) return v->cell->t;
+    if (v->loose) return t; /* before a run: nothing */
     if (v->t.shape.bounded) t.shape = v->actual;
     t.data = p->arena + p->slots[v->slot].offset + (size_t)v->start * tensor_dtype_size(t.dtype);
     return t;
@@ -283,7 +301,7 @@ struct tensor model_plan_output(const struct model_plan *p, int i)
     return view_of(p, p->graph->outputs[i]);
 }
 
-static void *address(const struct model_plan *p, const struct model_operand *o)
+void *model_operand_address(const struct model_plan *p, const struct model_operand *o)
 {
     if (o->slot >= 0) return p->arena + p->slots[o->slot].offset + o->offset;
     if (o->use && p->model->ring && p->stream->uses[o->use - 1].k >= 0) return (void *)(uintptr_t)p->stream->uses[o->use - 1].at;
@@ -293,9 +311,14 @@ static void *address(const struct model_plan *p, const struct model_operand *o)
 static err run_step(struct model_plan *p, struct model_step *s)
 {
     struct kernel_buffers b;
-    for (int i = 0; i < s->n_in; i++) b.in[i] = address(p, &s->in[i]);
+    if (s->loose) {
+        err r = model_loose_run(p, s);
+        model_loose_after(p, (int)(s - p->steps));
+        return r ? err_wrap(r, "%s: '%s' (%s)", p->model->name, s->node->name, op_name(s->node->kind)) : ERR_OK;
+    }
+    for (int i = 0; i < s->n_in; i++) b.in[i] = model_operand_address(p, &s->in[i]);
     for (int i = 0; i < s->n_out; i++) {
-        b.out[i] = address(p, &s->out[i]);
+        b.out[i] = model_operand_address(p, &s->out[i]);
         b.out_shape[i] = NULL;
         if (s->out[i].bounded) {
             struct model_value *v = &p->values[s->out[i].bounded - 1];
@@ -326,6 +349,7 @@ static err run_streaming(struct model_plan *p, int64_t *step_ns)
 err model_plan_run(struct model_plan *p, int64_t *step_ns)
 {
     assert(p->arena || p->sizes.activations == 0);
+    model_loose_begin(p);
     if (p->model->ring) return run_streaming(p, step_ns);
     for (size_t i = 0; i < p->n_steps; i++) {
         int64_t begin = step_ns ? clock_ns() : 0;

@@ -24,6 +24,7 @@ struct model {
     size_t n_weights, cap_weights;
     struct model_weight *table;
     int n_plans;
+    struct model_stored *stored;     /* NULL: not of a weight store (stored.c) */
     struct weights_ring *ring;       /* borrowed; NULL: nothing streams */
     uint64_t generation;             /* of what is kept; passes of an older one are of no use */
 };
@@ -41,6 +42,9 @@ struct model_value {
     int64_t start;        /* elements from the slot's first byte */
     int copy[3];          /* the copy of this value in another layout: see copy_for (0: none, else 1 + value) */
     struct tensor_shape actual; /* of a bounded value, after a run */
+    bool loose;           /* made by a loose step: it lives in `cell` (dynamic.h), up to last_step */
+    int last_step;
+    struct model_cell *cell;
 };
 
 struct model_operand {
@@ -58,6 +62,8 @@ struct model_step {
     struct op_node *own;       /* of a copy that the planner inserted, else NULL */
     int out_value;             /* the first, for explain */
     int n_in, n_out, n_post;
+    struct model_loose *loose; /* runs with the sizes that it meets; no state, no out */
+    int n_own;
     struct model_operand *in, *out;
     int64_t flops;
     size_t weight_bytes;
@@ -94,12 +100,29 @@ struct model_plan {
     struct model_step *steps;
     struct model_sizes sizes;
     unsigned char *arena, *scratch;
+    int n_loose;
     bool own;                  /* arena and scratch are ours */
 };
+
+/* stored.c: models of the weight store. */
+err model_stored_plan(struct model *m, const struct tensor_shape *shapes, struct model_plan *p);
+/* A constant of a plan: true if its extent (s->in[i]) is known from a packed copy, so that nothing has to be packed. */
+err model_stored_place(struct model *m, size_t bytes, const char *format, bool *ret_known, int *ret_extent);
+void model_stored_placed(struct model *m, int extent);
+void model_stored_free(struct model *m);
+/* model.c: specialise, rewrite, build from this graph. */
+err model_plan_from(struct model_plan *p, const struct graph *g, const struct tensor_shape *shapes);
+void model_plan_clear(struct model_plan *p);
+err model_prepare(const char *name, const struct model_options *o, struct model **ret);
 
 /* build.c */
 err model_plan_build(struct model_plan *p);
 void model_step_done(struct model_step *s);
+/* Operand i is a constant, as it is. */
+err model_place_raw(struct model_plan *p, struct model_step *s, int i, const struct tensor *t);
+/* Operand i is a value in the arena, which is read by the step that is added next. */
+void model_place_read(struct model_plan *p, struct model_step *s, int i, int value);
+void *model_operand_address(const struct model_plan *p, const struct model_operand *o);
 /* views.c: makes output(s) of `n` views of its input if that is possible without moving bytes. */
 bool model_view(struct model_plan *p, const struct graph_node *n);
 bool model_is_reshape(enum op_kind kind);
