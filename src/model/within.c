@@ -1,7 +1,7 @@
 /* One model inside one budget.
  *
  * Weights are cut (graph_slice) only if they are clearly more than the budget, into parts that are small beside it. The first division
- * uses guessed step times; two warm-up runs measure them and the disk, then the division is made again.
+ * uses guessed step times; a few warm-up runs measure them and the disk, then the division is made again.
  *
  * Invariant: kept bytes + window <= weight_budget, which is what the budget has left once code, arena and scratch are paid.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { SLICE_LEAST = 1 << 20, SLICE_MOST = 8 << 20, SLICES = 24, WARM_UPS = 2 };
+enum { SLICE_LEAST = 1 << 20, SLICE_MOST = 8 << 20, SLICES = 24, WARM_UPS = 2, MOST_WARM_UPS = 8, WARM_BYTES = 96 << 20 };
 static const double FIRST_BANDWIDTH = 1e9;
 
 static size_t constant_bytes(const struct graph *g)
@@ -67,13 +67,19 @@ err model_within_divide(struct model_within *w, double bandwidth)
 static double measured_bandwidth(const struct model_within *w, double otherwise)
 {
     struct weights_reader_stats s = weights_reader_stats(model_weights_reader(w->model));
-    return s.busy_ns > 0 && s.bytes > 4 << 20 ? (double)s.bytes / (double)s.busy_ns * 1e9 : otherwise;
+    return s.bandwidth > 0 ? s.bandwidth : otherwise;
+}
+
+static uint64_t bytes_read(const struct model_within *w)
+{
+    return weights_reader_stats(model_weights_reader(w->model)).bytes;
 }
 
 static err warm_up(struct model_within *w, double bandwidth)
 {
     err e = model_within_divide(w, bandwidth > 0 ? bandwidth : measured_bandwidth(w, FIRST_BANDWIDTH));
-    for (int i = 0; i < WARM_UPS && !e && w->ring; i++) e = model_within_run(w, NULL);
+    for (int i = 0; !e && w->ring && (i < WARM_UPS || (i < MOST_WARM_UPS && bandwidth <= 0 && bytes_read(w) < WARM_BYTES)); i++)
+        e = model_within_run(w, NULL);
     if (!e && w->ring) e = model_within_divide(w, bandwidth > 0 ? bandwidth : measured_bandwidth(w, FIRST_BANDWIDTH));
     return e;
 }

@@ -50,7 +50,7 @@ static void wishes_of(const struct sched *s, const struct sched_model *m, struct
 static double bandwidth(const struct sched *s)
 {
     struct weights_reader_stats r = weights_reader_stats(s->blocks.reader);
-    return r.bytes > 8u << 20 && r.busy_ns > 0 ? (double)r.bytes * 1e9 / (double)r.busy_ns : FIRST_BANDWIDTH;
+    return r.bandwidth > 0 ? r.bandwidth : FIRST_BANDWIDTH;
 }
 
 /* ---- dividing; the lock is held, no model is in use */

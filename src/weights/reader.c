@@ -20,11 +20,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CHUNK = 1 << 20, DEPTH = 8, CRC_BLOCK = 64 << 10 };
+enum { RECENT = 64 << 20, CHUNK = 1 << 20, DEPTH = 8, CRC_BLOCK = 64 << 10 };
 
 struct chunk {
     struct weights_read *read; /* NULL: free */
-    size_t at, bytes;          /* in the read */
+    size_t at, bytes, size;    /* in the read: what is still to come of the chunk; all of it */
     bool buffered;             /* tried again without O_DIRECT */
 };
 
@@ -40,6 +40,8 @@ struct weights_reader {
     bool stop;
     uint64_t bytes, requests;
     int64_t busy_ns;
+    double lately_bytes, lately_ns; /* of the last chunks, half forgotten at every RECENT bytes */
+    int64_t event_ns;           /* the thread's: when the disk began to work on something, or last delivered */
 };
 
 /* ---- chunks */
@@ -58,6 +60,7 @@ static struct chunk *begin_chunk(struct weights_reader *r)
     struct chunk *c = q ? free_slot(r) : NULL;
     if (!c) return NULL;
     *c = (struct chunk){.read = q, .at = q->begun, .bytes = MIN(q->bytes - q->begun, (size_t)CHUNK)};
+    c->size = c->bytes;
     q->begun += c->bytes;
     q->pending++;
     if (q->begun == q->bytes) r->queue = q->next;
@@ -123,7 +126,14 @@ static void check(struct weights_read *q)
 static void end_chunk(struct weights_reader *r, struct chunk *c)
 {
     struct weights_read *q = c->read;
+    int64_t now = clock_ns();
     pthread_mutex_lock(&r->lock);
+    if (!q->failure) {
+        r->lately_bytes += (double)c->size;
+        r->lately_ns += (double)(now - r->event_ns);
+        if (r->lately_bytes > RECENT) r->lately_bytes /= 2, r->lately_ns /= 2;
+    }
+    r->event_ns = now;
     if (q->failure) give_up(r, q);
     q->pending--;
     bool over = q->pending == 0 && q->begun == q->bytes;
@@ -198,7 +208,7 @@ static void *reader_main(void *arg)
         bool over = !r->queue && !r->in_flight;
         pthread_mutex_unlock(&r->lock);
         if (over) return NULL;
-        if (!since) since = clock_ns();
+        if (!since) since = r->event_ns = clock_ns();
         begin(r);
         if (r->in_flight) uring_wait(r);
     }
@@ -274,6 +284,7 @@ struct weights_reader_stats weights_reader_stats(struct weights_reader *r)
 {
     pthread_mutex_lock(&r->lock);
     struct weights_reader_stats s = {.bytes = r->bytes, .requests = r->requests, .busy_ns = r->busy_ns, .uring = r->uring};
+    if (r->lately_bytes > 4 << 20 && r->lately_ns > 0) s.bandwidth = r->lately_bytes / r->lately_ns * 1e9;
     pthread_mutex_unlock(&r->lock);
     return s;
 }

@@ -26,10 +26,12 @@ err weights_reader_new(struct weights_reader **ret);
 /* no_uring: as on a kernel without io_uring. */
 err weights_reader_new_with(bool no_uring, struct weights_reader **ret);
 void weights_reader_free(struct weights_reader **r);
-/* busy_ns: time with at least one read under way; bytes / busy_ns is the disk's bandwidth as we use it. */
+/* busy_ns: time with at least one read under way. bandwidth: of the disk as we use it, bytes a second, over the last hundred megabytes;
+ * 0: not known yet. */
 struct weights_reader_stats {
     uint64_t bytes, requests;
     int64_t busy_ns;
+    double bandwidth;
     bool uring;
 };
 struct weights_reader_stats weights_reader_stats(struct weights_reader *r);
