@@ -100,7 +100,7 @@ static void numbers_are_read_whole(void **state)
     assert_true(http_guard_seconds("1763690400.25", &x) && fabs(x - 1763690400.25) < 1e-6);
     assert_true(http_guard_name("door-1.a_B", 10));
     assert_false(http_guard_name("", 0) || http_guard_name("a/b", 3) || http_guard_name("..", 2) ||
-                 http_guard_name("a b", 3));
+                 http_guard_name("a b", 3) || http_guard_name("a\0b", 3) || http_guard_name("", 1));
 }
 
 static void labels_are_escaped(void **state)

@@ -38,6 +38,7 @@ struct serve_mqtt {
     int64_t after;                    /* outbox ids up to here are published or in flight; the thread only */
     uint64_t feed_after;              /* without a database: the feed's number */
     int64_t stats_at;
+    bool greeted;                     /* the broker of this connection has answered; the thread only */
     atomic_bool connected;
     atomic_ullong published, acknowledged;
 };
@@ -53,6 +54,7 @@ static void on_connect(struct mosquitto *m, void *user, int rc)
     free(topic);
     memset(x->flights, 0, sizeof x->flights); /* what was not acknowledged is published again */
     x->after = 0;
+    x->greeted = true;
     atomic_store(&x->connected, true);
     log_info("mqtt", "connected to %s:%d", x->o->mqtt_host, x->o->mqtt_port);
 }
@@ -181,6 +183,7 @@ static int connect_anew(struct serve_mqtt *x)
     int rc = mosquitto_reinitialise(x->m, NULL, true, x);
     if (rc) return rc;
     prepare(x);
+    x->greeted = false;
     return mosquitto_connect(x->m, x->o->mqtt_host, x->o->mqtt_port, 30);
 }
 
@@ -191,8 +194,10 @@ static void show_problem(struct serve_mqtt *x, int rc)
         return;
     }
     char text[256];
-    snprintf(text, sizeof text, "%s:%d: %s; events wait in the database", x->o->mqtt_host, x->o->mqtt_port,
-             rc == MOSQ_ERR_ERRNO ? strerror(errno) : rc ? mosquitto_strerror(rc) : "not connected yet");
+    const char *why = rc == MOSQ_ERR_ERRNO ? strerror(errno) : rc ? mosquitto_strerror(rc) : "not connected yet";
+    if (rc == MOSQ_ERR_CONN_LOST && !x->greeted) /* accepted, then closed: often another program has that port */
+        why = "what listens there closed the connection without an answer; is it an MQTT broker?";
+    snprintf(text, sizeof text, "%s:%d: %s; events wait in the database", x->o->mqtt_host, x->o->mqtt_port, why);
     engine_set_problem(x->engine, "mqtt", text);
 }
 

@@ -11,7 +11,7 @@ enum { MOST = 4096 };
 
 struct broker {
     char dir[64], conf[96];
-    int port;
+    int port, held; /* held: a socket that keeps the port ours, see hold_port */
     pid_t pid;
 };
 
@@ -36,13 +36,17 @@ static const char *broker_program(void)
     return NULL;
 }
 
-static int free_port(void)
+/* The port is ours until the test ends: a socket bound to it, that does not listen, keeps the kernel from giving it to
+ * another program (an HTTP side of a box, say, that would then be taken for the broker), and lets the broker have it, for
+ * both say SO_REUSEADDR. */
+static int hold_port(int *ret_fd)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
     if (bind(fd, (struct sockaddr *)&a, n) || getsockname(fd, (struct sockaddr *)&a, &n)) a.sin_port = 0;
-    close(fd);
+    *ret_fd = fd;
     return ntohs(a.sin_port);
 }
 
@@ -58,6 +62,10 @@ static void broker_start(struct broker *b)
             .sin_family = AF_INET, .sin_port = htons((uint16_t)b->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         int fd = socket(AF_INET, SOCK_STREAM, 0), rc = connect(fd, (struct sockaddr *)&a, sizeof a);
         close(fd);
+        if (waitpid(b->pid, NULL, WNOHANG)) {
+            b->pid = 0;
+            fail_msg("the broker ended at once; can it listen on port %d?", b->port);
+        }
         if (!rc) return;
         usleep(100000);
     }
@@ -76,11 +84,13 @@ static int begin(void **state)
 {
     struct broker *b = xnew(struct broker);
     *state = b;
+    b->held = -1;
     if (!broker_program()) return 0;
     snprintf(b->dir, sizeof b->dir, "/tmp/brim-mqtt-XXXXXX");
     if (!mkdtemp(b->dir)) return 1;
     snprintf(b->conf, sizeof b->conf, "%s/broker.conf", b->dir);
-    b->port = free_port();
+    b->port = hold_port(&b->held);
+    if (!b->port) return 1;
     FILE *f = fopen(b->conf, "w");
     fprintf(f, "listener %d 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest none\n", b->port);
     fclose(f);
@@ -91,6 +101,7 @@ static int end(void **state)
 {
     struct broker *b = *state;
     broker_stop(b);
+    if (b->held >= 0) close(b->held);
     char *command = xasprintf("rm -rf %s", b->dir);
     int rc = b->dir[0] ? system(command) : 0;
     free(command);
@@ -287,6 +298,29 @@ static void a_broker_that_goes_away_costs_no_event(void **state)
     free(outputs);
 }
 
+/* Whatever has the broker's port takes the connection and closes it: people are told what that means. */
+static void a_program_that_is_no_broker_is_named(void **state)
+{
+    struct broker *b = *state;
+    struct box box;
+    need_broker();
+    char *outputs = mqtt_outputs(b), *said = NULL;
+    assert_int_equal(listen(b->held, 8), 0);
+    assert_int_equal(box_open(&box, outputs, ""), 0);
+    close(accept(b->held, NULL, NULL));
+    for (int i = 0; i < 600 && !said; i++) {
+        json_t *j = engine_problems(box.engine);
+        char *text = json_dumps(j, 0);
+        if (strstr(text, "is it an MQTT broker?")) said = xstrdup(text);
+        json_decref(j);
+        free(text);
+        usleep(100000);
+    }
+    assert_non_null(said);
+    box_close(&box);
+    free(outputs), free(said);
+}
+
 /* The box dies by kill -9: its broker says so. It is forked off before this process has threads, and starts when told to. */
 static void the_last_will_is_told(void **state)
 {
@@ -326,6 +360,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_last_will_is_told, begin, end),
         cmocka_unit_test_setup_teardown(presence_and_events_are_told, begin, end),
         cmocka_unit_test_setup_teardown(a_broker_that_goes_away_costs_no_event, begin, end),
+        cmocka_unit_test_setup_teardown(a_program_that_is_no_broker_is_named, begin, end),
     };
     return cmocka_run_group_tests_name("serve-mqtt", tests, NULL, NULL);
 }
