@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "model/within.h"
 #include "tensor/npy.h"
+#include "weights/store.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -31,6 +32,7 @@ struct run {
     struct model_within within; /* with --budget: owns model and plan */
     struct weights_reader *reader;
     const char *store;
+    struct weights_store *models; /* of a model that is named, not a file */
     uint64_t disk, read_bytes_per_run;
     int64_t pause_ms;
     uint64_t slice;
@@ -217,15 +219,17 @@ static err execute(struct run *r)
     else if (!strcmp(r->precision, "bf16")) o.precision = KERNEL_BF16;
     else return err_set(ERR_USAGE, "--precision: expected f32, bf16 or auto, found '%s'", r->precision);
     o.budget = r->budget = mem_budget_new("host", r->budget_bytes);
-    bool limited = r->budget_bytes != UINT64_MAX;
+    bool stored = access(r->path, F_OK) != 0 && !weights_name_check(r->path), limited = stored || r->budget_bytes != UINT64_MAX;
     char *folder = limited ? (r->store ? xstrdup(r->store) : engine_store_path(NULL)) : NULL;
     err e = folder ? engine_make_folders(folder) : ERR_OK;
+    if (!e && stored) e = weights_store_open(folder, NULL, &r->models);
     if (!e && limited) e = weights_reader_new(&r->reader);
     o.slice_bytes = r->slice;
     o.reader = r->reader;
     o.spill_dir = folder;
-    if (!e) e = model_open(r->path, r->path, &o, &r->model);
+    if (!e) e = stored ? model_open_stored(r->models, r->path, r->path, &o, &r->model) : model_open(r->path, r->path, &o, &r->model);
     if (!e) e = limited ? plan_within(r) : plan(r);
+    if (!e && *model_stored_problem(r->model)) fprintf(stderr, "brim run: packed weights are not kept: %s\n", model_stored_problem(r->model));
     free(folder);
     r->load_ms = (double)(clock_ns() - begin) / 1e6;
     mem_budget_reset_peak(r->budget);
@@ -355,6 +359,7 @@ int cli_run(int argc, char **argv)
         model_free(&r.model);
     }
     weights_reader_free(&r.reader);
+    weights_store_close(&r.models);
     mem_budget_free(&r.budget);
     free(r.times_ms);
     free(r.step_ns);

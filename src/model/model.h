@@ -15,6 +15,7 @@
 #include "weights/weights.h"
 
 struct model;
+struct weights_store;
 struct model_plan;
 
 struct model_options {
@@ -34,6 +35,11 @@ struct model_io {
     struct tensor_shape shape; /* of an open model: may hold symbols */
 };
 
+/* A model of a weight store (weights/store.h), with a reader and a spill directory: what was packed once is not packed again, nor are the ONNX numbers
+ * read then. It counts as used until model_free; the store must outlive it. */
+err model_open_stored(struct weights_store *store, const char *stored, const char *name, const struct model_options *o, struct model **ret);
+/* "", or why packed weights could not be kept for the next start (which packs again then). */
+const char *model_stored_problem(const struct model *m);
 err model_open(const char *path, const char *name, const struct model_options *o, struct model **ret);
 /* Takes the graph over, also on failure. For graphs built in memory. */
 err model_from_graph(struct graph *g, const char *name, const struct model_options *o, struct model **ret);
