@@ -36,9 +36,9 @@ static const char *broker_program(void)
     return NULL;
 }
 
-/* The port is ours until the test ends: a socket bound to it, that does not listen, keeps the kernel from giving it to
- * another program (an HTTP side of a box, say, that would then be taken for the broker), and lets the broker have it, for
- * both say SO_REUSEADDR. */
+/* The port is ours until the test ends: a socket bound to it, that does not listen, keeps the kernel from giving it
+ * to another program (an HTTP side of a box, say, that would then be taken for the broker), and lets the broker have
+ * it, for both say SO_REUSEADDR. */
 static int hold_port(int *ret_fd)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
