@@ -14,7 +14,7 @@
 #include "graph/onnx.h"
 #include "graph/strip.h"
 
-enum { OPSET_OLDEST = 7, BOOK_STEP = 64 << 10 };
+enum { BOOK_STEP = 64 << 10 };
 
 enum { /* field numbers */
     M_IR = 1, M_GRAPH = 7, M_OPSET = 8, M_FUNCTIONS = 25,
@@ -379,7 +379,7 @@ static err check_node(const struct graph_reader *r, const struct graph_wire *w, 
     int opset = opset_of(r, p->domain);
     const char *domain = *p->domain ? p->domain : "ai.onnx";
     if (!*p->op) return graph_wire_fail(w, ERR_FORMAT, w->at, "node '%s' names no operator", p->name);
-    if (!op_find(p->domain, p->op))
+    if (!op_find(p->domain, p->op) && !graph_standard_has(p->domain, p->op))
         return graph_wire_fail(
             w, ERR_UNSUPPORTED, w->at, "node '%s': operator %s of %s (opset %d) is not supported; %s", p->name,
             p->op, domain, opset,
@@ -505,6 +505,7 @@ static err add_node(struct graph_reader *r, struct graph_scope *s, const struct 
     struct graph_node *n = graph_add_node(s->g, op_find(p->domain, p->op), p->name, p->n_in, p->n_out);
     n->op.opset = MAX(opset_of(r, p->domain), 1);
     err e = fill_node(r, s, sub, n, p);
+    if (!e && graph_standard_has(p->domain, p->op)) return graph_standard_expand(r, s->g, p->op, (size_t)(n - s->g->nodes));
     if (!e && n->op.kind == OP_CONSTANT) {
         e = take_constant(r, s->g, sub, n);
         n->dead = true;
@@ -618,10 +619,6 @@ err graph_read_opset(struct graph_reader *r, const struct graph_wire *w, const s
     }
     if (!e && (version < 1 || version > 1000))
         e = graph_wire_fail(w, ERR_FORMAT, field->start, "opset %llu of '%s'", (unsigned long long)version, domain);
-    if (!e && !*domain && version < OPSET_OLDEST)
-        e = err_set(ERR_UNSUPPORTED,
-                    "opset %d of ai.onnx in %s: brim reads %d and up; convert it with onnx.version_converter",
-                    (int)version, r->name, OPSET_OLDEST);
     if (e) {
         free(domain);
         return e;
@@ -654,7 +651,7 @@ static err read_model(struct graph_reader *r, const struct graph_wire *whole, st
     if (!r->ir_version || !graph_field.number)
         return graph_wire_fail(whole, ERR_FORMAT, whole->end, "this is not an ONNX model: it has no %s",
                                graph_field.number ? "IR version" : "graph");
-    if (!opset_of(r, ""))
+    if (!r->n_domains)
         return graph_wire_fail(whole, ERR_FORMAT, whole->end, "the model does not say which opset it uses");
     e = graph_wire_sub(whole, &graph_field, &sub);
     return e ? e : graph_read_graph(r, NULL, &sub, 0, ret);

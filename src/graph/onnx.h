@@ -91,3 +91,6 @@ err graph_function_expand(struct graph_reader *r, struct graph_scope *s, struct 
 err graph_function_attr(struct graph_reader *r, const struct graph_wire *whole, const struct graph_field *ref,
                         int depth, struct op_attr *ret);
 void graph_functions_done(struct graph_reader *r);
+/* standard.c: the same for operators that the standard defines by others. */
+bool graph_standard_has(const char *domain, const char *name);
+err graph_standard_expand(struct graph_reader *r, struct graph *g, const char *name, size_t at);

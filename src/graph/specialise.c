@@ -181,7 +181,16 @@ static err emit_node(struct graph_special *s, const struct graph *from, const st
     struct graph_node *n = graph_copy_node(s->to, old);
     for (int i = 0; i < old->op.n_in; i++) n->op.in[i] = take(s, from, map, old->op.in[i]);
     bool folded = false;
-    err e = ERR_OK;
+    size_t at = (size_t)(n - s->to->nodes);
+    err e = graph_legacy(s, at);
+    if (e) return wrap_node(e, from, &old->op);
+    n = &s->to->nodes[at];
+    int like = n->op.kind == OP_CAST_LIKE && n->op.n_in == 2 ? n->op.in[1] : -1;
+    if (like >= 0 && s->to->values[like].dtype && !s->to->values[like].loose) {
+        n->op.kind = OP_CAST;
+        n->op.n_in = n->n_own_in = 1;
+        graph_set_int(n, "to", s->to->values[like].dtype);
+    }
     if (!graph_is_loose(s, n, NULL, ERR_OK)) {
         e = s->batch ? graph_batch_follow(s, n) : ERR_OK;
         graph_node_infos(s->to, n, in);

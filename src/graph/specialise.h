@@ -23,6 +23,9 @@ void graph_batch_pass(struct graph_special *s, const struct graph_node *n);
 /* ERR_SHAPE if an output mixes samples. */
 err graph_batch_check(struct graph_special *s);
 
+/* legacy.c: makes a node of opsets 1 to 6 mean the same in ours. `node` is a number in s->to. */
+err graph_legacy(struct graph_special *s, size_t node);
+
 /* loose.c: does this node have to wait for its run? `e` is what op_infer said. */
 bool graph_is_loose(const struct graph_special *s, const struct graph_node *n, const struct op_info *in, err e);
 /* Makes `n` a loose node. take_outer: the number in s->to of a value of the graph that `n` is from. */

@@ -106,8 +106,15 @@ err model_eval_node(struct model_eval *v, const struct op_node *node, struct mod
 {
     struct op_info infos[KERNEL_MAX_IN], out[KERNEL_MAX_OUT] = {{0}};
     struct tensor t[KERNEL_MAX_IN];
+    struct op_attr to = {.name = (char *)(uintptr_t)"to", .type = OP_ATTR_INT};
     struct op_node n = *node;
     n.n_in = n_own;
+    if (n.kind == OP_CAST_LIKE && n_own == 2) {
+        n = (struct op_node){.kind = OP_CAST, .name = n.name, .opset = n.opset, .n_in = 1, .n_out = 1, .in = n.in, .out = n.out,
+                             .n_attrs = 1, .attrs = &to};
+        to.i = in[1].t.dtype;
+        n_own = 1;
+    }
     for (int o = 0; o < n.n_out; o++) ret[o] = (struct model_cell){0};
     if (n.kind == OP_IF || n.kind == OP_LOOP || n.kind == OP_SCAN) {
         err c = model_eval_control(v, &n, subs, in, n_own, around, ret);

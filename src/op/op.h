@@ -53,8 +53,9 @@ struct graph; /* a subgraph inside an attribute (If, Loop, Scan); owned by the g
     X(TAN, "Tan", "") X(TANH, "Tanh", "") X(THRESHOLDED_RELU, "ThresholdedRelu", "") X(TILE, "Tile", "")     \
     X(TOPK, "TopK", "") X(TRANSPOSE, "Transpose", "") X(TRILU, "Trilu", "")                                  \
     X(UNSQUEEZE, "Unsqueeze", "") X(UPSAMPLE, "Upsample", "") X(WHERE, "Where", "") X(XOR, "Xor", "")        \
+    X(GRU, "GRU", "") X(LSTM, "LSTM", "") X(RNN, "RNN", "")                                                  \
     /* brim's own: what rewrites make */                                                                     \
-    X(COPY, "Copy", "brim") X(SILU, "Silu", "brim")
+    X(CAST_LIKE, "CastLike", "") X(COPY, "Copy", "brim") X(SILU, "Silu", "brim")
 
 enum op_kind {
     OP_NONE = 0,
@@ -80,12 +81,12 @@ enum op_attr_type {
 struct op_attr {
     char *name;
     enum op_attr_type type;
-    int64_t i;
+    int64_t i; /* of strings: the bytes of s */
     float f;
-    size_t n; /* of ints, floats; bytes of s */
+    size_t n; /* of ints, floats, strings; bytes of s where it is one string */
     int64_t *ints;
     float *floats;
-    char *s; /* terminated */
+    char *s; /* terminated; strings lie one behind the other, each with its 0 */
     struct tensor tensor; /* row-major view; the bytes live in the file or in `owned` */
     struct graph *graph;
 };
