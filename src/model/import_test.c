@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -205,9 +206,177 @@ static void real_files(void **state)
     free(root);
 }
 
+/* ---- packed copies */
+
+static err open_stored(const struct fixture *f, struct weights_reader *reader, const char *name, struct model **ret)
+{
+    struct model_options o = {.budget = f->budget, .threads = 1, .reader = reader, .spill_dir = f->dir};
+    return model_open_stored(f->s, name, name, &o, ret);
+}
+
+/* Runs it once: the sum of the outputs, and how many bytes were read. */
+static err run_once(struct model *m, float *ret)
+{
+    struct model_plan *p = NULL;
+    err e = model_plan_new(m, NULL, &p);
+    if (!e) e = model_plan_reserve(p);
+    if (!e) e = model_request(m);
+    if (!e) {
+        e = model_wait(m);
+        struct tensor in = model_plan_input(p, 0), out = model_plan_output(p, 0);
+        for (int i = 0; i < 200; i++) ((float *)in.data)[i] = (float)i / 200;
+        if (!e) e = model_plan_run(p, NULL);
+        if (!e) memcpy(ret, out.data, 200 * sizeof *ret);
+        model_release(m);
+    }
+    model_plan_free(&p);
+    return e;
+}
+
+static err run_stored(const struct fixture *f, const char *name, float *ret)
+{
+    struct weights_reader *reader;
+    struct model *m = NULL;
+    err e = weights_reader_new(&reader);
+    if (!e) e = open_stored(f, reader, name, &m);
+    if (!e) e = run_once(m, ret);
+    if (!e && *model_stored_problem(m)) fail_msg("%s", model_stored_problem(m));
+    model_free(&m);
+    weights_reader_free(&reader);
+    return e;
+}
+
+static char *only_packed(const struct fixture *f, size_t want)
+{
+    char *command = xasprintf("ls '%s/store/packed'", f->dir), line[80], *last = NULL;
+    FILE *list = popen(command, "r");
+    size_t n = 0;
+    while (fgets(line, sizeof line, list)) {
+        line[strcspn(line, "\n")] = 0;
+        free(last);
+        last = xasprintf("%s/store/packed/%s", f->dir, line);
+        n++;
+    }
+    assert_int_equal(pclose(list), 0);
+    free(command);
+    assert_int_equal(n, want);
+    return last;
+}
+
+static void packs_once(void **state)
+{
+    struct fixture *f = *state;
+    char *path = make_model(f, "a", 2), *packed;
+    struct model_import_report r;
+    struct model_options o = {.budget = f->budget, .threads = 1};
+    struct model *m;
+    float truth[200], got[200];
+    struct stat st, again;
+    assert_int_equal(model_open(path, "a", &o, &m), ERR_OK);
+    assert_int_equal(run_once(m, truth), ERR_OK);
+    model_free(&m);
+    assert_int_equal(model_import(f->s, path, "a", f->payer, &r), ERR_OK);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(run_stored(f, "a", got), ERR_OK);
+    assert_memory_equal(truth, got, sizeof got);
+    packed = only_packed(f, 1);
+    assert_int_equal(stat(packed, &st), 0);
+    /* the numbers as ONNX has them are not needed any more: spoil one, keeping its length and header */
+    struct weights_manifest x;
+    char id[65];
+    assert_int_equal(weights_manifest_current(f->s, "a", &x), ERR_OK);
+    char *blob = xasprintf("%s/%s", weights_store_blobs(f->s), weights_id_text(&x.blobs[0], id));
+    FILE *file = fopen(blob, "r+b");
+    assert_true(file && !fseek(file, 5000, SEEK_SET) && fputs("spoilt", file) != EOF && !fclose(file));
+    assert_int_equal(run_stored(f, "a", got), ERR_OK);
+    assert_memory_equal(truth, got, sizeof got);
+    assert_int_equal(stat(packed, &again), 0);
+    assert_int_equal(st.st_ino, again.st_ino); /* not made again */
+    /* without the packed copy, the spoilt blob is found before it is packed */
+    assert_int_equal(unlink(packed), 0);
+    assert_int_equal(run_stored(f, "a", got), ERR_CORRUPT);
+    assert_non_null(strstr(err_text(), id));
+    weights_manifest_done(&x);
+    free(blob);
+    free(packed);
+    free(path);
+}
+
+/* An altered index is made again; an altered block is found when it is read. */
+static void altered_copies(void **state)
+{
+    struct fixture *f = *state;
+    char *path = make_model(f, "a", 2), *packed;
+    struct model_import_report r;
+    struct stat st;
+    float truth[200], got[200];
+    assert_int_equal(model_import(f->s, path, "a", f->payer, &r), ERR_OK);
+    assert_int_equal(run_stored(f, "a", truth), ERR_OK);
+    packed = only_packed(f, 1);
+    assert_int_equal(stat(packed, &st), 0);
+    assert_int_equal(truncate(packed, st.st_size - 10), 0);
+    assert_int_equal(run_stored(f, "a", got), ERR_OK);
+    assert_memory_equal(truth, got, sizeof got);
+    FILE *file = fopen(packed, "r+b");
+    assert_true(file && !fseek(file, 70000, SEEK_SET) && fputs("altered", file) != EOF && !fclose(file));
+    assert_int_equal(run_stored(f, "a", got), ERR_CORRUPT);
+    assert_non_null(strstr(err_text(), "altered on disk"));
+    assert_int_equal(unlink(packed), 0);
+    assert_int_equal(run_stored(f, "a", got), ERR_OK);
+    assert_memory_equal(truth, got, sizeof got);
+    free(packed);
+    free(path);
+}
+
+/* The second model's copy has its own blocks only. */
+static void packed_once_for_two(void **state)
+{
+    struct fixture *f = *state;
+    struct model_import_report r;
+    struct stat st;
+    float got[200];
+    off_t sizes[2];
+    for (int i = 0; i < 2; i++) {
+        char *path = make_model(f, i ? "b" : "a", 2 + i), *sum = xasprintf("cat '%s/store/packed/'* > '%s/all'", f->dir, f->dir), *all = xasprintf("%s/all", f->dir);
+        assert_int_equal(model_import(f->s, path, i ? "b" : "a", f->payer, &r), ERR_OK);
+        assert_int_equal(run_stored(f, i ? "b" : "a", got), ERR_OK);
+        assert_int_equal(system(sum), 0);
+        assert_int_equal(stat(all, &st), 0);
+        sizes[i] = st.st_size;
+        free(path);
+        free(sum);
+        free(all);
+    }
+    free(only_packed(f, 2));
+    assert_true(sizes[1] > sizes[0] && sizes[1] - sizes[0] < sizes[0] * 6 / 10); /* one weight more, not two */
+}
+
+/* While somebody runs it, nobody removes it. */
+static void used(void **state)
+{
+    struct fixture *f = *state;
+    struct weights_reader *reader;
+    struct weights_gc_report gc;
+    struct model_import_report r;
+    struct model *m;
+    float got[200];
+    char *path = make_model(f, "a", 2);
+    assert_int_equal(model_import(f->s, path, "a", f->payer, &r), ERR_OK);
+    assert_int_equal(weights_reader_new(&reader), ERR_OK);
+    assert_int_equal(open_stored(f, reader, "none", &m), ERR_NOT_FOUND);
+    assert_int_equal(open_stored(f, reader, "a", &m), ERR_OK);
+    assert_int_equal(weights_store_remove(f->s, "a", &gc), ERR_BUSY);
+    assert_int_equal(run_once(m, got), ERR_OK);
+    model_free(&m);
+    assert_int_equal(weights_store_remove(f->s, "a", &gc), ERR_OK);
+    weights_reader_free(&reader);
+    free(path);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {TEST(imports), TEST(stands_alone), TEST(refuses), TEST(real_files)};
+    const struct CMUnitTest tests[] = {TEST(imports), TEST(stands_alone), TEST(refuses), TEST(real_files),
+                                       TEST(packs_once), TEST(altered_copies), TEST(packed_once_for_two), TEST(used)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
