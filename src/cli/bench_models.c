@@ -1,5 +1,6 @@
-/* `brim bench models`: brim's Python package against other engines'. The work is done by bench/models.py in an
- * interpreter that has the peers ($BRIM_PEERS, or --python); this finds both and goes out of the way.
+/* `brim bench models`: brim's Python package against other engines'; `brim bench swap`: block swapping against the bound and other ways. The
+ * work is done by bench/models.py in an interpreter that has the peers ($BRIM_PEERS, or --python), and by bench/swap.py in any; this finds both
+ * and goes out of the way.
  *
  * The interpreter gets the environment that this program was started with: what it set for itself (main.c) would slow
  * the other engines that use OpenMP down. The package is the installed one, else the one that the build folder holds
@@ -13,14 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The script: of the source folder that tests name, above the build folder, here, or where it was installed to.
+/* bench/NAME: of the source folder that tests name, above the build folder, here, or where it was installed to.
  * free() */
-static err find_script(const char *folder, char **ret)
+static err find_script(const char *folder, const char *name, char **ret)
 {
     const char *source = getenv("BRIM_SOURCE");
-    char *places[] = {source ? xasprintf("%s/bench/models.py", source) : NULL,
-                      xasprintf("%s/../bench/models.py", folder), xstrdup("bench/models.py"),
-                      xasprintf("%s/../share/brim/bench_models.py", folder)};
+    char *places[] = {source ? xasprintf("%s/bench/%s", source, name) : NULL, xasprintf("%s/../bench/%s", folder, name),
+                      xasprintf("bench/%s", name), xasprintf("%s/../share/brim/bench_%s", folder, name)};
     char *found = NULL;
     for (size_t i = 0; i < ARRAY_LEN(places); i++) {
         if (!found && places[i] && access(places[i], R_OK) == 0)
@@ -29,7 +29,7 @@ static err find_script(const char *folder, char **ret)
             free(places[i]);
     }
     if (!found)
-        return err_set(ERR_NOT_FOUND, "bench/models.py is neither here, nor above %s, nor in ../share/brim", folder);
+        return err_set(ERR_NOT_FOUND, "bench/%s is neither here, nor above %s, nor in ../share/brim", name, folder);
     *ret = found;
     return ERR_OK;
 }
@@ -50,14 +50,15 @@ static const char *find_python(int *argc, char **argv)
     return python && *python ? python : "python3";
 }
 
-err bench_models(int argc, char **argv)
+static err run_script(const char *name, const char *python, int argc, char **argv)
 {
     char self[PATH_MAX], *script = NULL;
     ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
     if (len <= 0) return err_set(ERR_IO, "/proc/self/exe: %s", strerror(errno));
     self[len] = 0;
-    const char *folder = dirname(self), *python = find_python(&argc, argv);
-    err e = find_script(folder, &script);
+    setenv("BRIM_SELF", self, 1);
+    const char *folder = dirname(self);
+    err e = find_script(folder, name, &script);
     if (e) return e;
     char **args = xnewn(char *, argc + 3), *package = xasprintf("%s/python", folder);
     args[0] = (char *)(uintptr_t)python;
@@ -77,4 +78,15 @@ err bench_models(int argc, char **argv)
     free(args);
     free(script);
     return e;
+}
+
+err bench_models(int argc, char **argv)
+{
+    const char *python = find_python(&argc, argv);
+    return run_script("models.py", python, argc, argv);
+}
+
+err bench_swap(int argc, char **argv)
+{
+    return run_script("swap.py", "python3", argc, argv);
 }

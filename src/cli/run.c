@@ -36,6 +36,7 @@ struct run {
     uint64_t disk, read_bytes_per_run;
     int64_t pause_ms;
     uint64_t slice;
+    const char *swap; /* NULL: blocks; "copy", "whole": for comparison */
     double load_ms, first_ms, *times_ms;
     int64_t *step_ns;
 };
@@ -134,6 +135,7 @@ static err plan_within(struct run *r)
     if (e) return e;
     struct model *m = r->model;
     r->model = NULL; /* taken over */
+    r->within.no_ahead = r->swap && !strcmp(r->swap, "copy");
     e = model_within_open(m, shapes, (double)r->disk, &r->within);
     r->model = r->within.model;
     r->plan = r->within.plan;
@@ -198,6 +200,7 @@ static err measure(struct run *r)
     for (int64_t i = 0; i < r->repeat; i++) {
         err e = fill(r);
         if (e) return e;
+        if (r->swap && !strcmp(r->swap, "whole") && (e = model_evict(r->model))) return e;
         int64_t begin = clock_ns();
         int64_t *step_ns = r->profile && i ? r->step_ns : NULL;
         if ((e = r->within.model ? model_within_run(&r->within, step_ns) : model_plan_run(r->plan, step_ns))) return e;
@@ -218,12 +221,14 @@ static err execute(struct run *r)
     else if (!strcmp(r->precision, "auto")) o.precision = KERNEL_AUTO;
     else if (!strcmp(r->precision, "bf16")) o.precision = KERNEL_BF16;
     else return err_set(ERR_USAGE, "--precision: expected f32, bf16 or auto, found '%s'", r->precision);
+    bool whole = r->swap && !strcmp(r->swap, "whole"), copy = r->swap && !strcmp(r->swap, "copy");
+    if (r->swap && !whole && !copy) return err_set(ERR_USAGE, "--swap: expected copy or whole, found '%s'", r->swap);
     o.budget = r->budget = mem_budget_new("host", r->budget_bytes);
-    bool stored = access(r->path, F_OK) != 0 && !weights_name_check(r->path), limited = stored || r->budget_bytes != UINT64_MAX;
+    bool stored = access(r->path, F_OK) != 0 && !weights_name_check(r->path), limited = stored || whole || r->budget_bytes != UINT64_MAX;
     char *folder = limited ? (r->store ? xstrdup(r->store) : engine_store_path(NULL)) : NULL;
     err e = folder ? engine_make_folders(folder) : ERR_OK;
     if (!e && stored) e = weights_store_open(folder, NULL, &r->models);
-    if (!e && limited) e = weights_reader_new(&r->reader);
+    if (!e && limited) e = weights_reader_new_with(copy ? WEIGHTS_COPYING : WEIGHTS_URING, &r->reader);
     o.slice_bytes = r->slice;
     o.reader = r->reader;
     o.spill_dir = folder;
@@ -333,6 +338,7 @@ int cli_run(int argc, char **argv)
         {"only-ref", ARGS_FLAG, &r.only_ref, "plain C kernels only"},
         {"no-rewrites", ARGS_FLAG, &r.no_rewrites, "the graph as the file has it"},
         {"pause", ARGS_INT, &r.pause_ms, "milliseconds between runs, as between frames (default 0)"},
+        {"swap", ARGS_STRING, &r.swap, "for comparison: copy (blocks by read and copy, none ahead), whole (load, run, drop)"},
         {"slice", ARGS_SIZE, &r.slice, "cut weights of more bytes along the output channel (default: chosen by the budget)"},
         {"profile", ARGS_FLAG, &r.profile, "time of each kernel on stderr (needs --repeat 2 or more)"},
         {"json", ARGS_FLAG, &r.json, "one JSON object on stdout"},

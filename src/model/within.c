@@ -53,11 +53,23 @@ static err apply(struct model_within *w, const struct blocks_plan *b)
     return e;
 }
 
+/* The smallest window: nothing is read ahead of the step that needs it. */
+static err divide_without_ahead(struct model_within *w, double bandwidth, struct blocks_plan *ret)
+{
+    struct model_blocks_problem b;
+    model_blocks_problem(w->plan, bandwidth, &b);
+    size_t window = blocks_least(&b.problem) - b.problem.fixed;
+    err e = blocks_with_window(&b.problem, w->weight_budget - b.problem.fixed - window, window, ret) ? ERR_OK : err_set(ERR_NOMEM, "no window");
+    model_blocks_problem_done(&b);
+    return e;
+}
+
 err model_within_divide(struct model_within *w, double bandwidth)
 {
     struct blocks_plan b;
     w->bandwidth = bandwidth;
-    err e = model_blocks_make(w->plan, w->weight_budget, bandwidth, &b);
+    bool streams = w->weight_budget < weights_bytes(model_weights(w->model));
+    err e = w->no_ahead && streams ? divide_without_ahead(w, bandwidth, &b) : model_blocks_make(w->plan, w->weight_budget, bandwidth, &b);
     if (e) return e;
     blocks_done(&w->blocks);
     w->blocks = b;
@@ -111,7 +123,7 @@ err model_within_open(struct model *m, const struct tensor_shape *shapes, double
 {
     struct model_within *w = ret;
     struct mem_budget *budget = model_budget(m);
-    *w = (struct model_within){.model = m, .payer = mem_payer_new(budget, "window")};
+    *w = (struct model_within){.model = m, .no_ahead = ret->no_ahead, .payer = mem_payer_new(budget, "window")};
     if (!model_slice(m)) model_set_slice(m, choose_slice(m, mem_budget_limit(budget)));
     int64_t begin = clock_ns();
     err e = model_plan_new(m, shapes, &w->plan);
@@ -137,7 +149,7 @@ err model_within_run(struct model_within *w, int64_t *step_ns)
     if (e) return e;
     e = model_wait(w->model);
     if (!e) e = model_plan_run(w->plan, step_ns);
-    if (!e && w->ring) e = model_plan_ahead(w->plan);
+    if (!e && w->ring && !w->no_ahead) e = model_plan_ahead(w->plan);
     model_release(w->model);
     return e;
 }

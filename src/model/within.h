@@ -14,12 +14,13 @@ struct model_within {
     struct blocks_plan blocks;
     size_t weight_budget;                /* what the budget leaves for weights */
     double bandwidth, pack_ms;
+    bool no_ahead;                       /* for comparison: set before open; blocks are read when they are needed, no sooner */
 };
 
 /* Takes the model over, also on failure: opened with a reader and a spill_dir, no plan made yet. `shapes`: as model_plan_new; bandwidth of
  * the disk in bytes a second, 0: measured. ERR_NOMEM: it cannot run in this budget; the sentence says the smallest that would do. */
 err model_within_open(struct model *m, const struct tensor_shape *shapes, double bandwidth, struct model_within *ret);
-/* Accepts one that was never opened (zeroed) or whose opening failed. Frees the model, but for one that was never opened. */
+/* `ret` is zeroed but for no_ahead. Accepts one that was never opened (zeroed) or whose opening failed. Frees the model, but for one that was never opened. */
 void model_within_close(struct model_within *w);
 /* The division again: after the budget, the step times or the bandwidth changed. What stays is not read again. */
 err model_within_divide(struct model_within *w, double bandwidth);

@@ -30,7 +30,7 @@ struct chunk {
 
 struct weights_reader {
     pthread_t thread;
-    bool uring;
+    bool uring, copying;
     struct io_uring ring;       /* the thread's */
     struct chunk flight[DEPTH]; /* the thread's */
     int in_flight;
@@ -151,10 +151,15 @@ static void end_chunk(struct weights_reader *r, struct chunk *c)
 static void pread_chunk(struct weights_reader *r, struct chunk *c)
 {
     ssize_t n;
+    void *buffer = r->copying ? malloc(CHUNK) : NULL;
+    if (r->copying) turn_direct_off(c->read->file);
     do {
-        n = pread(c->read->file->fd, c->read->to + c->at, c->bytes, (off_t)(c->read->offset + c->at));
+        void *to = buffer ? buffer : c->read->to + c->at;
+        n = pread(c->read->file->fd, to, c->bytes, (off_t)(c->read->offset + c->at));
         if (n < 0) n = -errno;
+        if (buffer && n > 0) memcpy(c->read->to + c->at, buffer, (size_t)n);
     } while (!chunk_landed(c, n));
+    free(buffer);
     end_chunk(r, c);
 }
 
@@ -243,12 +248,13 @@ bool weights_reader_cancel(struct weights_reader *r, struct weights_read *q)
     return found;
 }
 
-err weights_reader_new_with(bool no_uring, struct weights_reader **ret)
+err weights_reader_new_with(enum weights_reader_kind kind, struct weights_reader **ret)
 {
     struct weights_reader *r = xnew(struct weights_reader);
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->wake, NULL);
-    r->uring = !no_uring && io_uring_queue_init(DEPTH, &r->ring, 0) == 0;
+    r->copying = kind == WEIGHTS_COPYING;
+    r->uring = kind == WEIGHTS_URING && io_uring_queue_init(DEPTH, &r->ring, 0) == 0;
     int rc = pthread_create(&r->thread, NULL, reader_main, r);
     if (rc) {
         if (r->uring) io_uring_queue_exit(&r->ring);
@@ -261,7 +267,7 @@ err weights_reader_new_with(bool no_uring, struct weights_reader **ret)
 
 err weights_reader_new(struct weights_reader **ret)
 {
-    return weights_reader_new_with(false, ret);
+    return weights_reader_new_with(WEIGHTS_URING, ret);
 }
 
 void weights_reader_free(struct weights_reader **rp)

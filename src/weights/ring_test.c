@@ -25,12 +25,12 @@ static uint32_t word(int extent, size_t k)
     return (uint32_t)(extent * 2654435761u + k * 40503u);
 }
 
-static int set_up(void **state, bool no_uring)
+static int set_up(void **state, enum weights_reader_kind kind)
 {
     struct world *w = xnew(struct world);
     w->budget = mem_budget_new("host", UINT64_MAX);
     w->payer = mem_payer_new(w->budget, "model a");
-    if (weights_reader_new_with(no_uring, &w->reader) || weights_set_new(w->payer, w->reader, "/tmp", &w->set)) return -1;
+    if (weights_reader_new_with(kind, &w->reader) || weights_set_new(w->payer, w->reader, "/tmp", &w->set)) return -1;
     for (int i = 0; i < N; i++) {
         int extent;
         void *p;
@@ -44,12 +44,12 @@ static int set_up(void **state, bool no_uring)
 
 static int with_uring(void **state)
 {
-    return set_up(state, false);
+    return set_up(state, WEIGHTS_URING);
 }
 
 static int without(void **state)
 {
-    return set_up(state, true);
+    return set_up(state, WEIGHTS_PREAD);
 }
 
 static int tear_down(void **state)

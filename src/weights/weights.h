@@ -23,8 +23,9 @@ struct weights_pass;
 enum weights_state { WEIGHTS_FILLING = 1, WEIGHTS_ON_DISK, WEIGHTS_LOADING, WEIGHTS_RESIDENT };
 
 err weights_reader_new(struct weights_reader **ret);
-/* no_uring: as on a kernel without io_uring. */
-err weights_reader_new_with(bool no_uring, struct weights_reader **ret);
+/* PREAD: as on a kernel without io_uring. COPYING, for benches only: as simple programs read, through the page cache and a buffer. */
+enum weights_reader_kind { WEIGHTS_URING, WEIGHTS_PREAD, WEIGHTS_COPYING };
+err weights_reader_new_with(enum weights_reader_kind kind, struct weights_reader **ret);
 void weights_reader_free(struct weights_reader **r);
 /* busy_ns: time with at least one read under way. bandwidth: of the disk as we use it, bytes a second, over the last hundred megabytes;
  * 0: not known yet. */
