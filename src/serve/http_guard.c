@@ -134,6 +134,6 @@ bool http_guard_seconds(const char *text, double *ret)
 bool http_guard_name(const char *text, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (!is_alnum(text[i]) && (!text[i] || !strchr("_-.", text[i]))) return false; /* strchr finds the 0 as well */
+        if (!is_alnum(text[i]) && (!text[i] || !strchr("_-.", text[i]))) return false; /* strchr finds 0 too */
     return n >= 1 && n <= 64 && text[0] != '.';
 }
