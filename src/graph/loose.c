@@ -52,7 +52,7 @@ err graph_make_loose(struct graph_special *s, const struct graph *from, const st
 {
     share_subgraphs(old, n);
     n->loose = true;
-    n->n_own_in = old->op.n_in;
+    n->n_own_in = n->op.n_in;
     for (int a = 0; a < n->op.n_attrs; a++) {
         const struct graph *sub = n->op.attrs[a].graph;
         for (size_t v = 0; sub && v < sub->n_values; v++)
