@@ -139,7 +139,8 @@ static err place_constant(struct model_plan *p, struct model_step *s, int i, con
     bool known = false;
     err e = p->model->stored ? model_stored_place(p->model, packed ? packed : raw, format, &known, &s->in[i].extent) : ERR_OK;
     if (!e && !known)
-        e = find_or_add(p->model, hash64(t->data, raw, (uint64_t)t->dtype), packed ? packed : raw, format, &s->in[i].extent, &fill);
+        /* the type is spread over the seed, which is added to the first byte: int64 12 was float64 0 */
+        e = find_or_add(p->model, hash64(t->data, raw, (uint64_t)t->dtype * 0x9e3779b97f4a7c15u), packed ? packed : raw, format, &s->in[i].extent, &fill);
     if (e) return e;
     if (!known && p->model->stored) model_stored_placed(p->model, s->in[i].extent);
     s->in[i].slot = -1;
