@@ -78,6 +78,7 @@ static err try_open(struct engine_site *site, const struct engine_options *o, st
     e->store = engine_store_path(site->site);
     err x = thread_event_init(&e->wake);
     if (!x) x = engine_make_folders(e->store);
+    if (!x) x = weights_store_open(e->store, NULL, &e->models_store);
     if (!x) x = weights_reader_new(&e->reader);
     if (!x) x = sched_new(e->budget, NULL, NULL, &e->sched);
     e->blocks = !site->site->whole_models;
@@ -180,6 +181,7 @@ void engine_close(struct engine **ep)
     for (size_t i = 0; i < e->n_cameras; i++) engine_camera_close(&e->cameras[i]);
     sched_free(&e->sched);
     weights_reader_free(&e->reader);
+    weights_store_close(&e->models_store);
     mem_free(e->payer, MEM_ACTIVATIONS, e->arena, e->arena_bytes);
     mem_free(e->payer, MEM_SCRATCH, e->scratch, e->scratch_bytes);
     mem_payer_free(&e->payer);

@@ -15,6 +15,7 @@
 #include "task/tracker.h"
 #include "task/zone.h"
 #include "video/convert.h"
+#include "weights/store.h"
 
 enum { ENGINE_MAX_SINKS = 16, ENGINE_MAX_TRACKS = 64, ENGINE_LABELS = 128 };
 
@@ -123,6 +124,7 @@ struct engine {
     struct weights_reader *reader;
     bool blocks;                   /* block residency, for as long as the engine lives */
     char *store;
+    struct weights_store *models_store; /* in it */
     struct mem_payer *payer;
     void *arena, *scratch;         /* shared by all plans: one runs at a time */
     size_t arena_bytes, scratch_bytes;

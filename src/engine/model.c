@@ -112,6 +112,17 @@ static void least_of(struct engine_model *m)
     model_blocks_problem_done(&b);
 }
 
+/* What is no file may be the name of a model in the store: the last part of the path, since a site file's paths are relative to it. */
+static err open_model(struct engine_model *m, const struct model_options *o)
+{
+    const char *slash = strrchr(m->o->onnx, '/'), *name = slash ? slash + 1 : m->o->onnx;
+    struct weights_manifest found;
+    if (!access(m->o->onnx, F_OK) || str_ends(name, ".onnx") || weights_manifest_current(m->engine->models_store, name, &found))
+        return model_open(m->o->onnx, m->name, o, &m->model);
+    weights_manifest_done(&found);
+    return model_open_stored(m->engine->models_store, name, m->name, o, &m->model);
+}
+
 static err prepare(struct engine_model *m)
 {
     struct engine *e = m->engine;
@@ -120,7 +131,7 @@ static err prepare(struct engine_model *m)
                               .spill_dir = e->store, .slice_bytes = e->blocks ? SLICE : 0};
     if (m->o->precision == SITE_AUTO) o.precision = KERNEL_AUTO;
     err x = load_card(m);
-    if (!x) x = model_open(m->o->onnx, m->name, &o, &m->model);
+    if (!x) x = open_model(m, &o);
     if (!x) x = plan_shapes(m, shapes);
     if (!x) x = model_plan_new(m->model, shapes, &m->one.plan);
     if (!x) x = order_outputs(m);
