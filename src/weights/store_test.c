@@ -22,8 +22,11 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *f = *state;
+    char *save = xasprintf("%s.save", f->dir);
     weights_store_close(&f->s);
     testing_remove(f->dir);
+    unlink(save);
+    free(save);
     free(f->dir);
     free(f);
     return 0;
