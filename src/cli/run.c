@@ -229,7 +229,7 @@ static err execute(struct run *r)
     err e = folder ? engine_make_folders(folder) : ERR_OK;
     if (!e && stored) e = weights_store_open(folder, NULL, &r->models);
     if (!e && limited) e = weights_reader_new_with(copy ? WEIGHTS_COPYING : WEIGHTS_URING, &r->reader);
-    o.slice_bytes = r->slice;
+    o.slice_bytes = (size_t)r->slice;
     o.reader = r->reader;
     o.spill_dir = folder;
     if (!e) e = stored ? model_open_stored(r->models, r->path, r->path, &o, &r->model) : model_open(r->path, r->path, &o, &r->model);
@@ -339,7 +339,7 @@ int cli_run(int argc, char **argv)
         {"no-rewrites", ARGS_FLAG, &r.no_rewrites, "the graph as the file has it"},
         {"pause", ARGS_INT, &r.pause_ms, "milliseconds between runs, as between frames (default 0)"},
         {"swap", ARGS_STRING, &r.swap, "for comparison: copy (blocks by read and copy, none ahead), whole (load, run, drop)"},
-        {"slice", ARGS_SIZE, &r.slice, "cut weights of more bytes along the output channel (default: chosen by the budget)"},
+        {"slice", ARGS_SIZE, &r.slice, "cut weights of more bytes along the output channel (default: 3M)"},
         {"profile", ARGS_FLAG, &r.profile, "time of each kernel on stderr (needs --repeat 2 or more)"},
         {"json", ARGS_FLAG, &r.json, "one JSON object on stdout"},
         {NULL, 0, NULL, NULL}};

@@ -11,8 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SLICE = 4 << 20 }; /* no weight needs a window larger than this, but for what cannot be cut */
-
 static err load_card(struct engine_model *m)
 {
     char *path = m->o->card ? xstrdup(m->o->card) : task_card_default_path(m->o->onnx);
@@ -128,7 +126,7 @@ static err prepare(struct engine_model *m)
     struct engine *e = m->engine;
     struct tensor_shape shapes[TASK_MAX_INPUTS];
     struct model_options o = {.budget = e->budget, .precision = KERNEL_F32, .threads = m->site->site->threads, .reader = e->reader,
-                              .spill_dir = e->store, .slice_bytes = e->blocks ? SLICE : 0};
+                              .spill_dir = e->store};
     if (m->o->precision == SITE_AUTO) o.precision = KERNEL_AUTO;
     err x = load_card(m);
     if (!x) x = open_model(m, &o);

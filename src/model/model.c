@@ -23,6 +23,7 @@ err model_prepare(const char *name, const struct model_options *o, struct model 
     m->name = xstrdup(name);
     m->options = *o;
     if (!m->options.precision) m->options.precision = KERNEL_F32;
+    if (!m->options.slice_bytes) m->options.slice_bytes = MODEL_SLICE;
     if (m->options.threads <= 0) m->options.threads = (int)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
     if (o->spill_dir) m->options.spill_dir = m->spill_dir = xstrdup(o->spill_dir);
     snprintf(payer, sizeof payer, "model %s", name);
@@ -143,16 +144,6 @@ struct weights_reader *model_weights_reader(const struct model *m)
 struct mem_budget *model_budget(const struct model *m)
 {
     return m->options.budget;
-}
-
-size_t model_slice(const struct model *m)
-{
-    return m->options.slice_bytes;
-}
-
-void model_set_slice(struct model *m, size_t bytes)
-{
-    m->options.slice_bytes = bytes;
 }
 
 err model_request(struct model *m)

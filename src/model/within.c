@@ -1,7 +1,6 @@
 /* One model inside one budget.
  *
- * Weights are cut (graph_slice) only if they are clearly more than the budget, into parts that are small beside it. The first division
- * uses guessed step times; a few warm-up runs measure them and the disk, then the division is made again.
+ * The first division uses guessed step times; a few warm-up runs measure them and the disk, then the division is made again.
  *
  * Invariant: kept bytes + window <= weight_budget, which is what the budget has left once code, arena and scratch are paid.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -9,23 +8,8 @@
 
 #include <string.h>
 
-enum { SLICE_LEAST = 1 << 20, SLICE_MOST = 8 << 20, SLICES = 24, WARM_UPS = 2, MOST_WARM_UPS = 8, WARM_BYTES = 96 << 20 };
+enum { WARM_UPS = 2, MOST_WARM_UPS = 8, WARM_BYTES = 96 << 20 };
 static const double FIRST_BANDWIDTH = 1e9;
-
-static size_t constant_bytes(const struct graph *g)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < g->n_values; i++)
-        if (g->values[i].constant) n += g->values[i].constant_bytes;
-    return n;
-}
-
-static size_t choose_slice(const struct model *m, uint64_t limit)
-{
-    size_t weights = constant_bytes(model_graph(m));
-    if (limit == UINT64_MAX || weights + weights / 8 <= limit) return 0;
-    return MIN(MAX((size_t)(limit / SLICES), (size_t)SLICE_LEAST), (size_t)SLICE_MOST);
-}
 
 static err set_ring(struct model_within *w, size_t window)
 {
@@ -124,7 +108,6 @@ err model_within_open(struct model *m, const struct tensor_shape *shapes, double
     struct model_within *w = ret;
     struct mem_budget *budget = model_budget(m);
     *w = (struct model_within){.model = m, .no_ahead = ret->no_ahead, .payer = mem_payer_new(budget, "window")};
-    if (!model_slice(m)) model_set_slice(m, choose_slice(m, mem_budget_limit(budget)));
     int64_t begin = clock_ns();
     err e = model_plan_new(m, shapes, &w->plan);
     w->pack_ms = (double)(clock_ns() - begin) / 1e6;

@@ -30,6 +30,33 @@ static void layouts_linear(const struct kernel_query *q, struct kernel_layouts *
     ret->in[1] = KERNEL_LAYOUT_PACKED;
 }
 
+/* One row times W as a 1x1 convolution of one pixel: as fast, and a sum is never split over the threads, which the inner product does when K is
+ * large: so the bits do not depend on the number of threads, nor on W being cut along N (graph/slice.c). */
+static err prepare_row(const struct kernel_query *q, int64_t k, int64_t n, bool transposed, struct mem_payer *payer, struct kernel_state **ret)
+{
+    for (int i = 0; i < q->n_post; i++)
+        if (q->post[i].kind == KERNEL_POST_ADD) return err_set(ERR_UNSUPPORTED, "oneDNN: its other input is no picture");
+    dnnl_memory_desc_t src = onednn_last(&(struct tensor_shape){4, {1, k, 1, 1}, 0}), dst = onednn_last(&(struct tensor_shape){4, {1, n, 1, 1}, 0});
+    dnnl_memory_desc_t weight = onednn_any(4, (int64_t[]){n, k, 1, 1}), bias = onednn_flat(n);
+    dnnl_memory_desc_t plain =
+        onednn_strided(4, (int64_t[]){n, k, 1, 1}, transposed ? (int64_t[]){k, 1, 1, 1} : (int64_t[]){1, n, 1, 1});
+    bool has_bias = onednn_present(q, 2);
+    const dnnl_dim_t one[2] = {1, 1}, zero[2] = {0, 0};
+    dnnl_convolution_desc_t d = {0};
+    err e = onednn_check(dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, &src, &weight,
+                                                                    has_bias ? &bias : NULL, &dst, one, zero, zero, zero),
+                         ERR_UNSUPPORTED, "row as convolution");
+    if (e) return e;
+    struct onednn_job j = {
+        .spec = {.what = "row", .desc = &d, .desc_bytes = sizeof d, .dst = &dst, .window = true, .flops = 2 * n * k},
+        .ns = (double)(n * k) / 30 + (double)(n * k) / 5};
+    onednn_job_arg(&j, DNNL_ARG_SRC, 0);
+    onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
+    if (has_bias) onednn_job_arg(&j, DNNL_ARG_BIAS, 2);
+    onednn_job_pack(&j, DNNL_ARG_WEIGHTS, 1, &plain);
+    return onednn_state_new(&j, q, payer, ret);
+}
+
 static err prepare_linear(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
 {
     const struct tensor_shape *a = &q->in[0].shape, *b = &q->in[1].shape;
@@ -37,6 +64,10 @@ static err prepare_linear(const struct kernel_query *q, struct mem_payer *payer,
     int64_t k = a->dims[a->rank - 1], m = tensor_count(a) / k, n = b->dims[transposed ? 0 : 1];
     if (!tensor_is_row_major(&q->in[0]) || !tensor_is_row_major(&q->out[0]))
         return err_set(ERR_UNSUPPORTED, "oneDNN: a product of matrices wants them row-major");
+    if (m == 1) {
+        err row = prepare_row(q, k, n, transposed, payer, ret);
+        if (row != ERR_UNSUPPORTED) return row;
+    }
     dnnl_memory_desc_t src = onednn_rows(&(struct tensor_shape){2, {m, k}, 0});
     dnnl_memory_desc_t dst = onednn_rows(&(struct tensor_shape){2, {m, n}, 0});
     dnnl_memory_desc_t weight = onednn_any(2, (int64_t[]){n, k}), bias = onednn_flat(n);
