@@ -271,6 +271,18 @@ void mem_release(struct mem_payer *p, enum mem_purpose purpose, size_t size)
     unlock(p->budget);
 }
 
+void mem_move(struct mem_payer *from, struct mem_payer *to, enum mem_purpose purpose, size_t size)
+{
+    assert(from->budget == to->budget);
+    lock(from->budget);
+    assert(from->used[purpose] >= size && from->count > 0);
+    from->used[purpose] -= size;
+    from->budget->used -= size;
+    from->count--;
+    add(to, purpose, size);
+    unlock(from->budget);
+}
+
 err mem_alloc(struct mem_payer *p, enum mem_purpose purpose, size_t size, void **ret)
 {
     err e = mem_charge(p, purpose, size);

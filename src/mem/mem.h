@@ -76,6 +76,8 @@ void mem_budget_set_relief(struct mem_budget *b, mem_relief_fn *fn, void *user);
 err mem_charge(struct mem_payer *p, enum mem_purpose purpose, size_t size);
 void mem_charge_forced(struct mem_payer *p, enum mem_purpose purpose, size_t size);
 void mem_release(struct mem_payer *p, enum mem_purpose purpose, size_t size);
+/* Somebody else pays from now on; both payers have one budget, whose use does not change. */
+void mem_move(struct mem_payer *from, struct mem_payer *to, enum mem_purpose purpose, size_t size);
 
 /* What `brim mem` and /metrics show: a snapshot, one row per payer. Free with free(). */
 struct mem_row {

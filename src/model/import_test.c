@@ -351,6 +351,48 @@ static void packed_once_for_two(void **state)
     assert_true(sizes[1] > sizes[0] && sizes[1] - sizes[0] < sizes[0] * 6 / 10); /* one weight more, not two */
 }
 
+/* Equal weights of two models are in memory once, whoever comes and goes first; the results stay. Weights of 160,000 bytes, one of two in common. */
+static void once_in_memory_for_two(void **state)
+{
+    struct fixture *f = *state;
+    enum { WEIGHT = 163840 }; /* 200 x 200 numbers, in whole pages */
+    struct weights_reader *reader;
+    struct model *m[2];
+    float first[2][200], again[2][200];
+    for (int i = 0; i < 2; i++) {
+        struct model_import_report r;
+        char *path = make_model(f, i ? "b" : "a", 2 + i);
+        assert_int_equal(model_import(f->s, path, i ? "b" : "a", f->payer, &r), ERR_OK);
+        assert_int_equal(run_stored(f, i ? "b" : "a", first[i]), ERR_OK);
+        free(path);
+    }
+    assert_int_equal(weights_reader_new(&reader), ERR_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(open_stored(f, reader, i ? "b" : "a", &m[i]), ERR_OK);
+        assert_int_equal(run_once(m[i], again[i]), ERR_OK);
+        assert_memory_equal(again[i], first[i], sizeof *first);
+    }
+    struct weights_set *a = model_weights(m[0]), *b = model_weights(m[1]);
+    size_t alone = weights_paid_bytes(a);
+    assert_true(alone >= 2 * WEIGHT && weights_resident_bytes(b) == alone);
+    assert_in_range(weights_paid_bytes(b), WEIGHT, alone - WEIGHT); /* its own one, and the tail */
+    assert_int_equal(model_evict(m[0]), ERR_OK); /* who paid goes: the other pays */
+    assert_int_equal(weights_paid_bytes(a), 0);
+    assert_int_equal(weights_paid_bytes(b), alone);
+    assert_int_equal(run_once(m[1], again[1]), ERR_OK);
+    assert_memory_equal(again[1], first[1], sizeof *first);
+    assert_int_equal(model_request(m[0]), ERR_OK);
+    assert_int_equal(model_wait(m[0]), ERR_OK);
+    assert_in_range(weights_paid_bytes(a), WEIGHT, alone - WEIGHT);
+    model_release(m[0]);
+    model_free(&m[1]);
+    assert_int_equal(weights_paid_bytes(a), alone);
+    assert_int_equal(run_once(m[0], again[0]), ERR_OK);
+    assert_memory_equal(again[0], first[0], sizeof *first);
+    model_free(&m[0]);
+    weights_reader_free(&reader);
+}
+
 /* While somebody runs it, nobody removes it. */
 static void used(void **state)
 {
@@ -377,6 +419,6 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {TEST(imports), TEST(stands_alone), TEST(refuses), TEST(real_files),
-                                       TEST(packs_once), TEST(altered_copies), TEST(packed_once_for_two), TEST(used)};
+                                       TEST(packs_once), TEST(altered_copies), TEST(packed_once_for_two), TEST(once_in_memory_for_two), TEST(used)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -97,7 +97,7 @@ static void leave_out(struct table *t)
 static uint64_t weights_now(const struct sched *s)
 {
     uint64_t bytes = s->blocks.ring ? weights_ring_bytes(s->blocks.ring) : 0;
-    for (const struct sched_model *m = s->models; m; m = m->next) bytes += weights_resident_bytes(model_weights(m->model));
+    for (const struct sched_model *m = s->models; m; m = m->next) bytes += weights_paid_bytes(model_weights(m->model));
     return bytes;
 }
 
@@ -166,6 +166,47 @@ static uint64_t evictions(const struct sched *s)
     return n;
 }
 
+/* Is use u of tenant i kept by an earlier tenant as well? Then it is in memory once. */
+static bool kept_before(const struct table *t, const struct blocks_division *d, int i, int u)
+{
+    const struct blocks_use *use = &t->problems[i].uses[u];
+    const uint8_t *id = weights_extent_id(model_weights(t->models[i]->model), use->extent);
+    for (int k = 0; id && k < i; k++)
+        for (int v = 0; v < t->problems[k].problem.n_uses; v++) {
+            const struct blocks_use *other = &t->problems[k].uses[v];
+            if (!d->plans[k].keep[v] || other->bytes != use->bytes) continue;
+            const uint8_t *its = weights_extent_id(model_weights(t->models[k]->model), other->extent);
+            if (its && !memcmp(its, id, 32)) return true;
+        }
+    return false;
+}
+
+static size_t shared_bytes(const struct table *t, const struct blocks_division *d)
+{
+    size_t bytes = 0;
+    for (int i = 1; i < t->n; i++)
+        for (int u = 0; u < t->problems[i].problem.n_uses; u++)
+            if (d->plans[i].keep[u] && kept_before(t, d, i, u)) bytes += t->problems[i].uses[u].bytes;
+    return bytes;
+}
+
+/* What several models keep counts once: what that saves is divided as well. */
+static err divide_shared(const struct table *t, size_t bytes, struct blocks_division *ret)
+{
+    err e = blocks_divide(t->tenants, t->n, bytes, ret);
+    size_t saved = e ? 0 : shared_bytes(t, ret);
+    struct blocks_division more;
+    if (!saved || blocks_divide(t->tenants, t->n, bytes + saved, &more)) return e;
+    bool fits = more.kept - shared_bytes(t, &more) + more.window <= bytes;
+    if (fits) {
+        blocks_division_done(ret, t->n);
+        *ret = more;
+    } else {
+        blocks_division_done(&more, t->n);
+    }
+    return ERR_OK;
+}
+
 void sched_blocks_divide(struct sched *s)
 {
     int64_t now = sched_clock(s);
@@ -178,7 +219,7 @@ void sched_blocks_divide(struct sched *s)
     if (t->n && bytes < blocks_divide_least(t->tenants, t->n)) /* rather run with nothing to spare than not at all */
         bytes = MIN(room(s, false), blocks_divide_least(t->tenants, t->n));
     while (t->n && blocks_divide_least(t->tenants, t->n) > bytes) leave_out(t);
-    if (t->n && blocks_divide(t->tenants, t->n, bytes, &d) == ERR_OK) {
+    if (t->n && divide_shared(t, bytes, &d) == ERR_OK) {
         apply(s, t, &d);
         blocks_division_done(&d, t->n);
     }

@@ -57,7 +57,7 @@ static bool could_fit(struct sched *s, const struct sched_model *m, int64_t now,
     uint64_t used = mem_budget_used(s->budget), limit = mem_budget_limit(s->budget), evictable = 0;
     for (const struct sched_model *v = s->models; v; v = v->next)
         if (v != m && !v->pinned && !v->pins && in_memory(v) && sched_next_need(s, v, now) >= until)
-            evictable += weights_resident_bytes(model_weights(v->model));
+            evictable += weights_paid_bytes(model_weights(v->model));
     return used - MIN(evictable, used) + missing(m) + reserved(s, now) <= limit;
 }
 

@@ -42,6 +42,22 @@ void weights_reader_submit(struct weights_reader *r, struct weights_read *read);
 /* True: it was not begun and will not be; `done` is not called. */
 bool weights_reader_cancel(struct weights_reader *r, struct weights_read *read);
 
+/* pool.c: blocks that several sets hold. */
+struct weights_pool;
+struct weights_shared;
+struct weights_id;
+struct weights_pool *weights_pool_new(void);
+void weights_pool_free(struct weights_pool **p); /* nothing is held by then */
+/* Holds the block of that name if somebody has it in memory; NULL: nobody has. */
+struct weights_shared *weights_pool_take(struct weights_pool *p, const struct weights_id *id, size_t bytes, struct mem_payer *payer,
+                                         unsigned char **ret_memory);
+/* What `payer` has read and pays can be taken by others from now on; NULL: somebody has published it already, and it stays the caller's alone. */
+struct weights_shared *weights_pool_publish(struct weights_pool *p, const struct weights_id *id, size_t bytes, struct mem_payer *payer,
+                                            unsigned char *memory);
+/* Lets go; the last one frees. */
+void weights_pool_drop(struct weights_pool *p, struct weights_shared *x, struct mem_payer *payer);
+struct weights_pool *weights_reader_pool(struct weights_reader *r);
+
 /* set.c, for rings: where the bytes of an extent are. */
 void weights_set_locate(struct weights_set *s, int extent, struct weights_read *ret);
 struct weights_reader *weights_set_reader(const struct weights_set *s);

@@ -34,6 +34,7 @@ struct weights_reader {
     struct io_uring ring;       /* the thread's */
     struct chunk flight[DEPTH]; /* the thread's */
     int in_flight;
+    struct weights_pool *pool;
     pthread_mutex_t lock;       /* guards what follows */
     pthread_cond_t wake;
     struct weights_read *queue; /* sorted by `when`; equal ones in order of arrival */
@@ -251,6 +252,7 @@ bool weights_reader_cancel(struct weights_reader *r, struct weights_read *q)
 err weights_reader_new_with(enum weights_reader_kind kind, struct weights_reader **ret)
 {
     struct weights_reader *r = xnew(struct weights_reader);
+    r->pool = weights_pool_new();
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->wake, NULL);
     r->copying = kind == WEIGHTS_COPYING;
@@ -258,6 +260,7 @@ err weights_reader_new_with(enum weights_reader_kind kind, struct weights_reader
     int rc = pthread_create(&r->thread, NULL, reader_main, r);
     if (rc) {
         if (r->uring) io_uring_queue_exit(&r->ring);
+        weights_pool_free(&r->pool);
         free(r);
         return err_set(ERR_IO, "cannot start the thread that reads weights: %s", strerror(rc));
     }
@@ -279,11 +282,17 @@ void weights_reader_free(struct weights_reader **rp)
     pthread_cond_signal(&r->wake);
     pthread_mutex_unlock(&r->lock);
     pthread_join(r->thread, NULL);
+    weights_pool_free(&r->pool);
     if (r->uring) io_uring_queue_exit(&r->ring);
     pthread_mutex_destroy(&r->lock);
     pthread_cond_destroy(&r->wake);
     free(r);
     *rp = NULL;
+}
+
+struct weights_pool *weights_reader_pool(struct weights_reader *r)
+{
+    return r->pool;
 }
 
 struct weights_reader_stats weights_reader_stats(struct weights_reader *r)

@@ -7,7 +7,8 @@
  * One mutex per set guards its state, pins and the memory of its blocks. Memory is allocated when a set is asked for (so that ERR_NOMEM comes
  * at once, to the one who can evict something else) and filled by the reader thread. No lock is held over a read.
  *
- * A set of a stored model has its blocks in packed files of the store instead (stored.h); then each block knows its file and its checksums.
+ * A set of a stored model has its blocks in packed files of the store instead (stored.h); then each block knows its file, its checksums and
+ * its name, by which sets that keep an equal block hold it once (pool.c).
  *
  * Invariant: RESIDENT exactly if every kept block has its bytes; `loading` reads are under way in LOADING and none else; pins > 0 in LOADING.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -31,6 +32,7 @@ struct block {
     bool kept, tail;
     struct weights_file *file;
     struct weights_packed_block stored; /* crc NULL: in the spill file */
+    struct weights_shared *shared; /* memory belongs to the pool: others may hold it too */
     struct weights_read read;
 };
 
@@ -299,6 +301,8 @@ err weights_set_reopen(struct weights_set *s)
     return ERR_OK;
 }
 
+static void drop_block(struct weights_set *s, struct block *b);
+
 void weights_set_free(struct weights_set **sp)
 {
     struct weights_set *s = *sp;
@@ -309,7 +313,7 @@ void weights_set_free(struct weights_set **sp)
     if (s->fill) mem_free(s->payer, MEM_WEIGHTS, s->fill, s->blocks[s->fill_block]->bytes);
     if (s->tail) mem_free(s->payer, MEM_WEIGHTS, s->tail, TAIL);
     for (size_t i = 0; i < s->n_blocks; i++) {
-        mem_free(s->payer, MEM_WEIGHTS, s->blocks[i]->memory, s->blocks[i]->bytes);
+        drop_block(s, s->blocks[i]);
         free(s->blocks[i]->stored.crc);
         free(s->blocks[i]);
     }
@@ -332,7 +336,11 @@ void weights_set_free(struct weights_set **sp)
 
 static void drop_block(struct weights_set *s, struct block *b)
 {
-    mem_free(s->payer, MEM_WEIGHTS, b->memory, b->bytes);
+    if (b->shared)
+        weights_pool_drop(weights_reader_pool(s->reader), b->shared, s->payer);
+    else
+        mem_free(s->payer, MEM_WEIGHTS, b->memory, b->bytes);
+    b->shared = NULL;
     b->memory = NULL;
 }
 
@@ -347,13 +355,15 @@ static bool missing(const struct weights_set *s)
 static void block_landed(struct weights_read *r)
 {
     struct weights_set *s = r->owner;
+    struct block *b = (struct block *)((char *)r - offsetof(struct block, read));
     pthread_mutex_lock(&s->lock);
     if (r->failure) {
         s->failure = r->failure;
         memcpy(s->sentence, r->sentence, sizeof s->sentence);
-        drop_block(s, (struct block *)((char *)r - offsetof(struct block, read)));
+        drop_block(s, b);
     } else {
         s->bytes_read += r->bytes;
+        if (b->stored.crc) b->shared = weights_pool_publish(weights_reader_pool(s->reader), &b->stored.id, b->bytes, s->payer, b->memory);
     }
     if (--s->loading == 0) {
         s->read_ns += clock_ns() - s->load_began;
@@ -371,6 +381,8 @@ static err allocate(struct weights_set *s)
         struct block *b = s->blocks[i];
         b->read.owner = NULL;
         if (!b->kept || b->memory) continue;
+        if (b->stored.crc) b->shared = weights_pool_take(weights_reader_pool(s->reader), &b->stored.id, b->bytes, s->payer, &b->memory);
+        if (b->shared) continue;
         err e = mem_alloc(s->payer, MEM_WEIGHTS, b->bytes, (void **)&b->memory);
         if (!e) {
             b->read.owner = s; /* marks it as new */
@@ -506,6 +518,11 @@ size_t weights_resident_bytes(const struct weights_set *s)
     return sum(s, true);
 }
 
+size_t weights_paid_bytes(const struct weights_set *s)
+{
+    return (size_t)mem_payer_used(s->payer, MEM_WEIGHTS);
+}
+
 bool weights_extent_streams(const struct weights_set *s, int extent)
 {
     return !s->blocks[s->extents[extent].block]->kept;
@@ -515,6 +532,12 @@ size_t weights_extent_block_bytes(const struct weights_set *s, int extent)
 {
     const struct block *b = s->blocks[s->extents[extent].block];
     return on_disk(s) && !b->tail ? b->bytes : 0;
+}
+
+const uint8_t *weights_extent_id(const struct weights_set *s, int extent)
+{
+    const struct block *b = s->blocks[s->extents[extent].block];
+    return b->stored.crc && !b->tail ? b->stored.id.b : NULL;
 }
 
 const void *weights_extent(const struct weights_set *s, int extent)

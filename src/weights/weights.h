@@ -67,6 +67,9 @@ enum weights_state weights_state(const struct weights_set *s);
 size_t weights_bytes(const struct weights_set *s);          /* of all extents, padding included */
 size_t weights_kept_bytes(const struct weights_set *s);     /* needed to be RESIDENT */
 size_t weights_resident_bytes(const struct weights_set *s); /* in memory or allocated for a read */
+size_t weights_paid_bytes(const struct weights_set *s);     /* what its payer pays: less, if another set with an equal block has read it */
+/* 32 bytes that name what the extent holds, across sets: equal names, equal bytes, held once. NULL: it has none. */
+const uint8_t *weights_extent_id(const struct weights_set *s, int extent);
 /* The address of an extent that is kept: valid while pinned and RESIDENT (or memory only). */
 const void *weights_extent(const struct weights_set *s, int extent);
 /* What was read (passes included) and how often as a whole, since the start: for figures. */
