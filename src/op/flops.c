@@ -118,6 +118,24 @@ int64_t op_flops_lrn(const struct op_node *n, const struct op_info *in, const st
     return times(count(&in[0]), times(2, MAX(op_attr_int(n, "size", 1), 1)));
 }
 
+/* Every step of every sequence meets all of W and R. */
+int64_t op_flops_recurrent(const struct op_node *n, const struct op_info *in, const struct op_info *out)
+{
+    (void)n;
+    (void)out;
+    int64_t each = times(2, count(&in[1]) + count(&in[2]));
+    return times(times(in[0].shape.dims[0], in[0].shape.dims[1]), each);
+}
+
+/* As the float operators of the same names. */
+int64_t op_flops_integer(const struct op_node *n, const struct op_info *in, const struct op_info *out)
+{
+    if (n->kind == OP_MATMUL_INTEGER || n->kind == OP_QLINEAR_MATMUL) return op_flops_matmul(n, in, out);
+    const struct op_info *w = &in[n->kind == OP_QLINEAR_CONV ? 3 : 1];
+    int64_t filters = w->shape.dims[0];
+    return times(count(&out[0]), 2 * (filters ? count(w) / filters : 0));
+}
+
 /* Nearest moves elements; linear weighs 2 neighbours along each axis that changes, cubic 4. */
 int64_t op_flops_resize(const struct op_node *n, const struct op_info *in, const struct op_info *out)
 {

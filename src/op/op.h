@@ -53,7 +53,9 @@ struct graph; /* a subgraph inside an attribute (If, Loop, Scan); owned by the g
     X(TAN, "Tan", "") X(TANH, "Tanh", "") X(THRESHOLDED_RELU, "ThresholdedRelu", "") X(TILE, "Tile", "")     \
     X(TOPK, "TopK", "") X(TRANSPOSE, "Transpose", "") X(TRILU, "Trilu", "")                                  \
     X(UNSQUEEZE, "Unsqueeze", "") X(UPSAMPLE, "Upsample", "") X(WHERE, "Where", "") X(XOR, "Xor", "")        \
-    X(GRU, "GRU", "") X(LSTM, "LSTM", "") X(RNN, "RNN", "")                                                  \
+    X(GRU, "GRU", "") X(LSTM, "LSTM", "") X(RNN, "RNN", "") X(CONV_INTEGER, "ConvInteger", "")               \
+    X(MATMUL_INTEGER, "MatMulInteger", "") X(QLINEAR_CONV, "QLinearConv", "")                                \
+    X(QLINEAR_MATMUL, "QLinearMatMul", "") X(DYNAMIC_QUANTIZE, "DynamicQuantizeLinear", "")                  \
     /* brim's own: what rewrites make */                                                                     \
     X(CAST_LIKE, "CastLike", "") X(COPY, "Copy", "brim") X(SILU, "Silu", "brim")
 

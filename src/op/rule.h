@@ -72,12 +72,13 @@ op_infer_fn op_rule_gather, op_rule_gather_elements, op_rule_gather_nd, op_rule_
 op_infer_fn op_rule_resize, op_rule_upsample, op_rule_grid_sample;
 op_infer_fn op_rule_constant, op_rule_constant_of_shape, op_rule_eye_like, op_rule_range, op_rule_shape,
     op_rule_size;
+op_infer_fn op_rule_recurrent, op_rule_qlinear, op_rule_integer, op_rule_dynamic_quantize;
 op_infer_fn op_rule_non_zero, op_rule_nms, op_rule_topk, op_rule_subgraph;
 
 /* flops.c */
 op_flops_fn op_flops_none, op_flops_out, op_flops_in, op_flops_conv, op_flops_conv_transpose, op_flops_pool,
     op_flops_matmul, op_flops_gemm, op_flops_einsum, op_flops_softmax, op_flops_batch_norm, op_flops_norm,
-    op_flops_lrn, op_flops_resize;
+    op_flops_lrn, op_flops_resize, op_flops_recurrent, op_flops_integer;
 
 /* What an Einsum equation means: for each operand and the result, one letter number per axis (an axis behind
  * an ellipsis has a number too), and the size of each letter (1 where it is not used). */

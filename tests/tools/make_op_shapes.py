@@ -119,6 +119,7 @@ def case(op, opset, inputs, outputs=1, bounded=(), **attrs):
     attrs = {k: v for k, v in attrs.items() if v is not None}
     while inputs and inputs[-1] is None:
         inputs = inputs[:-1]
+    inputs = [np.asarray(v) if isinstance(v, np.generic) else v for v in inputs]
     ins, names, arrays = [], [], []
     for i, v in enumerate(inputs):
         ins.append("" if v is None else f"x{i}")
@@ -574,7 +575,46 @@ def depending():
         case("TopK", opset, ins, outputs=2, bounded=bounded, axis=a, k=k if opset < 10 else None)
 
 
-for family in (elementwise, quantize, windows, reductions, products, norms, reshapes, moves, gathers, resizes, makers, depending):
+def recurrent():
+    for op, gates, most in (("RNN", 1, 2), ("GRU", 3, 2), ("LSTM", 4, 3)):
+        for _ in range(12):
+            steps, batch, size, h = R.randint(1, 5), R.randint(1, 3), R.randint(1, 5), R.randint(1, 6)
+            way = R.choice(["forward", "reverse", "bidirectional"])
+            d = 2 if way == "bidirectional" else 1
+            ins = [x(steps, batch, size), x(d, gates * h, size) - np.float32(0.5), x(d, gates * h, h) - np.float32(0.5),
+                   maybe(x(d, 2 * gates * h)), maybe(np.array([R.randint(1, steps) for _ in range(batch)], np.int32)),
+                   maybe(x(d, batch, h))]
+            more = {"linear_before_reset": R.choice([0, 1])} if op == "GRU" else {}
+            if op == "LSTM":
+                ins += [maybe(x(d, batch, h)), maybe(x(d, 3 * h))]
+                more = {"input_forget": R.choice([None, None, 1])}
+            case(op, R.choice([7, 14]), ins, outputs=R.randint(1, most), hidden_size=h, direction=way,
+                 clip=maybe(0.5), **more)
+
+
+def integers():
+    byte = (np.uint8, np.int8)
+    for _ in range(24):
+        t = np.uint8 if R.random() < 0.7 else np.int8
+        k, g, r = R.randint(1, 3), R.choice([1, 1, 2]), R.randint(1, 2)
+        c, f = g * R.randint(1, 3), g * R.randint(1, 3)
+        data, w = x(2, c, *dims(r, 4, 8), dtype=t), x(f, c // g, *([k] * r), dtype=R.choice(byte) if t is np.uint8 else np.int8)
+        attrs = dict(group=g, strides=[R.randint(1, 2)] * r, pads=[R.randint(0, k - 1) for _ in range(2 * r)])
+        zero = np.zeros(f, w.dtype)
+        case("QLinearConv", 10, [data, np.float32(0.1), t(2), w, x(f), zero, np.float32(0.3), t(5),
+                                 maybe(x(f, dtype=np.int32))], **attrs)
+        if t is np.uint8:
+            case("ConvInteger", 10, [data, w, maybe(t(3))], **attrs)
+        a, b = x(2, 3, 4, dtype=t), x(4, 5, dtype=R.choice(byte) if t is np.uint8 else np.int8)
+        case("QLinearMatMul", 10, [a, np.float32(0.1), t(2), b, x(5) if R.random() < 0.5 else np.float32(0.2),
+                                   b.dtype.type(1), np.float32(0.3), t(5)])
+        case("MatMulInteger", 10, [a, b, maybe(t(3)), maybe(b.dtype.type(2))])
+    for _ in range(8):
+        case("DynamicQuantizeLinear", 11, [x(*dims(rank())) - np.float32(R.choice([0, 0.5, 1]))], outputs=3)
+
+
+for family in (elementwise, quantize, windows, reductions, products, norms, reshapes, moves, gathers, resizes, makers, depending,
+               recurrent, integers):
     family()
 for op, (good, dropped, why) in counts.items():
     if dropped:

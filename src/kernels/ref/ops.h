@@ -31,4 +31,8 @@ ref_fn ref_grid_sample; /* sample.c */
 ref_scratch_fn ref_grid_sample_scratch;
 ref_fn ref_non_zero, ref_nms, ref_topk; /* select.c */
 ref_scratch_fn ref_nms_scratch, ref_topk_scratch;
+ref_fn ref_recurrent; /* recurrent.c */
+ref_scratch_fn ref_recurrent_scratch;
+ref_fn ref_integer, ref_dynamic_quantize; /* integer.c */
+ref_scratch_fn ref_integer_scratch;
 ref_fn ref_quantize, ref_dequantize; /* quantize.c */
