@@ -147,8 +147,9 @@ struct graph_node *graph_copy_node(struct graph *g, const struct graph_node *fro
             memcpy(b->floats, a->floats, a->n * sizeof *a->floats);
         }
         if (a->s) {
-            b->s = xcalloc(a->n + 1, 1);
-            memcpy(b->s, a->s, a->n);
+            size_t bytes = a->type == OP_ATTR_STRINGS ? (size_t)a->i : a->n;
+            b->s = xcalloc(bytes + 1, 1);
+            memcpy(b->s, a->s, bytes);
         }
     }
     return n;

@@ -56,6 +56,24 @@ static err read_bytes(struct graph_reader *r, const struct graph_wire *w, const 
     return ERR_OK;
 }
 
+/* One more of a list of strings: behind the others, with its 0. */
+static err add_string(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f,
+                      struct op_attr *a)
+{
+    err e = graph_wire_want(w, f, GRAPH_WIRE_BYTES);
+    if (!e) e = graph_book(r, f->n + 1);
+    if (e) return e;
+    size_t had = (size_t)a->i;
+    char *all = xcalloc(had + f->n + 1, 1);
+    if (had) memcpy(all, a->s, had);
+    memcpy(all + had, f->p, f->n);
+    free(a->s);
+    a->s = all;
+    a->i = (int64_t)(had + f->n + 1);
+    a->n++;
+    return a->n > 64 ? err_set(ERR_UNSUPPORTED, "more than 64 strings") : ERR_OK;
+}
+
 static err read_tensor(struct graph_reader *r, const struct graph_wire *w, const struct graph_field *f,
                        struct op_attr *a)
 {
@@ -153,7 +171,7 @@ err graph_read_attr(struct graph_reader *r, struct graph_scope *scope, const str
         case OP_ATTR_GRAPH: e = read_subgraph(r, scope, &w, &f, depth, ret); break;
         case OP_ATTR_FLOATS:
         case OP_ATTR_INTS: e = add_numbers(r, &w, &f, ret, &cap); break;
-        case OP_ATTR_STRINGS: ret->n++; break; /* no operator of brim reads one */
+        case OP_ATTR_STRINGS: e = add_string(r, &w, &f, ret); break;
         }
         if (e) return err_wrap(e, "attribute '%s'", ret->name);
     }

@@ -160,7 +160,11 @@ static void attr_message(struct out *o, const struct op_attr *a)
     case OP_ATTR_INTS:
         for (size_t i = 0; i < a->n; i++) put_number(o, 8, (uint64_t)a->ints[i]);
         break;
-    case OP_ATTR_GRAPH: case OP_ATTR_STRINGS: break;
+    case OP_ATTR_STRINGS:
+        for (size_t i = 0, at = 0; i < a->n && at < (size_t)a->i; i++, at += strlen(a->s + at) + 1)
+            put_string(o, 9, a->s + at);
+        break;
+    case OP_ATTR_GRAPH: break;
     }
 }
 
@@ -186,7 +190,6 @@ static err node_message(struct out *o, const struct graph *g, char *const *names
         if (n->op.attrs[i].type == OP_ATTR_GRAPH)
             return err_set(ERR_UNSUPPORTED, "%s: node '%s' holds a graph, which is not written yet", g->name,
                            n->op.name);
-        if (n->op.attrs[i].type == OP_ATTR_STRINGS) continue;
         attr_message(&a, &n->op.attrs[i]);
         put_message(o, 5, &a);
     }
