@@ -14,7 +14,7 @@
  *
  * What it costs is measured, under the lock that also serialises creation:
  *   - code: resident pages of private, anonymous, executable mappings, before and after (/proc/self/maps and
- * mincore(2), 0.1 ms). oneDNN maps 256 KiB per function and touches what it needs; nothing else in the process
+ * mincore(2), 0.1 ms; what was there after one creation is there before the next). oneDNN maps 256 KiB per function and touches what it needs; nothing else in the process
  * makes such mappings, so this is exact.
  *   - bookkeeping on the heap (70 KB for a brgconv!): growth of mallinfo2().uordblks + hblkhd. Exact when no other
  * thread allocates in the same millisecond; otherwise off by what that one did. A negative or absurd growth counts
@@ -24,6 +24,7 @@
  * and the primitive is destroyed if the charge is refused. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/onednn/prim.h"
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -37,6 +38,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards `table`, all prims' holds, and creation */
 static struct onednn_prim *table;
+static size_t code_known = SIZE_MAX; /* what code_now said after the last creation; SIZE_MAX: something went since */
 
 /* ---- cost */
 
@@ -53,19 +55,33 @@ static size_t resident(uintptr_t from, uintptr_t to)
     return n;
 }
 
+/* "from-to rwxp 00000000 00:00 0": private, executable, of no file, and without a name such as [vdso]. */
+static size_t code_of_line(const char *line, const char *end)
+{
+    static const char nowhere[] = "p 00000000 00:00 0";
+    char *p;
+    unsigned long from = strtoul(line, &p, 16), to = *p == '-' ? strtoul(p + 1, &p, 16) : 0;
+    if (end - p < (ptrdiff_t)sizeof nowhere + 3 || p[3] != 'x' || memcmp(p + 4, nowhere, sizeof nowhere - 1) != 0) return 0;
+    for (p += 3 + sizeof nowhere; p < end; p++)
+        if (*p != ' ') return 0;
+    return resident(from, to);
+}
+
 static size_t code_now(void)
 {
-    FILE *f = fopen("/proc/self/maps", "re");
-    char line[512];
-    size_t n = 0;
-    if (!f) return 0;
-    while (fgets(line, sizeof line, f)) {
-        unsigned long from, to, inode;
-        char mode[8];
-        if (sscanf(line, "%lx-%lx %7s %*s %*s %lu", &from, &to, mode, &inode) != 4) continue;
-        if (mode[2] == 'x' && mode[3] == 'p' && inode == 0 && !strchr(line, '[')) n += resident(from, to);
+    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    char buffer[16384];
+    size_t have = 0, n = 0;
+    ssize_t got;
+    while (fd >= 0 && (got = read(fd, buffer + have, sizeof buffer - 1 - have)) > 0) {
+        have += (size_t)got;
+        buffer[have] = 0;
+        char *line = buffer, *end;
+        for (; (end = strchr(line, '\n')); line = end + 1) n += code_of_line(line, end);
+        have -= (size_t)(line - buffer);
+        memmove(buffer, line, have);
     }
-    fclose(f);
+    if (fd >= 0) close(fd);
     return n;
 }
 
@@ -199,7 +215,7 @@ static err prim_new(const struct onednn_spec *s, struct onednn_prim **ret)
     dnnl_primitive_desc_t pd = NULL;
     dnnl_primitive_t handle = NULL;
     onednn_engine(); /* before the first measurement */
-    size_t code = code_now(), heap = heap_now();
+    size_t code = code_known == SIZE_MAX ? code_now() : code_known, heap = heap_now();
     err e = attr_new(s, &attr);
     if (e) return e;
     e = choose(s, attr, &pd);
@@ -208,7 +224,7 @@ static err prim_new(const struct onednn_spec *s, struct onednn_prim **ret)
     e = onednn_check(dnnl_primitive_create(&handle, pd), ERR_UNSUPPORTED, s->what);
     dnnl_primitive_desc_destroy(pd);
     if (e) return e;
-    size_t heap_after = heap_now(), code_after = code_now();
+    size_t heap_after = heap_now(), code_after = code_known = code_now();
     struct onednn_prim *p = xnew(struct onednn_prim);
     p->handle = handle;
     dnnl_primitive_get_primitive_desc(handle, &p->desc);
@@ -252,6 +268,7 @@ err onednn_hold(const struct onednn_spec *s, struct mem_payer *payer, struct one
         p->bytes += n + sizeof *p;
         if ((e = mem_charge(payer, MEM_CODE, p->bytes))) {
             dnnl_primitive_destroy(p->handle);
+            code_known = SIZE_MAX;
             free(p);
         } else {
             p->hash = hash;
@@ -293,6 +310,7 @@ void onednn_drop(struct onednn_hold *h)
                 break;
             }
         dnnl_primitive_destroy(p->handle);
+        code_known = SIZE_MAX;
         free(p->key);
         free(p);
     }
