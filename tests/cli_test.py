@@ -3,7 +3,7 @@
 1 the work failed, 2 wrong usage or input), and never a crash. Standard library only; everything is made in a temporary folder. Prints TAP.
 
 usage: cli_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
-import json, os, resource, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import json, os, resource, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time, zlib
 
 BRIM = os.path.abspath(sys.argv[1])
 DIR = tempfile.mkdtemp(prefix="brim-cli-")
@@ -190,6 +190,14 @@ def full_disk():
     brim("run", "good.onnx", "--output", "full", status=1, says="y.npy", preexec_fn=small)
 
 
+def png(w, h, grey):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    rows = (b"\0" + bytes([grey]) * w) * h
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 0, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
 # ---- a running box
 
 class Box:
@@ -261,6 +269,30 @@ def port_in_use():
         port = s.getsockname()[1]
         write("port.yaml", SITE + f'outputs: {{http: "127.0.0.1:{port}"}}\n')
         brim("serve", "port.yaml", status=1, says=str(port), lines=0)
+
+
+@test
+def a_reader_of_standard_output_that_does_not_read():
+    """The box runs on, says so, and ends in time when told to."""
+    write("many.yaml", "version: 1\nbudget: 200M\ncameras: {a: {url: many, pace: max, loop: true}}\n"
+          "queries: {q: {cameras: all, model: motion, fps: 1000}}\noutputs: {jsonl: '-'}\n")
+    os.makedirs(path("many"), exist_ok=True)
+    for i in range(4):
+        write(f"many/{i}.png", png(160, 96, 60 * i))
+    box = Box("many.yaml", "--no-http", "--json")
+    try:
+        box.expect("does not read")
+        runs = [json.loads(brim("mem", "--json"))["limit_bytes"] for _ in range(2)]
+        assert runs[0] == 200 << 20
+        took = box.end()
+        assert took < 12, took  # two seconds for what waits, and a machine that has other things to do
+        box.expect("lines were dropped")
+    finally:
+        box.p.kill()
+    lines = box.p.stdout.read().decode().split("\n")
+    assert len(lines) > 50
+    for line in lines[:-1]:
+        json.loads(line)
 
 
 @test

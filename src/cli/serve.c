@@ -86,37 +86,40 @@ static json_t *summary_json(struct engine *e)
                      "memory", engine_memory(e), "blocks", engine_blocks(e), "problems", engine_problems(e));
 }
 
-static void print_summary(struct engine *e)
+static void print_summary(struct engine *e, FILE *to)
 {
     struct engine_query_row *q;
     size_t n = engine_queries(e, &q);
     char a[16], b[16];
-    printf("%-24s %-14s %-18s %8s %8s %8s %8s %7s %7s %8s %8s\n", "query", "camera", "model", "offered", "run", "dropped", "still", "p50 ms",
+    fprintf(to, "%-24s %-14s %-18s %8s %8s %8s %8s %7s %7s %8s %8s\n", "query", "camera", "model", "offered", "run", "dropped", "still", "p50 ms",
            "p95 ms", "tracks", "events");
     for (size_t i = 0; i < n; i++) {
         uint64_t dropped = 0;
         for (int k = 1; k < SCHED_DROP_COUNT; k++) dropped += q[i].stats.dropped[k];
-        printf("%-24.24s %-14.14s %-18.18s %8llu %8llu %8llu %8llu %7.1f %7.1f %8llu %8llu%s%s\n", q[i].query, q[i].camera, q[i].model,
+        fprintf(to, "%-24.24s %-14.14s %-18.18s %8llu %8llu %8llu %8llu %7.1f %7.1f %8llu %8llu%s%s\n", q[i].query, q[i].camera, q[i].model,
                (unsigned long long)q[i].stats.offered, (unsigned long long)q[i].stats.run, (unsigned long long)dropped,
                (unsigned long long)q[i].motion_saved, (double)q[i].stats.p50_ns / 1e6, (double)q[i].stats.p95_ns / 1e6,
                (unsigned long long)q[i].tracks, (unsigned long long)q[i].events, q[i].problem[0] ? "  " : "", q[i].problem);
     }
     free(q);
     struct mem_rss rss = mem_process_rss();
-    printf("budget: peak %s of %s; the kernel says %s resident, %s of it private\n", size_text(mem_budget_peak(engine_budget(e)), a),
+    fprintf(to, "budget: peak %s of %s; the kernel says %s resident, %s of it private\n", size_text(mem_budget_peak(engine_budget(e)), a),
            size_text(mem_budget_limit(engine_budget(e)), b), size_text(rss.total, (char[16]){0}), size_text(rss.anon, (char[16]){0}));
 }
 
-static void report(struct engine *e, bool json)
+/* Where standard output has JSON lines, a summary for people goes to standard error. */
+static void report(struct engine *e, struct serve *s, bool json)
 {
     if (!json) {
-        print_summary(e);
+        print_summary(e, serve_say(s, "") ? stderr : stdout);
         return;
     }
     json_t *j = summary_json(e);
-    json_dumpf(j, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
-    putchar('\n');
+    char *text = json_dumps(j, JSON_COMPACT | JSON_PRESERVE_ORDER), *line = xasprintf("%s\n", text ? text : "{}");
+    if (!serve_say(s, line)) fputs(line, stdout);
     json_decref(j);
+    free(line);
+    free(text);
 }
 
 static err serve(const char *path, const struct options *o)
@@ -145,7 +148,7 @@ static err serve(const char *path, const struct options *o)
         wait_for_end(e, s, &signals, o->seconds);
         engine_stop(e);
         serve_tick(s);
-        report(e, o->json);
+        report(e, s, o->json);
     }
     serve_close(&s);
     engine_close(&e);

@@ -15,6 +15,7 @@ struct serve_feed {
     uint64_t last;
     bool closed, telling;
     int n_listeners;
+    struct serve_counts counts; /* atomic */
     struct {
         serve_listener *fn;
         void *user;
@@ -107,6 +108,11 @@ void serve_feed_close(struct serve_feed *f)
     pthread_cond_broadcast(&f->more);
     while (f->telling) pthread_cond_wait(&f->more, &f->lock);
     pthread_mutex_unlock(&f->lock);
+}
+
+struct serve_counts *serve_feed_counts(struct serve_feed *f)
+{
+    return &f->counts;
 }
 
 json_t *serve_event_json(const struct rows_event *e)

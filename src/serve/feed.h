@@ -6,6 +6,7 @@
 
 #include "base/thread.h"
 #include "rows/rows.h"
+#include "serve/counts.h"
 
 #include <jansson.h>
 
@@ -27,6 +28,9 @@ uint64_t serve_feed_last(struct serve_feed *f);
 int serve_feed_read(struct serve_feed *f, uint64_t after, struct rows_event *ret, int max, int timeout_ms, uint64_t *ret_last);
 /* Ends all waits; returns when no listener is being called, and none is called any more. */
 void serve_feed_close(struct serve_feed *f);
+
+/* Numbers of the outputs; they live as long as the feed. */
+struct serve_counts *serve_feed_counts(struct serve_feed *f);
 
 /* {"id", "uid", "time", "camera", "query", "event", "zone", "label", "track", "frame", "score", "box": [x1,y1,x2,y2], ...} */
 json_t *serve_event_json(const struct rows_event *e);

@@ -1,32 +1,25 @@
 /* Files that results go to.
  *
- * A disk that fills or a folder that goes away ends that output with a problem that people see, and never the box: each is tried again
- * every few seconds. Lines are written whole with one write. The annotated video is written at the rate at which
- * results come (stated in the file as the query's fps). Runs on the executor's thread (results) and on the thread that tells events;
- * one mutex guards all. SPDX-License-Identifier: Apache-2.0 */
+ * JSON lines and MOT files are tried again when a disk fills or a folder goes away (lines.c, mot_files.c); an annotated video that fails
+ * ends, with a problem that people see. The video is written at the rate at which results come (stated in the file as the query's fps).
+ * Results come on the executor's thread, events on the thread that tells them. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/files.h"
 
 #include "base/log.h"
 #include "base/text.h"
+#include "serve/lines.h"
+#include "serve/mot_files.h"
 #include "serve/paint.h"
-#include "task/mot.h"
 #include "video/convert.h"
 #include "video/encode.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-struct mot_file {
-    struct mot_file *next;
-    char name[160]; /* "camera.query" */
-    FILE *f;
-};
 struct video_file {
     struct video_file *next;
     char camera[72], query[72];
@@ -38,12 +31,10 @@ struct serve_files {
     struct engine *engine;
     struct engine_site *hold;
     const struct site *site;
-    pthread_mutex_t lock; /* guards everything below */
-    int jsonl_fd;
-    bool jsonl_ours;
-    struct mot_file *mots;
-    struct video_file *videos;
+    struct serve_lines *lines; /* NULL: none */
+    struct serve_mots *mots;   /* NULL: none; the executor only */
     struct mem_payer *payer;
+    struct video_file *videos; /* this and what follows: the executor only */
     struct video_conv *conv;
 };
 
@@ -54,15 +45,9 @@ static void write_line(struct serve_files *f, json_t *j)
     char *text = json_dumps(j, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(13));
     json_decref(j);
     if (!text) return;
-    size_t n = strlen(text), at = 0;
+    size_t n = strlen(text);
     text[n++] = '\n';
-    while (at < n) {
-        ssize_t got = write(f->jsonl_fd, text + at, n - at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) break;
-        at += (size_t)got;
-    }
-    engine_set_problem(f->engine, "jsonl", at < n ? strerror(errno) : "");
+    serve_lines_put(f->lines, text, n);
     free(text);
 }
 
@@ -87,38 +72,6 @@ static json_t *result_json(const struct engine_record *r)
     for (int i = 0; i < r->n_tracks; i++) json_array_append_new(tracks, track_json(&r->tracks[i]));
     return json_pack("{s:s, s:f, s:f, s:s, s:s, s:I, s:f, s:o}", "type", "result", "time", r->time, "pts", r->pts, "camera", r->camera, "query",
                      r->query, "frame", (json_int_t)r->frame, "latency_ms", rounded(r->latency_ms, 1000), "tracks", tracks);
-}
-
-/* ---- MOT CSV */
-
-static struct mot_file *mot_of(struct serve_files *f, const struct engine_record *r)
-{
-    char name[160];
-    snprintf(name, sizeof name, "%s.%s", r->camera, r->query);
-    for (struct mot_file *m = f->mots; m; m = m->next)
-        if (!strcmp(m->name, name)) return m;
-    struct mot_file *m = xnew(struct mot_file);
-    snprintf(m->name, sizeof m->name, "%s", name);
-    char *path = xasprintf("%s/%s.txt", f->site->outputs.mot, name);
-    m->f = fopen(path, "we");
-    if (!m->f) engine_set_problem(f->engine, "mot", strerror(errno));
-    free(path);
-    m->next = f->mots;
-    f->mots = m;
-    return m;
-}
-
-static void write_mot(struct serve_files *f, const struct engine_record *r)
-{
-    struct mot_file *m = mot_of(f, r);
-    if (!m->f) return;
-    for (int i = 0; i < r->n_tracks; i++)
-        if (r->tracks[i].id) {
-            const struct task_box *b = &r->tracks[i].box;
-            fprintf(m->f, "%llu,%lld,%.2f,%.2f,%.2f,%.2f,%.4f,-1,-1,-1\n", (unsigned long long)r->frame, (long long)r->tracks[i].id,
-                    (double)b->x1, (double)b->y1, (double)(b->x2 - b->x1), (double)(b->y2 - b->y1), (double)r->tracks[i].score);
-        }
-    if (fflush(m->f)) engine_set_problem(f->engine, "mot", strerror(errno));
 }
 
 /* ---- annotated MP4 */
@@ -180,31 +133,42 @@ static void on_record(void *user, const struct engine_record *r)
 {
     struct serve_files *f = user;
     if (r->kind != ENGINE_RESULT) return;
-    pthread_mutex_lock(&f->lock);
-    if (f->jsonl_fd >= 0) write_line(f, result_json(r));
-    if (f->site->outputs.mot) write_mot(f, r);
+    if (f->lines) write_line(f, result_json(r));
+    if (f->mots) serve_mots_write(f->mots, r);
     if (f->site->outputs.video && wants_video(f, r->camera)) write_video(f, r);
-    pthread_mutex_unlock(&f->lock);
 }
 
 static void on_event(void *user, const struct rows_event *e)
 {
     struct serve_files *f = user;
-    if (f->jsonl_fd < 0) return;
+    if (!f->lines) return;
     json_t *j = serve_event_json(e);
     json_object_set_new(j, "type", json_string("event"));
-    pthread_mutex_lock(&f->lock);
     write_line(f, j);
-    pthread_mutex_unlock(&f->lock);
 }
 
-static err open_jsonl(struct serve_files *f)
+static void lines_problem(void *user, const char *sentence)
 {
-    const char *path = f->site->outputs.jsonl;
-    if (!path) return ERR_OK;
-    f->jsonl_ours = strcmp(path, "-") != 0;
-    f->jsonl_fd = f->jsonl_ours ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : STDOUT_FILENO;
-    return f->jsonl_fd < 0 ? err_set(ERR_IO, "%s: cannot write JSON lines there: %s", path, strerror(errno)) : ERR_OK;
+    engine_set_problem(((struct serve_files *)user)->engine, "jsonl", sentence);
+}
+
+static void mot_problem(void *user, const char *sentence)
+{
+    engine_set_problem(((struct serve_files *)user)->engine, "mot", sentence);
+}
+
+bool serve_files_say(struct serve_files *f, const char *line, size_t n)
+{
+    bool ours = f->lines && !strcmp(f->site->outputs.jsonl, "-");
+    if (ours && n) serve_lines_put(f->lines, line, n);
+    return ours;
+}
+
+static err open_lines(struct serve_files *f, struct serve_counts *counts)
+{
+    const struct serve_lines_options o = {
+        .path = f->site->outputs.jsonl, .payer = f->payer, .count = &counts->jsonl, .problem = lines_problem, .user = f};
+    return o.path ? serve_lines_open(&o, &f->lines) : ERR_OK;
 }
 
 static err open_folder(const char *path)
@@ -219,17 +183,16 @@ err serve_files_open(struct engine *e, struct serve_feed *feed, struct serve_fil
     f->engine = e;
     f->hold = engine_site_hold(e);
     f->site = engine_site_get(f->hold);
-    f->jsonl_fd = -1;
-    pthread_mutex_init(&f->lock, NULL);
     f->payer = mem_payer_new(engine_budget(e), "files");
     f->conv = video_conv_new(f->payer);
-    err x = open_jsonl(f);
+    err x = open_lines(f, serve_feed_counts(feed));
     if (!x) x = open_folder(f->site->outputs.mot);
     if (!x) x = open_folder(f->site->outputs.video);
     if (x) {
         serve_files_close(&f);
         return x;
     }
+    if (f->site->outputs.mot) f->mots = serve_mots_new(f->site->outputs.mot, &serve_feed_counts(feed)->mot, mot_problem, f);
     engine_add_sink(e, on_record, f);
     serve_feed_listen(feed, on_event, f);
     *ret = f;
@@ -240,12 +203,8 @@ void serve_files_close(struct serve_files **fp)
 {
     struct serve_files *f = *fp;
     if (!f) return;
-    while (f->mots) {
-        struct mot_file *m = f->mots;
-        f->mots = m->next;
-        if (m->f) fclose(m->f);
-        free(m);
-    }
+    serve_lines_close(&f->lines);
+    serve_mots_free(&f->mots);
     while (f->videos) {
         struct video_file *v = f->videos;
         f->videos = v->next;
@@ -253,11 +212,9 @@ void serve_files_close(struct serve_files **fp)
         mem_free(f->payer, MEM_OTHER, v->rgb, (size_t)v->width * (size_t)v->height * 3);
         free(v);
     }
-    if (f->jsonl_ours && f->jsonl_fd >= 0) close(f->jsonl_fd);
     video_conv_free(&f->conv);
     mem_payer_free(&f->payer);
     engine_site_unref(&f->hold);
-    pthread_mutex_destroy(&f->lock);
     free(f);
     *fp = NULL;
 }

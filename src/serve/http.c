@@ -181,6 +181,7 @@ http_result http_metrics(struct http_request *r)
     struct serve_http *h = r->http;
     pthread_mutex_lock(&h->build);
     metrics_write(&b, h->engine, h->rows);
+    metrics_write_outputs(&b, serve_feed_counts(h->feed));
     pthread_mutex_unlock(&h->build);
     strbuf_addf(
         &b,

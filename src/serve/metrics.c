@@ -284,3 +284,19 @@ void metrics_write(struct strbuf *b, struct engine *e, struct rows *rows)
     if (rows) write_rows(b, rows);
     write_problems(b, e);
 }
+
+void metrics_write_outputs(struct strbuf *b, struct serve_counts *c)
+{
+    struct {
+        const char *name;
+        struct serve_count *count;
+    } outputs[] = {{"jsonl", &c->jsonl}, {"mot", &c->mot}};
+    family(b, "brim_output_lines_total", "counter", "Lines written.");
+    for (size_t i = 0; i < ARRAY_LEN(outputs); i++)
+        strbuf_addf(b, "brim_output_lines_total{output=\"%s\"} %llu\n", outputs[i].name, atomic_load(&outputs[i].count->written));
+    family(b, "brim_output_dropped_total", "counter", "Lines dropped. slow: nobody took them in time; failed: they could not be written.");
+    for (size_t i = 0; i < ARRAY_LEN(outputs); i++)
+        strbuf_addf(b, "brim_output_dropped_total{output=\"%s\",reason=\"slow\"} %llu\n"
+                       "brim_output_dropped_total{output=\"%s\",reason=\"failed\"} %llu\n",
+                    outputs[i].name, atomic_load(&outputs[i].count->slow), outputs[i].name, atomic_load(&outputs[i].count->failed));
+}

@@ -187,6 +187,12 @@ int serve_port(const struct serve *s)
     return s->http ? serve_http_port(s->http) : 0;
 }
 
+bool serve_say(struct serve *s, const char *text)
+{
+    if (s->rows && s->outputs->jsonl) (void)rows_flush(s->rows, 2000);
+    return serve_files_say(s->files, text, strlen(text));
+}
+
 void serve_tick(struct serve *s)
 {
     struct rows_stats r;

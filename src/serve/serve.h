@@ -19,6 +19,9 @@ err serve_open(struct engine *e, const struct serve_options *o, struct serve **r
 void serve_close(struct serve **s);
 /* 0 if there is no HTTP. */
 int serve_port(const struct serve *s);
+/* Where JSON lines go to standard output, what else is printed must not tear one: `text` (lines, each ended) becomes the last of them, after all
+ * events. False: they do not go there. */
+bool serve_say(struct serve *s, const char *text);
 /* About once a second: problems of the outputs are looked at and shown. */
 void serve_tick(struct serve *s);
 /* Reads the site file again; on a broken file the old one runs on, the sentence is logged and shown as a problem. */
