@@ -10,6 +10,7 @@
 #include "serve/mqtt.h"
 
 #include "base/log.h"
+#include "serve/discovery.h"
 
 #include <errno.h>
 #include <mosquitto.h>
@@ -30,6 +31,7 @@ struct serve_mqtt {
     struct serve_feed *feed;
     const struct site_outputs *o;
     struct mosquitto *m;
+    struct serve_discovery *discovery; /* NULL: off */
     pthread_t thread;
     bool started;
     struct thread_event wake; /* an event was told, or stop */
@@ -55,6 +57,7 @@ static void on_connect(struct mosquitto *m, void *user, int rc)
     memset(x->flights, 0, sizeof x->flights); /* what was not acknowledged is published again */
     x->after = 0;
     x->greeted = true;
+    if (x->discovery) serve_discovery_connected(x->discovery, m);
     atomic_store(&x->connected, true);
     log_info("mqtt", "connected to %s:%d", x->o->mqtt_host, x->o->mqtt_port);
 }
@@ -64,6 +67,12 @@ static void on_disconnect(struct mosquitto *m, void *user, int rc)
     struct serve_mqtt *x = user;
     (void)m;
     if (atomic_exchange(&x->connected, false) && rc) log_warn("mqtt", "lost %s:%d", x->o->mqtt_host, x->o->mqtt_port);
+}
+
+static void on_message(struct mosquitto *m, void *user, const struct mosquitto_message *msg)
+{
+    struct serve_mqtt *x = user;
+    if (x->discovery) serve_discovery_message(x->discovery, m, msg);
 }
 
 static void on_publish(struct mosquitto *m, void *user, int mid)
@@ -175,6 +184,7 @@ static void prepare(struct serve_mqtt *x)
     mosquitto_connect_callback_set(x->m, on_connect);
     mosquitto_disconnect_callback_set(x->m, on_disconnect);
     mosquitto_publish_callback_set(x->m, on_publish);
+    mosquitto_message_callback_set(x->m, on_message);
     mosquitto_max_inflight_messages_set(x->m, IN_FLIGHT);
 }
 
@@ -222,6 +232,7 @@ static void *run(void *arg)
         if (x->rows) publish_outbox(x);
         else publish_feed(x);
         publish_stats(x);
+        if (x->discovery) serve_discovery_tick(x->discovery, x->m);
     }
     return NULL;
 }
@@ -240,6 +251,7 @@ err serve_mqtt_open(struct engine *e, struct rows *rows, struct serve_feed *feed
     x->rows = rows;
     x->feed = feed;
     x->o = o;
+    if (o->mqtt_discovery) x->discovery = serve_discovery_new(e, o);
     mosquitto_lib_init();
     err er = thread_event_init(&x->wake);
     x->m = er ? NULL : mosquitto_new(NULL, true, x);
@@ -282,6 +294,7 @@ void serve_mqtt_close(struct serve_mqtt **xp)
         if (atomic_load(&x->connected)) say_goodbye(x);
     }
     if (x->m) mosquitto_destroy(x->m);
+    serve_discovery_free(&x->discovery);
     thread_event_done(&x->wake);
     mosquitto_lib_cleanup();
     free(x);

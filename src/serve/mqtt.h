@@ -1,5 +1,5 @@
 /* Events to an MQTT broker. PREFIX/available is retained ("online", last will "offline"); PREFIX/events and PREFIX/CAMERA/QUERY/EVENT get JSON
- * with QoS 1; PREFIX/stats every 30 s. Events wait in the database's outbox while the broker is away, and leave it only when the broker has
+ * with QoS 1; PREFIX/stats every 30 s; what Home Assistant is told is in discovery.h. Events wait in the database's outbox while the broker is away, and leave it only when the broker has
  * acknowledged them; so a message may come twice (same uid), but none is lost. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 

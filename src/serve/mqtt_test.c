@@ -25,6 +25,7 @@ struct ear {
     int64_t ids[MOST]; /* of events, each once, sorted as they came */
     char available[16];
     bool retained;
+    json_t *topics;
 };
 
 static const char *const BROKERS[] = {"/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"};
@@ -111,12 +112,21 @@ static int end(void **state)
 
 /* ---- the ear */
 
+/* The last text of each topic. */
+static void remember(struct ear *x, const struct mosquitto_message *msg)
+{
+    char *text = xstrndup(msg->payload ? msg->payload : "", (size_t)msg->payloadlen);
+    json_object_set_new(x->topics, msg->topic, json_string(text));
+    free(text);
+}
+
 static void on_message(struct mosquitto *m, void *user, const struct mosquitto_message *msg)
 {
     struct ear *x = user;
     (void)m;
     pthread_mutex_lock(&x->lock);
-    if (str_ends(msg->topic, "/available")) {
+    remember(x, msg);
+    if (!strcmp(msg->topic, "t/brim/available")) {
         snprintf(x->available, sizeof x->available, "%.*s", msg->payloadlen, (const char *)msg->payload);
         x->retained = msg->retain;
     } else if (!strcmp(msg->topic, "t/brim/events")) {
@@ -166,12 +176,14 @@ static struct ear *ear_open(const struct broker *b)
     struct ear *x = xnew(struct ear);
     pthread_mutex_init(&x->lock, NULL);
     pthread_cond_init(&x->more, NULL);
+    x->topics = json_object();
     mosquitto_lib_init();
     x->m = mosquitto_new(NULL, true, x);
     mosquitto_message_callback_set(x->m, on_message);
     mosquitto_subscribe_callback_set(x->m, on_subscribe);
     assert_int_equal(mosquitto_connect(x->m, "127.0.0.1", b->port, 60), MOSQ_ERR_SUCCESS);
     assert_int_equal(mosquitto_subscribe(x->m, NULL, "t/brim/#", 1), MOSQ_ERR_SUCCESS);
+    assert_int_equal(mosquitto_subscribe(x->m, NULL, "homeassistant/#", 1), MOSQ_ERR_SUCCESS);
     assert_int_equal(mosquitto_loop_start(x->m), MOSQ_ERR_SUCCESS);
     ear_wait(x, is_subscribed, 0, "the subscription");
     return x;
@@ -186,6 +198,7 @@ static void ear_close(struct ear **xp)
     mosquitto_lib_cleanup();
     pthread_mutex_destroy(&x->lock);
     pthread_cond_destroy(&x->more);
+    json_decref(x->topics);
     free(x);
     *xp = NULL;
 }
@@ -350,12 +363,102 @@ static void the_last_will_is_told(void **state)
     free(command), free(outputs);
 }
 
+/* ---- Home Assistant */
+
+/* Waits until the topic's text is (or has) this; "" waits for its removal. */
+static void ear_topic(struct ear *x, const char *topic, const char *word)
+{
+    char last[512] = "nothing";
+    for (int i = 0; i < 6000; i++) {
+        pthread_mutex_lock(&x->lock);
+        const char *text = json_string_value(json_object_get(x->topics, topic));
+        bool good = text && (*word ? strstr(text, word) != NULL : !*text);
+        snprintf(last, sizeof last, "%s", text ? text : "nothing");
+        pthread_mutex_unlock(&x->lock);
+        if (good) return;
+        usleep(10000);
+    }
+    fail_msg("%s: waited in vain for '%s'; it has '%s'", topic, word, last);
+}
+
+static json_t *ear_json(struct ear *x, const char *topic)
+{
+    pthread_mutex_lock(&x->lock);
+    json_t *j = json_loads(json_string_value(json_object_get(x->topics, topic)), 0, NULL);
+    pthread_mutex_unlock(&x->lock);
+    assert_non_null(j);
+    return j;
+}
+
+static void box_replace(const struct box *b, const char *from, const char *to)
+{
+    char *command = xasprintf("sed -i 's/%s/%s/' %s/site.yaml", from, to, b->dir);
+    assert_int_equal(system(command), 0);
+    free(command);
+    assert_int_equal(serve_reload(b->serve), ERR_OK);
+}
+
+static bool same_text(const json_t *j, const char *key, const char *want)
+{
+    const char *s = json_string_value(json_object_get(j, key));
+    return s && !strcmp(s, want);
+}
+
+static void home_assistant_is_told(void **state)
+{
+    struct broker *b = *state;
+    struct box box;
+    char binary[256] = "", number[256];
+    need_broker();
+    broker_start(b);
+    struct ear *x = ear_open(b);
+    char *outputs = xasprintf(", mqtt: {host: 127.0.0.1, port: %d, prefix: t/brim, discovery: true}", b->port);
+    assert_int_equal(box_open(&box, outputs, ""), 0);
+    ear_topic(x, "t/brim/yard/stir/motion/occupancy", "ON"); /* comes after the configs */
+    ear_topic(x, "t/brim/yard/available", "online");
+    ear_topic(x, "t/brim/yard/stir/motion/count", "1");
+    pthread_mutex_lock(&x->lock);
+    const char *topic;
+    json_t *text;
+    json_object_foreach(x->topics, topic, text)
+        if (strstr(topic, "binary_sensor/brim_t_brim")) snprintf(binary, sizeof binary, "%s", topic);
+    pthread_mutex_unlock(&x->lock);
+    assert_non_null(strstr(binary, "/yard_stir_motion/config"));
+    snprintf(number, sizeof number, "homeassistant/sensor%s", strchr(binary + 14, '/'));
+    json_t *j = ear_json(x, binary), *k = ear_json(x, number);
+    assert_true(same_text(j, "state_topic", "t/brim/yard/stir/motion/occupancy") && same_text(j, "device_class", "motion"));
+    assert_true(same_text(k, "state_topic", "t/brim/yard/stir/motion/count") && same_text(k, "state_class", "measurement"));
+    assert_string_not_equal(json_string_value(json_object_get(j, "unique_id")), json_string_value(json_object_get(k, "unique_id")));
+    json_t *av = json_object_get(j, "availability");
+    assert_true(same_text(json_array_get(av, 0), "topic", "t/brim/available"));
+    assert_true(same_text(json_array_get(av, 1), "topic", "t/brim/yard/available"));
+    assert_true(json_equal(json_object_get(j, "device"), json_object_get(k, "device")));
+    assert_non_null(json_array_get(json_object_get(json_object_get(j, "device"), "identifiers"), 0));
+    json_decref(j), json_decref(k);
+    ear_topic(x, "t/brim/yard/stir/motion/occupancy", "OFF"); /* the square is gone for two seconds of four */
+    struct ear *late = ear_open(b);                           /* all is retained */
+    ear_topic(late, binary, "unique_id"), ear_topic(late, number, "unique_id");
+    ear_close(&late);
+    box_replace(&box, "stir:", "calm:"); /* one query goes, another comes */
+    ear_topic(x, "t/brim/yard/calm/motion/count", "1");
+    ear_topic(x, binary, ""), ear_topic(x, number, ""), ear_topic(x, "t/brim/yard/stir/motion/count", "");
+    box_close(&box);
+    ear_wait(x, heard_offline, 0, "offline");
+    assert_int_equal(box_open(&box, outputs, ""), 0); /* a new start, without `calm`: what the old one left goes */
+    ear_topic(x, binary, "unique_id");
+    ear_topic(x, "t/brim/yard/calm/motion/count", "");
+    box_close(&box);
+    ear_close(&x);
+    free(outputs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_last_will_is_told, begin, end),
         cmocka_unit_test_setup_teardown(presence_and_events_are_told, begin, end),
         cmocka_unit_test_setup_teardown(a_broker_that_goes_away_costs_no_event, begin, end),
+        cmocka_unit_test_setup_teardown(home_assistant_is_told, begin, end),
         cmocka_unit_test_setup_teardown(a_program_that_is_no_broker_is_named, begin, end),
     };
     return cmocka_run_group_tests_name("serve-mqtt", tests, NULL, NULL);

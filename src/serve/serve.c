@@ -151,8 +151,6 @@ err serve_open(struct engine *e, const struct serve_options *o, struct serve **r
     err x = open_control(s); /* first: it owns the store */
     if (!x) x = serve_files_open(e, s->feed, &s->files);
     if (!x) x = open_rows(s);
-    if (s->outputs->mqtt_discovery) /* accepted so that site files need not change; said, because nothing happens */
-        engine_set_problem(e, "mqtt discovery", "Home Assistant discovery is not written yet; events are published without it");
     if (!x && s->outputs->mqtt_host) x = serve_mqtt_open(e, s->rows, s->feed, s->outputs, &s->mqtt);
     if (!x && !s->outputs->http_off && !o->no_http) x = serve_http_open(e, s->rows, s->feed, s->outputs, &s->http);
     if (x) {
