@@ -90,6 +90,7 @@ struct model_stream {
 
 struct model_plan {
     struct model *model;
+    int threads;                 /* what kernels are prepared for: the option, or 1 */
     struct model_stream *stream; /* made when first needed */
     struct graph *graph;       /* specialised; nodes live here */
     size_t n_values, cap_values;
