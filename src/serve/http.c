@@ -5,6 +5,8 @@
  * budget refuses, the answer is 503. Kernel buffers are bounded by SO_SNDBUF of the listening socket, which
  * connections inherit.
  *
+ * A request must be whole in HTTP_REQUEST_S, however it trickles.
+ *
  * Invariant: nothing of a request is used before guard() has let it in. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/http_inside.h"
 #include "serve/metrics.h"
@@ -189,9 +191,10 @@ http_result http_metrics(struct http_request *r)
         "brim_http_requests_total %llu\n# HELP brim_http_refused_total Requests with a foreign Host or Origin.\n"
         "# TYPE brim_http_refused_total counter\nbrim_http_refused_total %llu\n"
         "# HELP brim_http_streams Open streams of events and pictures.\n# TYPE brim_http_streams "
-        "gauge\nbrim_http_streams %d\n",
+        "gauge\nbrim_http_streams %d\n# HELP brim_http_ended_total Connections ended because their request did not become whole in time.\n"
+        "# TYPE brim_http_ended_total counter\nbrim_http_ended_total %llu\n",
         (unsigned long long)atomic_load(&h->requests), (unsigned long long)atomic_load(&h->refused),
-        atomic_load(&h->streams));
+        atomic_load(&h->streams), http_patience_ended(h->patience));
     size_t n = b.len;
     return http_send(r, 200, "text/plain; version=0.0.4; charset=utf-8", strbuf_take(&b), n);
 }
@@ -292,12 +295,15 @@ static http_result on_request(void *arg, struct MHD_Connection *c, const char *p
         return MHD_YES;
     }
     r->path = path;
+    http_patience_asked(r->http->patience, c);
     return answer(r, method);
 }
 
 static void on_completed(void *arg, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode code)
 {
-    (void)arg, (void)c, (void)code;
+    struct serve_http *h = arg;
+    (void)code;
+    http_patience_answered(h->patience, c);
     free(*state);
     *state = NULL;
 }
@@ -357,7 +363,8 @@ static err start(struct serve_http *h, int fd)
         flags, 0, NULL, NULL, on_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)SERVE_HTTP_CLIENTS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_TIMEOUT_S, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+        MHD_OPTION_NOTIFY_CONNECTION, http_patience_connection, h->patience, MHD_OPTION_END);
     return h->daemon ? ERR_OK : err_set(ERR_IO, "http: cannot start: %s", strerror(errno));
 }
 
@@ -376,6 +383,7 @@ err serve_http_open(struct engine *e, struct rows *rows, struct serve_feed *feed
     set_guard(h, o);
     err x = thread_event_init(&h->stop);
     if (!x) x = http_live_new(h, &h->live);
+    if (!x) x = http_patience_new(HTTP_TIMEOUT_S, &h->patience);
     if (!x) x = listen_on(h, h->listen, o->http_port, &fd);
     if (!x && (x = start(h, fd))) close(fd);
     if (x) serve_http_close(&h);
@@ -389,6 +397,7 @@ void serve_http_close(struct serve_http **hp)
     if (!h) return;
     if (h->daemon) thread_event_set(&h->stop);
     if (h->daemon) MHD_stop_daemon(h->daemon); /* closes the socket and waits for all connections */
+    http_patience_free(&h->patience);
     http_live_free(&h->live);
     thread_event_done(&h->stop);
     mem_payer_free(&h->payer);

@@ -3,6 +3,7 @@
  *     http.c         the daemon, who may ask, which handler answers; bodies and headers
  *     http_api.c     JSON                      metrics.c       Prometheus text
  *     http_live.c    pictures                  http_stream.c   events as they happen
+ *     http_guard.c   who may ask               http_patience.c how long asking may take
  *
  * Every connection has a thread of libmicrohttpd's, so handlers and readers may wait; each wait ends with `stop`.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -10,6 +11,7 @@
 
 #include "serve/http.h"
 #include "serve/http_guard.h"
+#include "serve/http_patience.h"
 
 #include <jansson.h>
 #include <microhttpd.h>
@@ -31,6 +33,7 @@ struct serve_http {
     struct MHD_Daemon *daemon;
     struct mem_payer *payer; /* "http": answers on their way */
     struct http_live *live;
+    struct http_patience *patience;
     struct thread_event stop;
     atomic_int streams;
     atomic_ullong requests, refused;

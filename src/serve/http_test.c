@@ -494,6 +494,36 @@ static void streams_leave_room_for_others(void **state)
     for (int i = 0; i < CLIENTS; i++) wire_close(&w[i]);
 }
 
+static bool wire_ended(const struct wire *w)
+{
+    char byte;
+    ssize_t n = recv(w->fd, &byte, 1, MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN);
+}
+
+/* One drips its headers, one its body, and neither is ever silent for long; one is silent between two requests, which it may be. */
+static void who_drips_is_ended(void **state)
+{
+    (void)state;
+    struct wire head = wire_open(&box), body = wire_open(&box), idle = wire_open(&box);
+    bool head_ended = false, body_ended = false;
+    wire_say(&head, "GET /healthz HTTP/1.1\r\nX: ");
+    wire_say(&body, "POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n");
+    wire_say(&idle, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_true(wire_until(&idle, "alive\n"));
+    for (int i = 0; i < 400 && !(head_ended && body_ended); i++) {
+        wire_say(&head, "x"), wire_say(&body, " ");
+        usleep(250000);
+        head_ended = head_ended || wire_ended(&head);
+        body_ended = body_ended || wire_ended(&body);
+    }
+    assert_true(head_ended && body_ended);
+    wire_say(&idle, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert_true(wire_until(&idle, "\nbrim_http_ended_total ") && wire_until(&idle, "\n"));
+    assert_true(atoi(idle.got) >= 2);
+    wire_close(&head), wire_close(&body), wire_close(&idle);
+}
+
 static void rubbish_is_survived(void **state)
 {
     (void)state;
@@ -599,6 +629,7 @@ int main(void)
         cmocka_unit_test(no_memory_is_an_answer),
         cmocka_unit_test(many_slow_clients_cost_little),
         cmocka_unit_test(streams_leave_room_for_others),
+        cmocka_unit_test(who_drips_is_ended),
         cmocka_unit_test(rubbish_is_survived),
         cmocka_unit_test(a_port_in_use_is_said),
         cmocka_unit_test(without_a_database_events_are_still_told),
