@@ -253,7 +253,7 @@ def svg(rows):
     for n, ((network, disk), group) in enumerate(sorted(panels.items(), key=lambda k: (k[0][0], -(k[0][1] or 1e12)))):
         x0, y0 = n % columns * w + 48, n // columns * h + 70
         pw, ph = w - 70, h - 75
-        top = math.log10(max(r["median_ms"] for r in group) * 1.2)
+        top = math.log10(max(max(r["median_ms"], r["bound_ms"]) for r in group) * 1.2)
         low = math.log10(min(min(r["full_ms"], r["bound_ms"]) for r in group) * 0.8)
         px = lambda f: x0 + pw * (math.log(f) / math.log(12))
         py = lambda ms: y0 + ph * (1 - (math.log10(ms) - low) / (top - low))
