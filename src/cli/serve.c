@@ -132,6 +132,7 @@ static err serve(const char *path, const struct options *o)
     sigaddset(&signals, SIGINT), sigaddset(&signals, SIGTERM), sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of a write, not the end of the box */
     if (o->store) setenv("BRIM_STORE", o->store, 1);
     err x = site_load(path, &site);
     if (x) return x;

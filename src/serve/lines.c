@@ -170,13 +170,14 @@ static void tell_slow(struct serve_lines *l)
 }
 
 /* Lock held; it is released meanwhile. All is well again when half of the queue is free, or people would be told twice a second. */
-static void after_success(struct serve_lines *l, size_t n)
+static void after_success(struct serve_lines *l, size_t n, size_t asked)
 {
     uint64_t dropped = l->dropped;
     advance(l, n);
+    if (l->way == REGULAR && n < asked) return; /* a disk that fills takes a part first; the next write says what it is */
     l->failing = false;
     if (l->used > SERVE_LINES_BYTES / 2) {
-        if (dropped) tell_slow(l);
+        if (dropped && l->way != REGULAR) tell_slow(l);
         return;
     }
     l->dropped = 0;
@@ -214,7 +215,7 @@ static void *run(void *arg)
             after_error(l, error);
         } else if (got > 0) {
             moved_ns = clock_ns();
-            after_success(l, (size_t)got);
+            after_success(l, (size_t)got, n);
         } else {
             if (clock_ns() - moved_ns > (int64_t)SLOW_MS * 1000000) tell_slow(l);
         }

@@ -18,6 +18,7 @@ struct place {
     struct serve_count count;
     pthread_mutex_t lock; /* guards said */
     char said[256];
+    atomic_int told;
 };
 
 static int begin(void **state)
@@ -50,6 +51,7 @@ static int end(void **state)
 static void on_problem(void *user, const char *sentence)
 {
     struct place *p = user;
+    atomic_fetch_add(&p->told, 1);
     pthread_mutex_lock(&p->lock);
     snprintf(p->said, sizeof p->said, "%s", sentence);
     pthread_mutex_unlock(&p->lock);
@@ -177,6 +179,9 @@ static void a_full_disk_leaves_whole_lines(void **state)
     int last, n = check_file(p->path, &last); /* cut back, while it fails */
     assert_true(n > 10 && n == last + 1);
     for (int i = 1000; i < 20000; i++) put_line(l, i); /* more than waits: the newest go */
+    int others = p->told;
+    usleep(2500000); /* it is tried again, and nothing else is said about it */
+    assert_int_equal(p->told, others);
     limit_files(RLIM_INFINITY);
     wait_said(p, "");
     put_line(l, 20000);
