@@ -7,6 +7,7 @@
 #include "cli/eval.h"
 #include "cli/model_cmd.h"
 #include "cli/models.h"
+#include "cli/plan.h"
 #include "cli/scene.h"
 #include "cli/serve_cmd.h"
 #include "video/video.h"
@@ -22,4 +23,5 @@
     {"scene", cli_scene, "draw a synthetic site with ground truth"}, \
     {"bench", cli_bench, "honest figures: the site at several budgets"}, \
     {"check", cli_check, "is a site file right"}, \
+    {"plan", cli_plan, "will a site fit into a budget, and how well will it run"}, \
     {"eval", cli_eval, "score tracks against truth"},

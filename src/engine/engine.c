@@ -25,7 +25,7 @@ void engine_site_unref(struct engine_site **sp)
     struct engine_site *s = *sp;
     *sp = NULL;
     if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL)) return;
-    site_free(&s->site);
+    if (!s->borrowed) site_free(&s->site);
     free(s);
 }
 
@@ -94,7 +94,7 @@ static err try_open(struct engine_site *site, const struct engine_options *o, st
 }
 
 /* Gives cameras three seconds to connect, so that their frames and decoders are measured; returns how many did not. */
-static size_t wait_for_cameras(struct engine *e)
+size_t engine_wait_for_cameras(struct engine *e)
 {
     size_t away = 0;
     for (int tries = 0; tries < 30; tries++) {
@@ -110,6 +110,14 @@ static size_t wait_for_cameras(struct engine *e)
     return away;
 }
 
+uint64_t engine_beside_weights(struct engine *e, size_t away)
+{
+    struct engine_floor f = engine_floor(e);
+    uint64_t bytes = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other;
+    bytes += away * (12u << 20); /* what a camera takes that could not be measured */
+    return bytes + f.frames + (1u << 20) * e->site->site->camera_count; /* frames under way to models, trackers, converters: nothing runs yet */
+}
+
 /* What this site would need, found by building it without a limit; then it is closed again. */
 static err too_small(struct engine_site *site, uint64_t limit)
 {
@@ -119,17 +127,25 @@ static err too_small(struct engine_site *site, uint64_t limit)
     struct mem_budget *all = mem_budget_new("host", UINT64_MAX);
     uint64_t least = 0;
     if (try_open(site, &(struct engine_options){.budget = all}, &e) == ERR_OK) {
-        size_t away = wait_for_cameras(e);
-        struct engine_floor f = engine_floor(e);
-        least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other + f.least_weights;
-        least += away * (12u << 20); /* what a camera takes that could not be measured */
-        least += f.frames + (1u << 20) * site->site->camera_count; /* frames under way to models, trackers, converters: nothing runs yet */
+        size_t away = engine_wait_for_cameras(e);
+        least = engine_beside_weights(e, away) + engine_floor(e).least_weights;
     }
     engine_close(&e);
     mem_budget_free(&all);
     if (!least) return err_set(ERR_NOMEM, "%s", reason);
     return err_set(ERR_NOMEM, "a budget of %s is too small for this site (%s); about %s would do", size_text(limit, s[0]), reason,
                    size_text(least, s[1]));
+}
+
+err engine_open_borrowed(struct site *s, struct mem_budget *budget, struct engine **ret)
+{
+    struct engine_site *site = xnew(struct engine_site);
+    site->site = s;
+    site->refs = 1;
+    site->borrowed = true;
+    err x = try_open(site, &(struct engine_options){.budget = budget}, ret);
+    engine_site_unref(&site);
+    return x;
 }
 
 err engine_open(struct site *s, const struct engine_options *o, struct engine **ret)

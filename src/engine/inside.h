@@ -23,6 +23,7 @@ enum { ENGINE_MAX_SINKS = 16, ENGINE_MAX_TRACKS = 64, ENGINE_LABELS = 128 };
 struct engine_site {
     struct site *site;
     int refs; /* atomic */
+    bool borrowed; /* outlives the engine; not freed here */
 };
 
 struct engine_camera {
@@ -182,6 +183,12 @@ void engine_camera_close(struct engine_camera **c);
 /* report.c; with engine->lock held */
 struct engine_floor engine_floor_locked(struct engine *e);
 /* engine.c */
+/* Gives cameras three seconds to connect, so that their frames and decoders are measured; returns how many did not. */
+size_t engine_wait_for_cameras(struct engine *e);
+/* Bytes that the box needs beside weights; `away`: cameras that could not be measured. */
+uint64_t engine_beside_weights(struct engine *e, size_t away);
+/* For `brim plan`: the site stays the caller's and must outlive the engine. */
+err engine_open_borrowed(struct site *s, struct mem_budget *budget, struct engine **ret);
 struct engine_site *engine_site_ref(struct engine_site *s);
 void engine_emit(struct engine *e, const struct engine_record *r);
 /* build.c: makes what the new site has and the old did not; keeps what is the same. old may be NULL. */
