@@ -59,10 +59,10 @@ static void print_text(const char *path, const json_t *r)
            !fits     ? "does not fit"
            : in_time ? "fits, and everything is in time"
                      : "fits, but not everything is in time");
-    printf("smallest budget at all        %10s  (%s beside weights; all weights are %s)\n",
+    printf("sure to do                    %10s  (%s beside weights; all weights are %s)\n",
            size_of(r, "least_bytes", s[0]), size_of(r, "beside_weights_bytes", s[1]),
            size_of(r, "weights_bytes", s[2]));
-    printf("smallest budget in time       %10s\n",
+    printf("sure to do, in time           %10s\n",
            json_is_integer(enough) ? size_of(r, "deadline_bytes", s[0]) : "none");
     if (json_is_number(disk))
         printf("disk                          %10s a second, %s\n",
