@@ -204,10 +204,9 @@ static int tear_down(void **state)
         sched_model_remove(w->sched, &w->parts[i].scheduled);
     for (int i = 0; i < MODELS; i++) {
         model_plan_free(&w->parts[i].plan);
+        model_free(&w->parts[i].model); /* before the window, which is the scheduler's */
     }
     sched_free(&w->sched);
-    for (int i = 0; i < MODELS; i++)
-        model_free(&w->parts[i].model);
     for (int i = 0; i < MODELS; i++)
         free(w->parts[i].packed);
     weights_reader_free(&w->reader);
