@@ -23,6 +23,7 @@ struct cut {
 static bool can_cut(const struct graph *g, const struct graph_node *n, struct cut *ret)
 {
     if (n->dead || n->loose || n->op.n_out != 1 || n->n_own_in < 2 || n->op.n_in != n->n_own_in) return false;
+    if (n->op.in[0] < 0 || n->op.in[1] < 0 || n->op.out[0] < 0) return false; /* of any operator: an absent input */
     const struct graph_value *w = &g->values[n->op.in[1]], *y = &g->values[n->op.out[0]];
     if (!w->constant || w->dtype != TENSOR_F32 || y->shape.bounded || y->is_output) return false;
     int64_t count;
