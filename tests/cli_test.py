@@ -191,9 +191,10 @@ def full_disk():
 
 
 def png(w, h, grey):
+    """grey: 0 to 255, or None for noise."""
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    rows = (b"\0" + bytes([grey]) * w) * h
+    rows = b"".join(b"\0" + (os.urandom(w) if grey is None else bytes([grey]) * w) for _ in range(h))
     return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 0, 0, 0, 0)) +
             chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
@@ -293,6 +294,27 @@ def a_reader_of_standard_output_that_does_not_read():
     assert len(lines) > 50
     for line in lines[:-1]:
         json.loads(line)
+
+
+@test
+def videos_are_not_written_over_and_may_fail():
+    os.makedirs(path("many"), exist_ok=True)
+    os.makedirs(path("videos"), exist_ok=True)
+    for i in range(4):
+        write(f"many/{i}.png", png(160, 96, 60 * i))
+    site = write("video.yaml", SITE.replace("url: empty", "url: many") + f"outputs: {{database: off, video: {path('videos')}}}\n")
+    old = write("videos/cam.mp4", b"what was seen yesterday")
+    brim("serve", site, "--no-http", "--seconds", "3", "--json")
+    assert open(old, "rb").read() == b"what was seen yesterday"
+    assert os.path.getsize(path("videos/cam-2.mp4")) > 1000
+
+    def small():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+    os.makedirs(path("videos/cam-3.mp4"))  # a name that is taken by something else is passed over
+    for i in range(4):
+        write(f"many/{i}.png", png(640, 480, None))
+    brim("serve", site, "--no-http", "--seconds", "4", "--json", says="cam-4.mp4", preexec_fn=small)
+    assert 1000 < os.path.getsize(path("videos/cam-4.mp4")) <= 1 << 16
 
 
 @test
