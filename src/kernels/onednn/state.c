@@ -266,12 +266,11 @@ static err fill(struct kernel_state *s, const struct onednn_job *j, const struct
                             ERR_INTERNAL, "stream");
 }
 
-/* Waking a sleeping team takes about 20 microseconds (libgomp with OMP_WAIT_POLICY=passive), so two threads pay
- * from about 40 on. Measured over 120 convolutions: below 2 MFLOP the second thread made each of them slower, up to
- * 10 times. */
+/* A team that has just run still spins for 40 microseconds (GOMP_SPINCOUNT=1000) and starts on the next operator within 2 or 3, so
+ * two threads pay from about 10 on. Measured on whole networks: 40 for this made the small ones 1.1 to 1.35 times slower, 5 gained nothing. */
 static int threads_for(const struct onednn_job *job, const struct kernel_query *q)
 {
-    enum { PAYS_FROM_NS = 40000, FLOPS_PER_NS = 60 };
+    enum { PAYS_FROM_NS = 10000, FLOPS_PER_NS = 60 };
     double ns = job->ns > 0 ? job->ns : (double)job->spec.flops / FLOPS_PER_NS;
     return ns < PAYS_FROM_NS ? 1 : MAX(q->threads, 1);
 }
