@@ -56,6 +56,14 @@ int64_t op_flops_conv_transpose(const struct op_node *n, const struct op_info *i
     return __builtin_add_overflow(all, bias, &all) ? INT64_MAX : all;
 }
 
+/* As the convolution itself: 2 * dy * (weights of one filter). */
+int64_t op_flops_conv_grad_weight(const struct op_node *n, const struct op_info *in, const struct op_info *out)
+{
+    (void)n;
+    int64_t filters = out[0].shape.dims[0], each = filters ? count(&out[0]) / filters : 0;
+    return times(count(&in[0]), 2 * each);
+}
+
 int64_t op_flops_pool(const struct op_node *n, const struct op_info *in, const struct op_info *out)
 {
     struct op_window w;

@@ -57,7 +57,14 @@ struct graph; /* a subgraph inside an attribute (If, Loop, Scan); owned by the g
     X(MATMUL_INTEGER, "MatMulInteger", "") X(QLINEAR_CONV, "QLinearConv", "")                                \
     X(QLINEAR_MATMUL, "QLinearMatMul", "") X(DYNAMIC_QUANTIZE, "DynamicQuantizeLinear", "")                  \
     /* brim's own: what rewrites make */                                                                     \
-    X(CAST_LIKE, "CastLike", "") X(COPY, "Copy", "brim") X(SILU, "Silu", "brim")
+    X(CAST_LIKE, "CastLike", "") X(COPY, "Copy", "brim") X(SILU, "Silu", "brim")                 \
+    /* ... and gradients (gradient.c says what each is) */                                                   \
+    X(UNARY_GRAD, "UnaryGrad", "brim") X(SOFTMAX_GRAD, "SoftmaxGrad", "brim")                                \
+    X(CONV_GRAD_WEIGHT, "ConvGradWeight", "brim") X(MAX_POOL_GRAD, "MaxPoolGrad", "brim")                    \
+    X(AVERAGE_POOL_GRAD, "AveragePoolGrad", "brim") X(BATCH_NORM_TRAIN, "BatchNormTrain", "brim")            \
+    X(BATCH_NORM_GRAD, "BatchNormGrad", "brim") X(INSTANCE_NORM_GRAD, "InstanceNormGrad", "brim")            \
+    X(LAYER_NORM_GRAD, "LayerNormGrad", "brim") X(GATHER_GRAD, "GatherGrad", "brim")                         \
+    X(SLICE_GRAD, "SliceGrad", "brim")
 
 enum op_kind {
     OP_NONE = 0,

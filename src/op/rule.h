@@ -73,12 +73,15 @@ op_infer_fn op_rule_resize, op_rule_upsample, op_rule_grid_sample;
 op_infer_fn op_rule_constant, op_rule_constant_of_shape, op_rule_eye_like, op_rule_range, op_rule_shape,
     op_rule_size;
 op_infer_fn op_rule_recurrent, op_rule_qlinear, op_rule_integer, op_rule_dynamic_quantize;
+op_infer_fn op_rule_unary_grad, op_rule_softmax_grad, op_rule_conv_grad_weight, op_rule_max_pool_grad,
+    op_rule_average_pool_grad, op_rule_batch_norm_train, op_rule_batch_norm_grad, op_rule_instance_norm_grad,
+    op_rule_layer_norm_grad, op_rule_gather_grad, op_rule_slice_grad;
 op_infer_fn op_rule_non_zero, op_rule_nms, op_rule_topk, op_rule_subgraph;
 
 /* flops.c */
 op_flops_fn op_flops_none, op_flops_out, op_flops_in, op_flops_conv, op_flops_conv_transpose, op_flops_pool,
     op_flops_matmul, op_flops_gemm, op_flops_einsum, op_flops_softmax, op_flops_batch_norm, op_flops_norm,
-    op_flops_lrn, op_flops_resize, op_flops_recurrent, op_flops_integer;
+    op_flops_lrn, op_flops_resize, op_flops_recurrent, op_flops_integer, op_flops_conv_grad_weight;
 
 /* What an Einsum equation means: for each operand and the result, one letter number per axis (an axis behind
  * an ellipsis has a number too), and the size of each letter (1 where it is not used). */

@@ -36,3 +36,5 @@ ref_scratch_fn ref_recurrent_scratch;
 ref_fn ref_integer, ref_dynamic_quantize; /* integer.c */
 ref_scratch_fn ref_integer_scratch;
 ref_fn ref_quantize, ref_dequantize; /* quantize.c */
+ref_fn ref_unary_grad, ref_softmax_grad;                       /* gradient_unary.c */
+ref_fn ref_gather_grad, ref_slice_grad;                        /* gradient_move.c */

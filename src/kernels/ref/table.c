@@ -152,6 +152,10 @@ static const struct ref_op TABLE[OP_KIND_COUNT] = {
     [OP_AVERAGE_POOL] = {ref_average_pool, ref_pool_scratch, LAST, FLOAT},
     [OP_RESIZE] = {ref_resize, ref_resize_scratch, ANY, NUMBER},
     [OP_UPSAMPLE] = {ref_resize, ref_resize_scratch, ANY, NUMBER},
+    [OP_UNARY_GRAD] = {ref_unary_grad, NULL, ANY, FLOAT},
+    [OP_SOFTMAX_GRAD] = {ref_softmax_grad, ref_scratch_rows, ROWS, FLOAT},
+    [OP_GATHER_GRAD] = {ref_gather_grad, ref_scratch_rows, ROWS, FLOAT},
+    [OP_SLICE_GRAD] = {ref_slice_grad, NULL, ANY, FLOAT},
 };
 
 const struct ref_op *ref_op_find(enum op_kind kind)

@@ -1,0 +1,44 @@
+/* Inside kernels/own: what a convolution is, and the functions compiled for each width of lanes. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "kernels/own/own.h"
+
+struct own_conv {
+    int64_t n, h, w, ic, oc, oh, ow, kh, kw, top, left;
+    int64_t block;          /* winograd: tiles at a time */
+    size_t thread_floats;   /* of scratch, per thread */
+    int n_post;
+    struct kernel_post post[KERNEL_MAX_POST];
+};
+
+/* One run. x, y, add: [n, h, w, c], dense. */
+struct own_call {
+    const struct own_conv *c;
+    const struct own_lanes *lanes;
+    const float *x, *weight, *bias, *add; /* bias, add: or NULL */
+    float *y, *scratch;
+};
+
+struct own_method {
+    size_t (*weight_floats)(const struct own_conv *c);
+    void (*pack)(const struct own_conv *c, const float *src, float *dst); /* src: [oc, ic, kh, kw] */
+    void (*plan)(struct own_conv *c, int threads);                         /* block, thread_floats */
+    void (*run)(const struct own_call *k, int thread, int threads);
+};
+
+struct own_lanes {
+    int lanes;
+    struct own_method winograd, narrow, product;
+};
+extern const struct own_lanes own_lanes512, own_lanes256;
+
+/* The widest that may be used here, or NULL. */
+const struct own_lanes *own_lanes(void);
+/* The part of [0, n) that is thread t's. */
+static inline void own_share(int64_t n, int t, int threads, int64_t *ret_from, int64_t *ret_to)
+{
+    *ret_from = n * t / threads;
+    *ret_to = n * (t + 1) / threads;
+}
+/* fn(arg, t, threads) for every t, on the team of the calling thread. */
+void own_team(int threads, void (*fn)(void *arg, int thread, int threads), void *arg);

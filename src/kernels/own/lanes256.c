@@ -1,0 +1,27 @@
+/* The convolutions of own.h for vectors of 8 floats. SPDX-License-Identifier: Apache-2.0 */
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/own/conv.h"
+
+enum { OWN_MAX_KERNEL = 16 };
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+#define LANES 8
+#include "kernels/own/lanes.h"
+#include "kernels/own/winograd.h"
+#include "kernels/own/narrow.h"
+#include "kernels/own/product.h"
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+
+const struct own_lanes own_lanes256 = {
+    LANES,
+    {winograd_weight_floats, winograd_pack, winograd_plan, winograd_run},
+    {narrow_weight_floats, narrow_pack, narrow_plan, narrow_run},
+    {product_weight_floats, product_pack, product_plan, product_run},
+};

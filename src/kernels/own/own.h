@@ -1,0 +1,14 @@
+/* brim's own kernels: convolutions that are faster here than in oneDNN.
+ *
+ *     own:winograd   3x3, stride 1, between 8 and some hundred channels: F(4x4, 3x3), 4 times fewer multiplications (winograd.h)
+ *     own:narrow     few output channels: lanes are pixels of a row, not channels (narrow.h)
+ *
+ * Written once for LANES floats (lanes.h) and compiled for AVX-512 and for AVX2; which runs is decided by what oneDNN is allowed to use, so
+ * DNNL_MAX_CPU_ISA holds for both. On a processor with neither, no query is accepted. f32 only; channels-last in and out; no code is generated, so
+ * making one takes microseconds. Results do not depend on the number of threads. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "kernels/kernel.h"
+
+/* NULL-terminated. */
+extern const struct kernel_class *const kernels_own_classes[];

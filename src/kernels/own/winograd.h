@@ -1,0 +1,199 @@
+/* Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, 'Fast Algorithms for Convolutional Neural Networks', 2016, section 4): an output tile of
+ * 4x4 takes 36 multiplications for each pair of channels instead of 144. Input tiles of 6x6 are transformed (B^T d B), so that each of
+ * the 36 places is a product of matrices [tiles, ic] x [ic, oc] with the transformed weight, and the results go back (A^T m A).
+ * A block of tiles is done at a time, so that both intermediate arrays stay in the second-level cache. SPDX-License-Identifier: Apache-2.0 */
+
+INLINE int64_t padded(int64_t channels)
+{
+    return (channels + LANES - 1) / LANES * LANES;
+}
+
+/* From place to place; 16 more so that the 36 places do not fall on the same cache lines. */
+INLINE int64_t place_floats(int64_t block, int64_t channels)
+{
+    return block * channels + 16;
+}
+
+static size_t winograd_weight_floats(const struct own_conv *c)
+{
+    return (size_t)(36 * c->ic * padded(c->oc));
+}
+
+static void winograd_plan(struct own_conv *c, int threads)
+{
+    int64_t tiles = c->n * ((c->oh + 3) / 4) * ((c->ow + 3) / 4), each = 36 * (padded(c->ic) + padded(c->oc)) * 4;
+    int64_t most = MAX((512 << 10) / each / 12 * 12, 12), parts = (tiles + threads * most - 1) / (threads * most) * threads;
+    c->block = ((tiles + parts - 1) / parts + 3) / 4 * 4;
+    c->thread_floats = (size_t)(36 * (place_floats(c->block, padded(c->ic)) + place_floats(c->block, padded(c->oc))));
+}
+
+/* G g G^T, in double: it is done once. [place][panel of up to 2 vectors of oc][ic][lane] */
+static void winograd_pack(const struct own_conv *c, const float *src, float *dst)
+{
+    static const double G[6][3] = {{1.0 / 4, 0, 0}, {-1.0 / 6, -1.0 / 6, -1.0 / 6}, {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                                   {1.0 / 24, 1.0 / 12, 1.0 / 6}, {1.0 / 24, -1.0 / 12, 1.0 / 6}, {0, 0, 1}};
+    int64_t ocp = padded(c->oc);
+    memset(dst, 0, winograd_weight_floats(c) * sizeof *dst);
+    for (int64_t o = 0; o < c->oc; o++) {
+        int64_t first = o / (2 * LANES) * (2 * LANES), width = MIN(ocp - first, 2 * LANES);
+        for (int64_t i = 0; i < c->ic; i++) {
+            const float *g = src + (o * c->ic + i) * 9;
+            double half[6][3];
+            for (int a = 0; a < 6; a++)
+                for (int b = 0; b < 3; b++) half[a][b] = G[a][0] * (double)g[b] + G[a][1] * (double)g[3 + b] + G[a][2] * (double)g[6 + b];
+            float *to = dst + first * c->ic + i * width + (o - first);
+            for (int a = 0; a < 6; a++)
+                for (int b = 0; b < 6; b++)
+                    to[(a * 6 + b) * c->ic * ocp] = (float)(half[a][0] * G[b][0] + half[a][1] * G[b][1] + half[a][2] * G[b][2]);
+        }
+    }
+}
+
+INLINE void forward(const vf d[6], vf t[6])
+{
+    vf a = d[4] - 4.0f * d[2], b = d[3] - 4.0f * d[1], e = d[4] - d[2], f = 2.0f * (d[3] - d[1]);
+    t[0] = 4.0f * d[0] - 5.0f * d[2] + d[4];
+    t[1] = a + b;
+    t[2] = a - b;
+    t[3] = e + f;
+    t[4] = e - f;
+    t[5] = 4.0f * d[1] - 5.0f * d[3] + d[5];
+}
+
+INLINE void backward(const vf m[6], vf o[4])
+{
+    vf a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
+    o[0] = m[0] + a + e;
+    o[1] = b + 2.0f * f;
+    o[2] = a + 4.0f * e;
+    o[3] = b + 8.0f * f + m[5];
+}
+
+/* Where a tile lies: its first input and output places, which may be outside of the picture at the edges. */
+struct tile {
+    int64_t y, x;        /* output */
+    const float *in;     /* of sample n */
+    float *out;
+    const float *add;
+};
+
+INLINE struct tile tile_of(const struct own_call *k, int64_t i)
+{
+    const struct own_conv *c = k->c;
+    int64_t across = (c->ow + 3) / 4, down = (c->oh + 3) / 4, n = i / (across * down);
+    i -= n * across * down;
+    return (struct tile){.y = i / across * 4, .x = i % across * 4, .in = k->x + n * c->h * c->w * c->ic,
+                         .out = k->y + n * c->oh * c->ow * c->oc, .add = k->add ? k->add + n * c->oh * c->ow * c->oc : NULL};
+}
+
+static void winograd_in(const struct own_call *k, const struct tile *t, float *u, int64_t place)
+{
+    const struct own_conv *c = k->c;
+    int64_t y = t->y - c->top, x = t->x - c->left, row = c->w * c->ic;
+    bool inside = y >= 0 && x >= 0 && y + 6 <= c->h && x + 6 <= c->w;
+    const float *end = k->x + c->n * c->h * row;
+    for (int64_t ch = 0; ch < c->ic; ch += LANES) {
+        vf half[6][6];
+        for (int j = 0; j < 6; j++) {
+            vf d[6], column[6];
+            for (int i = 0; i < 6; i++) {
+                const float *p = t->in + (y + i) * row + (x + j) * c->ic + ch;
+                if (!inside && (y + i < 0 || y + i >= c->h || x + j < 0 || x + j >= c->w))
+                    d[i] = (vf){0};
+                else if (p + LANES <= end)
+                    d[i] = load(p); /* beyond the last channel: of the next place, and not used */
+                else
+                    d[i] = load_part(p, c->ic - ch);
+            }
+            forward(d, column);
+            for (int i = 0; i < 6; i++) half[i][j] = column[i];
+        }
+        for (int i = 0; i < 6; i++) {
+            vf line[6];
+            forward(half[i], line);
+            for (int j = 0; j < 6; j++) store(u + (i * 6 + j) * place + ch, line[j]);
+        }
+    }
+}
+
+static void winograd_out(const struct own_call *k, const struct tile *t, const float *m, int64_t place)
+{
+    const struct own_conv *c = k->c;
+    int64_t down = MIN(c->oh - t->y, 4), across = MIN(c->ow - t->x, 4);
+    for (int64_t ch = 0; ch < c->oc; ch += LANES) {
+        int64_t n = MIN(c->oc - ch, LANES);
+        vf half[4][6], bias = !k->bias ? (vf){0} : n == LANES ? load(k->bias + ch) : load_part(k->bias + ch, n);
+        for (int j = 0; j < 6; j++) {
+            vf d[6], column[4];
+            for (int i = 0; i < 6; i++) d[i] = load(m + (i * 6 + j) * place + ch);
+            backward(d, column);
+            for (int i = 0; i < 4; i++) half[i][j] = column[i];
+        }
+        for (int64_t i = 0; i < down; i++) {
+            vf line[4];
+            backward(half[i], line);
+            for (int64_t j = 0; j < across; j++) {
+                int64_t at = ((t->y + i) * c->ow + t->x + j) * c->oc + ch;
+                vf v = posts_of(c, line[j] + bias, t->add ? t->add + at : NULL, n);
+                if (n == LANES)
+                    store(t->out + at, v);
+                else
+                    store_part(t->out + at, v, n);
+            }
+        }
+    }
+}
+
+INLINE void winograd_rows(const float *a, int64_t lda, const float *w, int64_t k, float *o, int64_t ldo, int groups, int nv)
+{
+    vf acc[12][2];
+    multiply(a, lda, w, k, acc, groups, nv);
+    for (int r = 0; r < 4 * groups; r++) {
+        store(o + r * ldo, acc[r][0]);
+        if (nv > 1) store(o + r * ldo + LANES, acc[r][1]);
+    }
+}
+
+/* One place: `rows` (a multiple of 4) x ic times ic x oc. */
+static void winograd_product(const float *a, int64_t lda, const float *w, const struct own_conv *c, float *o, int64_t ldo, int64_t rows)
+{
+    int64_t ocp = padded(c->oc);
+    for (int64_t v = 0; v < ocp; v += 2 * LANES) {
+        const float *panel = w + v * c->ic;
+        int64_t r = 0;
+        if (ocp - v == LANES) {
+            for (; r + 12 <= rows; r += 12) winograd_rows(a + r * lda, lda, panel, c->ic, o + r * ldo + v, ldo, 3, 1);
+            for (; r < rows; r += 4) winograd_rows(a + r * lda, lda, panel, c->ic, o + r * ldo + v, ldo, 1, 1);
+            continue;
+        }
+#if LANES == 16
+        for (; r + 12 <= rows; r += 12) winograd_rows(a + r * lda, lda, panel, c->ic, o + r * ldo + v, ldo, 3, 2);
+        for (; r + 8 <= rows; r += 8) winograd_rows(a + r * lda, lda, panel, c->ic, o + r * ldo + v, ldo, 2, 2);
+#endif
+        for (; r < rows; r += 4) winograd_rows(a + r * lda, lda, panel, c->ic, o + r * ldo + v, ldo, 1, 2);
+    }
+}
+
+static void winograd_run(const struct own_call *k, int thread, int threads)
+{
+    const struct own_conv *c = k->c;
+    int64_t tiles = c->n * ((c->oh + 3) / 4) * ((c->ow + 3) / 4), icp = padded(c->ic), ocp = padded(c->oc), from, to;
+    int64_t place_in = place_floats(c->block, icp), place_out = place_floats(c->block, ocp);
+    float *u = k->scratch + (size_t)thread * c->thread_floats, *m = u + 36 * place_in;
+    own_share((tiles + c->block - 1) / c->block, thread, threads, &from, &to);
+    for (int64_t b = from; b < to; b++) {
+        int64_t first = b * c->block, n = MIN(tiles - first, c->block), rows = (n + 3) / 4 * 4;
+        for (int64_t i = 0; i < n; i++) {
+            struct tile t = tile_of(k, first + i);
+            winograd_in(k, &t, u + i * icp, place_in);
+        }
+        for (int64_t i = n; i < rows; i++)
+            for (int p = 0; p < 36; p++) memset(u + p * place_in + i * icp, 0, (size_t)icp * sizeof *u);
+        for (int p = 0; p < 36; p++)
+            winograd_product(u + p * place_in, icp, k->weight + p * c->ic * ocp, c, m + p * place_out, ocp, rows);
+        for (int64_t i = 0; i < n; i++) {
+            struct tile t = tile_of(k, first + i);
+            winograd_out(k, &t, m + i * ocp, place_out);
+        }
+    }
+}
