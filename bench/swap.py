@@ -3,9 +3,11 @@
 
 For each network, disk and budget (demand / 1.5, 2.32, 4, 5.81, 10; demand = weights + activations + scratch + code with all resident) one
 `brim run --budget` in a process of its own, inside a memory cgroup of budget + idle process + 48 MiB and, where a disk speed is given, a blkio
-cgroup that throttles the reads of the store's device (a peer's cgroup is that of budget + its own idle process + 48 MiB). Runs pause between each other as frames do, so that the window is full when one begins.
+cgroup that throttles the reads of the store's device, or with --pace a reader that plays a disk of that speed (a peer's cgroup is that of budget + its own idle process + 48 MiB). Runs pause between each other as frames do, so that the window is full when one begins.
 
-bound: the larger of the compute time and, over all operators i, C(<i) + max(0, W(i..n) - (budget - activations live at i)) / bandwidth.
+bound: the larger of the compute time and, over all operators i, C(<i) + max(0, W(i..n) - (budget - activations live at i)) / bandwidth, the
+bandwidth being that of the measured runs (bytes read over the time in which reads were under way). A throttled cgroup lets a tenth of a second's
+bytes through at once after a rest, so it is more than what the cgroup says where pauses are long beside the reads.
 Beside it: ONNX Runtime with its weights in the process and with its weights mapped from an external file, both in the same cgroups; whole-model
 load and evict, and a block swap that reads through the page cache and copies (both are brim's kernels: --residency whole|copy).
 
@@ -115,6 +117,10 @@ class Bench:
         return child([self.args.brim, "run", str(path), "--json", "--threads", str(self.args.threads), "--store", str(self.folder / "store"),
                       "--precision", self.args.precision, *options], **where)
 
+    def slower(self, disk):
+        """How `disk` bytes a second are enforced: (options of brim run, the cgroup's rate)."""
+        return (["--pace", str(int(disk))], None) if disk and self.args.pace else ([], disk)
+
     def network(self, name):
         if os.path.exists(name):
             return pathlib.Path(name)
@@ -149,20 +155,21 @@ class Bench:
             budget = int(demand / factor)
             out = self.folder / "out"
             shutil.rmtree(out, ignore_errors=True)
-            j, killed, cache, why = self.brim(path, "--repeat", str(self.args.repeat), "--pause", str(self.pause_ms(full, budget, demand, disk)),
-                                              "--budget", str(budget), "--output", str(out), limit=budget + self.idle + MARGIN, disk=disk, device=self.device)
+            options, rate = self.slower(disk)
+            j, killed, cache, why = self.brim(path, "--repeat", str(self.args.repeat), "--pause", str(self.pause_ms(full, budget, demand, disk)), *options,
+                                              "--budget", str(budget), "--output", str(out), limit=budget + self.idle + MARGIN, disk=rate, device=self.device)
             row = {"network": pathlib.Path(name).stem, "precision": self.args.precision, "disk": disk, "factor": factor, "demand": demand, "budget": budget,
                    "full_ms": full["median_ms"], "killed": killed, "why": why}
             if j:
                 row.update({k: j[k] for k in ("median_ms", "min_ms", "p95_ms", "predicted_ms", "bound_ms", "naive_bound_ms", "compute_ms", "steady_ms", "peak_bytes",
-                                              "window_bytes", "kept_bytes", "streamed_bytes", "read_bytes_per_run", "disk_bytes_per_s", "pack_ms")})
+                                              "window_bytes", "kept_bytes", "streamed_bytes", "read_bytes_per_run", "disk_bytes_per_s", "run_disk_bytes_per_s", "pack_ms")})
                 row.update(page_cache=cache, same_bits=self.same_bits(truth, out), over_bound=(j["median_ms"] - 2) / j["bound_ms"],
                            predicted_over_measured=j["predicted_ms"] / j["median_ms"], exact=j["read_bytes_per_run"] == j["streamed_bytes"])
             self.rows.append(row)
             self.print_row(row)
 
     def print_head(self):
-        print(f"{'network':12} {'disk MB/s':>9} {'demand/':>7} {'budget':>9} {'full ms':>8} {'ms':>8} {'p95':>8} {'predicted':>9} {'bound':>8} {'naive':>8} "
+        print(f"{'network':12} {'disk MB/s':>9} {'demand/':>7} {'budget':>9} {'full ms':>8} {'ms':>8} {'p95':>8} {'predicted':>9} {'bound':>8} {'naive':>8} {'MB/s':>6} "
               f"{'x bound':>7} {'pred/ms':>7} {'read MiB':>8} {'cache':>6}  notes")
 
     def print_row(self, r):
@@ -172,7 +179,7 @@ class Bench:
             return
         notes = [n for n, bad in (("other bits", not r["same_bits"]), ("bytes read differ", not r["exact"]), ("KILLED", r["killed"]),
                                   ("over its budget", r["peak_bytes"] > r["budget"]), (r["why"], r["why"])) if bad]
-        print(head + f"{r['median_ms']:8.1f} {r['p95_ms']:8.1f} {r['predicted_ms']:9.1f} {r['bound_ms']:8.1f} {r['naive_bound_ms']:8.1f} {r['over_bound']:7.3f} "
+        print(head + f"{r['median_ms']:8.1f} {r['p95_ms']:8.1f} {r['predicted_ms']:9.1f} {r['bound_ms']:8.1f} {r['naive_bound_ms']:8.1f} {r['run_disk_bytes_per_s'] / 1e6:6.0f} {r['over_bound']:7.3f} "
               f"{r['predicted_over_measured']:7.3f} {r['read_bytes_per_run'] / MIB:8.1f} {r['page_cache'] / MIB:6.1f}  {'; '.join(notes)}", flush=True)
 
     # ---- what people do today
@@ -329,6 +336,7 @@ def main():
     p.add_argument("--svg", help="write the plot to this file")
     p.add_argument("--json", help="write all figures to this file")
     p.add_argument("--folder", default=None, help="on the disk to measure (default: the usual place for temporary files)")
+    p.add_argument("--pace", action="store_true", help="play the slower disks in brim's reader: exact and without credit (peers keep the cgroup)")
     p.add_argument("--no-peers", action="store_true")
     p.add_argument("--brim", default=os.environ.get("BRIM_SELF", "brim"), help=argparse.SUPPRESS)
     args = p.parse_args()

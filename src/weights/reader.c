@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { RECENT = 64 << 20, CHUNK = 1 << 20, DEPTH = 8, CRC_BLOCK = 64 << 10 };
@@ -26,6 +27,7 @@ struct chunk {
     struct weights_read *read; /* NULL: free */
     size_t at, bytes, size;    /* in the read: what is still to come of the chunk; all of it */
     bool buffered;             /* tried again without O_DIRECT */
+    int64_t begun_ns;
 };
 
 struct weights_reader {
@@ -34,6 +36,7 @@ struct weights_reader {
     struct io_uring ring;       /* the thread's */
     struct chunk flight[DEPTH]; /* the thread's */
     int in_flight;
+    int64_t paced_ns;           /* the thread's: when the slower disk that we play is free again */
     struct weights_pool *pool;
     pthread_mutex_t lock;       /* guards what follows */
     pthread_cond_t wake;
@@ -41,6 +44,7 @@ struct weights_reader {
     bool stop;
     uint64_t bytes, requests;
     int64_t busy_ns;
+    double pace;                /* bytes a second; 0: as fast as the disk is */
     double lately_bytes, lately_ns; /* of the last chunks, half forgotten at every RECENT bytes */
     int64_t event_ns;           /* the thread's: when the disk began to work on something, or last delivered */
 };
@@ -60,7 +64,7 @@ static struct chunk *begin_chunk(struct weights_reader *r)
     struct weights_read *q = r->queue;
     struct chunk *c = q ? free_slot(r) : NULL;
     if (!c) return NULL;
-    *c = (struct chunk){.read = q, .at = q->begun, .bytes = MIN(q->bytes - q->begun, (size_t)CHUNK)};
+    *c = (struct chunk){.read = q, .at = q->begun, .bytes = MIN(q->bytes - q->begun, (size_t)CHUNK), .begun_ns = clock_ns()};
     c->size = c->bytes;
     q->begun += c->bytes;
     q->pending++;
@@ -124,9 +128,22 @@ static void check(struct weights_read *q)
             fail(q, ERR_CORRUPT, at, "altered on disk; brim models verify names the file, and without it the weights are packed again");
 }
 
+/* A slower disk serves one chunk after the other and saves up nothing while it rests. */
+static void play_slower_disk(struct weights_reader *r, const struct chunk *c)
+{
+    pthread_mutex_lock(&r->lock);
+    double pace = r->pace;
+    pthread_mutex_unlock(&r->lock);
+    if (pace <= 0) return;
+    r->paced_ns = MAX(r->paced_ns, c->begun_ns) + (int64_t)((double)c->size / pace * 1e9);
+    struct timespec t = {.tv_sec = r->paced_ns / 1000000000, .tv_nsec = r->paced_ns % 1000000000};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) continue;
+}
+
 static void end_chunk(struct weights_reader *r, struct chunk *c)
 {
     struct weights_read *q = c->read;
+    play_slower_disk(r, c);
     int64_t now = clock_ns();
     pthread_mutex_lock(&r->lock);
     if (!q->failure) {
@@ -288,6 +305,13 @@ void weights_reader_free(struct weights_reader **rp)
     pthread_cond_destroy(&r->wake);
     free(r);
     *rp = NULL;
+}
+
+void weights_reader_set_pace(struct weights_reader *r, double bytes_per_s)
+{
+    pthread_mutex_lock(&r->lock);
+    r->pace = bytes_per_s;
+    pthread_mutex_unlock(&r->lock);
 }
 
 struct weights_pool *weights_reader_pool(struct weights_reader *r)

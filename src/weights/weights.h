@@ -27,6 +27,9 @@ err weights_reader_new(struct weights_reader **ret);
 enum weights_reader_kind { WEIGHTS_URING, WEIGHTS_PREAD, WEIGHTS_COPYING };
 err weights_reader_new_with(enum weights_reader_kind kind, struct weights_reader **ret);
 void weights_reader_free(struct weights_reader **r);
+/* From now on reads take at least as long as on a disk of this speed that serves one request after the other; 0: no longer. For benches, tests, and
+ * to find out what a slower disk would do. */
+void weights_reader_set_pace(struct weights_reader *r, double bytes_per_s);
 /* busy_ns: time with at least one read under way. bandwidth: of the disk as we use it, bytes a second, over the last hundred megabytes;
  * 0: not known yet. */
 struct weights_reader_stats {

@@ -155,10 +155,40 @@ static void a_directory_that_is_not_there(void **state)
     mem_budget_free(&b);
 }
 
+/* No upper bound is tested: the machine may be slower still. */
+static void a_slower_disk_is_played(void **state)
+{
+    (void)state;
+    for (enum weights_reader_kind kind = WEIGHTS_URING; kind <= WEIGHTS_PREAD; kind++) {
+        struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
+        struct mem_payer *p = mem_payer_new(b, "model a");
+        struct weights_reader *r;
+        struct weights_set *s;
+        int extent;
+        void *to;
+        assert_int_equal(weights_reader_new_with(kind, &r), ERR_OK);
+        weights_reader_set_pace(r, 100e6);
+        assert_int_equal(weights_set_new(p, r, "/tmp", &s), ERR_OK);
+        assert_int_equal(weights_set_add(s, 10 << 20, &extent, &to), ERR_OK);
+        memset(to, 7, 10 << 20);
+        assert_int_equal(weights_set_seal(s), ERR_OK);
+        int64_t begin = clock_ns();
+        assert_int_equal(weights_request(s), ERR_OK);
+        assert_int_equal(weights_wait(s), ERR_OK);
+        assert_true(clock_ns() - begin >= 104000000); /* 10 MiB */
+        assert_true(weights_reader_stats(r).bandwidth <= 101e6);
+        weights_release(s);
+        weights_set_free(&s);
+        weights_reader_free(&r);
+        mem_payer_free(&p);
+        mem_budget_free(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(bytes_survive_eviction), cmocka_unit_test(more_can_be_added_later),
                                        cmocka_unit_test(memory_only), cmocka_unit_test(every_allocation_may_fail),
-                                       cmocka_unit_test(a_directory_that_is_not_there)};
+                                       cmocka_unit_test(a_directory_that_is_not_there), cmocka_unit_test(a_slower_disk_is_played)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
