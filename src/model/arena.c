@@ -46,6 +46,7 @@ err model_arena_layout(struct model_plan *p)
     struct model_slot **order = xnewn(struct model_slot *, p->n_slots), **placed = xnewn(struct model_slot *, p->n_slots);
     size_t total = 0;
     for (size_t i = 0; i < p->n_slots; i++) {
+        if (p->slots[i].external) p->slots[i].bytes = 0;
         p->slots[i].bytes = (p->slots[i].bytes + ALIGN - 1) / ALIGN * ALIGN;
         order[i] = &p->slots[i];
     }

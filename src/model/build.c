@@ -350,6 +350,7 @@ static err add_inputs(struct model_plan *p)
         err e = give_slot(p, v);
         if (e) return err_wrap(e, "input '%s'", p->graph->values[p->graph->inputs[i]].name);
         p->slots[v->slot].first = -1;
+        p->slots[v->slot].external = i >= p->model->first_external;
     }
     return ERR_OK;
 }
@@ -360,7 +361,7 @@ static void input_layouts(struct model_plan *p)
     for (int i = 0; i < p->graph->n_inputs; i++) {
         int value = p->graph->inputs[i];
         struct model_value *v = &p->values[value];
-        if (v->t.shape.rank != 4) continue;
+        if (v->t.shape.rank != 4 || i >= p->model->first_external) continue;
         for (size_t k = 0; k < p->graph->n_nodes; k++) {
             const struct graph_node *n = &p->graph->nodes[k];
             if (n->op.n_in < 1 || n->op.in[0] != value) continue;

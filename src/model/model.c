@@ -37,6 +37,7 @@ err model_prepare(const char *name, const struct model_options *o, struct model 
     m->import_payer = mem_payer_new(m->import ? m->import : o->budget, payer);
     if (!e) e = weights_set_new(m->payer, o->reader, o->spill_dir, &m->weights);
     m->filling = true;
+    m->first_external = INT32_MAX;
     if (e)
         model_free(&m);
     else
@@ -278,8 +279,21 @@ static struct tensor view_of(const struct model_plan *p, int value)
     if (v->loose && v->cell->t.dtype) return v->cell->t;
     if (v->loose) return t; /* before a run: nothing */
     if (v->t.shape.bounded) t.shape = v->actual;
-    t.data = p->arena + p->slots[v->slot].offset + (size_t)v->start * tensor_dtype_size(t.dtype);
+    t.data = model_slot_address(p, v->slot) + (size_t)v->start * tensor_dtype_size(t.dtype);
     return t;
+}
+
+void model_external_inputs(struct model *m, int first)
+{
+    assert(m->n_plans == 0 && !m->stored);
+    m->first_external = first;
+}
+
+void model_plan_bind_input(struct model_plan *p, int i, void *at)
+{
+    struct model_slot *s = &p->slots[p->values[p->graph->inputs[i]].slot];
+    assert(s->external && (uintptr_t)at % 64 == 0);
+    s->at = at;
 }
 
 struct tensor model_plan_input(const struct model_plan *p, int i)
@@ -294,7 +308,7 @@ struct tensor model_plan_output(const struct model_plan *p, int i)
 
 void *model_operand_address(const struct model_plan *p, const struct model_operand *o)
 {
-    if (o->slot >= 0) return p->arena + p->slots[o->slot].offset + o->offset;
+    if (o->slot >= 0) return model_slot_address(p, o->slot) + o->offset;
     if (o->use && p->model->ring && p->stream->uses[o->use - 1].k >= 0) return (void *)(uintptr_t)p->stream->uses[o->use - 1].at;
     return o->slot == -1 ? (void *)(uintptr_t)weights_extent(p->model->weights, o->extent) : NULL;
 }

@@ -24,6 +24,7 @@ struct model {
     size_t n_weights, cap_weights;
     struct model_weight *table;
     int n_plans;
+    int first_external;              /* inputs from this one on lie outside arenas; INT_MAX: none */
     struct model_stored *stored;     /* NULL: not of a weight store (stored.c) */
     struct weights_ring *ring;       /* borrowed; NULL: nothing streams */
     uint64_t generation;             /* of what is kept; passes of an older one are of no use */
@@ -33,6 +34,8 @@ struct model {
 struct model_slot {
     size_t bytes, offset;
     int first, last; /* steps; -1: written before the run; n_steps: read after it */
+    bool external;   /* not in the arena: `at` is the owner's (model_plan_bind_input) */
+    void *at;
 };
 
 /* A value as the plan sees it: a view into a slot, or a constant. */
@@ -124,6 +127,11 @@ err model_place_raw(struct model_plan *p, struct model_step *s, int i, const str
 /* Operand i is a value in the arena, which is read by the step that is added next. */
 void model_place_read(struct model_plan *p, struct model_step *s, int i, int value);
 void *model_operand_address(const struct model_plan *p, const struct model_operand *o);
+static inline unsigned char *model_slot_address(const struct model_plan *p, int slot)
+{
+    const struct model_slot *s = &p->slots[slot];
+    return s->external ? (unsigned char *)s->at : p->arena + s->offset;
+}
 /* views.c: makes output(s) of `n` views of its input if that is possible without moving bytes. */
 bool model_view(struct model_plan *p, const struct graph_node *n);
 bool model_is_reshape(enum op_kind kind);
