@@ -1,15 +1,19 @@
-/* The order in which kernel classes are asked: oneDNN's own order, then plain C, which takes what is left.
+/* The order in which kernel classes are asked: brim's own, which take only what they do faster; oneDNN's own order; then plain C, which takes
+ * what is left.
  *
  * The classes are named one by one because a constant table cannot be made out of another one; edge_test.c
- * holds it against kernels_onednn_classes. SPDX-License-Identifier: Apache-2.0 */
+ * holds it against kernels_own_classes and kernels_onednn_classes. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/kernel.h"
 #include "kernels/ref/ref.h"
 
 extern const struct kernel_class onednn_conv, onednn_deconv, onednn_linear, onednn_matmul, onednn_pool,
     onednn_softmax, onednn_norm, onednn_layer_norm, onednn_eltwise, onednn_binary, onednn_resize, onednn_copy;
 
+extern const struct kernel_class own_winograd, own_narrow;
+
 static const struct kernel_class *const ONLY_REF[] = {&kernels_ref_class, NULL};
 static const struct kernel_class *const ALL[] = {
+    &own_winograd,      &own_narrow,
     &onednn_conv,       &onednn_deconv,
     &onednn_linear,     &onednn_matmul,
     &onednn_pool,       &onednn_softmax,

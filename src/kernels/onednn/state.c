@@ -266,13 +266,10 @@ static err fill(struct kernel_state *s, const struct onednn_job *j, const struct
                             ERR_INTERNAL, "stream");
 }
 
-/* A team that has just run still spins for 40 microseconds (GOMP_SPINCOUNT=1000) and starts on the next operator within 2 or 3, so
- * two threads pay from about 10 on. Measured on whole networks: 40 for this made the small ones 1.1 to 1.35 times slower, 5 gained nothing. */
 static int threads_for(const struct onednn_job *job, const struct kernel_query *q)
 {
-    enum { PAYS_FROM_NS = 10000, FLOPS_PER_NS = 60 };
-    double ns = job->ns > 0 ? job->ns : (double)job->spec.flops / FLOPS_PER_NS;
-    return ns < PAYS_FROM_NS ? 1 : MAX(q->threads, 1);
+    enum { FLOPS_PER_NS = 60 };
+    return onednn_threads_for(job->ns > 0 ? job->ns : (double)job->spec.flops / FLOPS_PER_NS, q->threads);
 }
 
 err onednn_state_new(struct onednn_job *job, const struct kernel_query *q, struct mem_payer *payer,

@@ -11,19 +11,20 @@ struct own_conv {
     struct kernel_post post[KERNEL_MAX_POST];
 };
 
-/* One run. x, y, add: [n, h, w, c], dense. */
-struct own_call {
-    const struct own_conv *c;
-    const struct own_lanes *lanes;
-    const float *x, *weight, *bias, *add; /* bias, add: or NULL */
-    float *y, *scratch;
-};
-
+struct own_call;
 struct own_method {
     size_t (*weight_floats)(const struct own_conv *c);
     void (*pack)(const struct own_conv *c, const float *src, float *dst); /* src: [oc, ic, kh, kw] */
     void (*plan)(struct own_conv *c, int threads);                         /* block, thread_floats */
     void (*run)(const struct own_call *k, int thread, int threads);
+};
+
+/* One run. x, y, add: [n, h, w, c], dense. */
+struct own_call {
+    const struct own_conv *c;
+    const struct own_method *method;
+    const float *x, *weight, *bias, *add; /* bias, add: or NULL */
+    float *y, *scratch;
 };
 
 struct own_lanes {

@@ -1,5 +1,6 @@
 /* Arithmetic on LANES floats at once, written with the compiler's vector types, for files that define LANES and include it (lanes512.c, lanes256.c).
  * Nothing here is called by another file: everything is inlined. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
 
 typedef float vf __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(LANES * 4), aligned(4), may_alias));

@@ -6,8 +6,10 @@
 
 enum { OWN_MAX_KERNEL = 16 };
 #ifdef __clang__
+#pragma clang fp contract(fast)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
+#pragma GCC optimize("fp-contract=fast")
 #pragma GCC target("avx2,fma")
 #endif
 #define LANES 8

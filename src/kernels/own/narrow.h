@@ -1,6 +1,7 @@
 /* Convolution into few channels: a vector holds LANES neighbouring pixels of one output channel, so that none of it is wasted where a picture
  * of 3 channels comes out. Channels-last rows of the input are taken apart into one row per channel first (each row once, into a ring of kh rows
  * with the zeros of the padding around them); then every tap is one load for all output channels. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
 
 enum { NARROW_SLACK = 8 * LANES };
 

@@ -1,5 +1,6 @@
 /* 1x1 convolution, stride 1: [pixels, ic] x [ic, oc], with bias and post-operations before the numbers leave the registers. SPDX-License-Identifier:
  * Apache-2.0 */
+#pragma once
 
 static size_t product_weight_floats(const struct own_conv *c)
 {

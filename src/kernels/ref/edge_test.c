@@ -343,14 +343,18 @@ static void test_copies(void **state)
         }
 }
 
-/* The list names oneDNN's classes in their own order, plain C last. */
+/* The list names brim's own classes and oneDNN's in their own order, plain C last. */
+extern const struct kernel_class *const kernels_own_classes[];
 extern const struct kernel_class *const kernels_onednn_classes[];
 static void test_list(void **state)
 {
     (void)state;
     const struct kernel_class *const *all = kernels_list(false), *const *ref = kernels_list(true);
     size_t n = 0;
-    for (; kernels_onednn_classes[n]; n++)
+    for (; kernels_own_classes[n]; n++)
+        assert_ptr_equal(all[n], kernels_own_classes[n]);
+    all += n;
+    for (n = 0; kernels_onednn_classes[n]; n++)
         assert_ptr_equal(all[n], kernels_onednn_classes[n]);
     assert_ptr_equal(all[n], ref[0]);
     assert_null(all[n + 1]);

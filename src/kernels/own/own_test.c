@@ -1,0 +1,265 @@
+/* brim's own convolutions against loops written out in double precision, over drawn shapes, with every post-operation, on one and on two threads
+ * (equal bits); in buffers that end where the tensor ends; when memory is refused. The whole program runs again as DNNL_MAX_CPU_ISA=AVX2.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "kernels/onednn/try.h"
+#include "kernels/own/conv.h"
+
+extern const struct kernel_class own_winograd, own_narrow, own_product;
+
+static struct mem_budget *budget;
+static struct mem_payer *payer;
+
+struct conv {
+    int n, ic, oc, h, w, kh, kw, pads[4]; /* top, left, bottom, right */
+    bool bias;
+    int which; /* < 0: post-operation -1 - which alone; else drawn */
+};
+
+static void conv_case(const struct conv *v, uint64_t *seed, struct try_node *node, struct try_case *c)
+{
+    *c = (struct try_case){0};
+    try_init(node, OP_CONV, 11);
+    try_ints(node, "kernel_shape", 2, (int64_t[]){v->kh, v->kw});
+    try_ints(node, "pads", 4, (int64_t[]){v->pads[0], v->pads[1], v->pads[2], v->pads[3]});
+    c->in[0] = try_tensor(4, (int64_t[]){v->n, v->ic, v->h, v->w}, seed);
+    c->in[1] = try_tensor(4, (int64_t[]){v->oc, v->ic, v->kh, v->kw}, seed);
+    if (v->bias) c->in[2] = try_tensor(1, (int64_t[]){v->oc}, seed);
+    c->constant[1] = c->constant[2] = true;
+    c->out = try_tensor(4, (int64_t[]){v->n, v->oc, v->h + v->pads[0] + v->pads[2] - v->kh + 1, v->w + v->pads[1] + v->pads[3] - v->kw + 1}, seed);
+    try_query(c, node, v->bias ? 3 : 2, 1);
+}
+
+static double at(const struct try_case *c, const struct conv *v, int64_t n, int64_t o, int64_t y, int64_t x)
+{
+    const float *in = c->in[0].data, *f = c->in[1].data, *b = c->in[2].data;
+    double sum = v->bias ? (double)b[o] : 0;
+    for (int64_t i = 0; i < v->ic; i++)
+        for (int64_t ky = 0; ky < v->kh; ky++)
+            for (int64_t kx = 0; kx < v->kw; kx++) {
+                int64_t iy = y + ky - v->pads[0], ix = x + kx - v->pads[1];
+                if (iy < 0 || iy >= v->h || ix < 0 || ix >= v->w) continue;
+                sum += (double)in[((n * v->ic + i) * v->h + iy) * v->w + ix] * (double)f[((o * v->ic + i) * v->kh + ky) * v->kw + kx];
+            }
+    return sum;
+}
+
+static double *reference(const struct try_case *c, const struct conv *v)
+{
+    const int64_t *d = c->out.shape.dims;
+    double *y = xnewn(double, (size_t)tensor_count(&c->out.shape)), *to = y;
+    for (int64_t n = 0; n < d[0]; n++)
+        for (int64_t o = 0; o < d[1]; o++)
+            for (int64_t p = 0; p < d[2] * d[3]; p++) *to++ = at(c, v, n, o, p / d[3], p % d[3]);
+    return y;
+}
+
+/* In buffers of exactly the right size, for sanitizers. */
+static void in_tight_buffers(struct try_case *c, const char *what)
+{
+    struct tensor in[4] = {{0}}, out = c->out;
+    struct kernel_query q = c->q;
+    struct kernel_state *s = NULL;
+    struct kernel_buffers b = {0};
+    for (int i = 0; i < q.n_in; i++) {
+        in[i] = c->in[i];
+        if (!c->constant[i]) in[i].data = NULL;
+        if (in[i].shape.rank == 4) tensor_strides_channels_last(&in[i].shape, in[i].strides);
+    }
+    tensor_strides_channels_last(&out.shape, out.strides);
+    out.data = NULL;
+    q.in = in;
+    q.out = &out;
+    assert_int_equal(c->class->prepare(&q, payer, &s), ERR_OK);
+    for (int i = 0; i < q.n_in; i++) {
+        size_t n = c->class->weight_bytes(s, i), raw = (size_t)tensor_count(&c->in[i].shape) * sizeof(float);
+        void *p = malloc(n ? n : raw);
+        if (n)
+            assert_int_equal(c->class->pack(s, i, c->in[i].data, p), ERR_OK);
+        else
+            memcpy(p, c->in[i].data, raw);
+        b.in[i] = p;
+    }
+    b.out[0] = malloc((size_t)tensor_count(&out.shape) * sizeof(float));
+    b.scratch = malloc(c->class->scratch_bytes(s));
+    if (c->class->run(s, &b)) fail_msg("%s: %s", what, err_text());
+    for (int i = 0; i < q.n_in; i++) free((void *)(uintptr_t)b.in[i]);
+    free(b.out[0]);
+    free(b.scratch);
+    c->class->free(&s);
+}
+
+static void check(const struct kernel_class *class, const struct conv *v, uint64_t *seed)
+{
+    struct try_node node;
+    struct try_case c;
+    char what[160];
+    conv_case(v, seed, &node, &c);
+    c.class = class;
+    try_draw_posts(&c, seed, v->which);
+    snprintf(what, sizeof what, "%s n%d %d->%d in %d,%d k %d,%d p %d,%d,%d,%d post %d %d", class->name, v->n, v->ic, v->oc, v->h, v->w, v->kh, v->kw,
+             v->pads[0], v->pads[1], v->pads[2], v->pads[3], c.q.n_post, (int)c.q.post[0].kind);
+    try_must(&c, payer, reference(&c, v), 1e-4, what);
+    in_tight_buffers(&c, what);
+    try_done(&c);
+}
+
+static bool here(void)
+{
+    if (own_lanes()) return true;
+    print_message("skipped: neither AVX2 nor AVX-512 here, or not allowed\n");
+    return false;
+}
+
+static int drawn(uint64_t *seed, const int *from, int n)
+{
+    return from[try_below(seed, n)];
+}
+
+static void winograd(void **state)
+{
+    (void)state;
+    static const int channels[] = {8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64, 80};
+    uint64_t seed = 11;
+    if (!here()) skip();
+    for (int i = 0; i < 60; i++) {
+        struct conv v = {.n = 1 + try_below(&seed, 2), .kh = 3, .kw = 3, .bias = try_below(&seed, 2), .which = i < TRY_POST_COUNT ? -1 - i : 0};
+        v.ic = drawn(&seed, channels, ARRAY_LEN(channels));
+        v.oc = drawn(&seed, channels, ARRAY_LEN(channels));
+        v.h = 5 + try_below(&seed, 30);
+        v.w = 5 + try_below(&seed, 30);
+        for (int k = 0; k < 4; k++) v.pads[k] = try_below(&seed, 3);
+        if (v.n * ((v.h + v.pads[0] + v.pads[2] + 1) / 4) * ((v.w + v.pads[1] + v.pads[3] + 1) / 4) < 4) continue;
+        check(&own_winograd, &v, &seed);
+    }
+}
+
+static void narrow(void **state)
+{
+    (void)state;
+    uint64_t seed = 12;
+    if (!here()) skip();
+    for (int i = 0; i < 60; i++) {
+        struct conv v = {.n = 1 + try_below(&seed, 2), .ic = 1 + try_below(&seed, 12), .oc = 1 + try_below(&seed, 4), .bias = try_below(&seed, 2),
+                         .which = i < TRY_POST_COUNT ? -1 - i : 0};
+        v.kh = 1 + try_below(&seed, 5);
+        v.kw = 2 + try_below(&seed, 5);
+        v.h = v.kh + try_below(&seed, 8);
+        v.w = 40 + try_below(&seed, 160);
+        for (int k = 0; k < 4; k++) v.pads[k] = try_below(&seed, 4);
+        check(&own_narrow, &v, &seed);
+    }
+}
+
+static void product(void **state)
+{
+    (void)state;
+    static const int channels[] = {1, 3, 8, 13, 16, 24, 32, 48, 49, 64, 96, 160};
+    uint64_t seed = 13;
+    if (!here()) skip();
+    for (int i = 0; i < 60; i++) {
+        struct conv v = {.n = 1 + try_below(&seed, 2), .kh = 1, .kw = 1, .bias = try_below(&seed, 2), .which = i < TRY_POST_COUNT ? -1 - i : 0};
+        v.ic = drawn(&seed, channels, ARRAY_LEN(channels));
+        v.oc = drawn(&seed, channels, ARRAY_LEN(channels));
+        v.h = 1 + try_below(&seed, 20);
+        v.w = 1 + try_below(&seed, 20);
+        check(&own_product, &v, &seed);
+    }
+}
+
+static void memory_may_be_refused(void **state)
+{
+    (void)state;
+    static const struct kernel_class *const classes[] = {&own_winograd, &own_narrow, &own_product};
+    uint64_t seed = 14;
+    if (!here()) skip();
+    for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
+        struct conv v = {.n = 1, .ic = 8, .oc = i == 1 ? 3 : 8, .h = 12, .w = 40, .kh = i == 2 ? 1 : 3, .kw = i == 2 ? 1 : 3};
+        struct try_node node;
+        struct try_case c;
+        conv_case(&v, &seed, &node, &c);
+        c.class = classes[i];
+        mem_fault_at(budget, 1);
+        assert_int_equal(try_run(&c, payer), ERR_NOMEM);
+        mem_fault_at(budget, 0);
+        assert_int_equal(try_run(&c, payer), ERR_OK);
+        try_done(&c);
+    }
+}
+
+/* What they must leave to others. */
+static void refuses(void **state)
+{
+    (void)state;
+    uint64_t seed = 15;
+    if (!here()) skip();
+    struct conv v = {.n = 1, .ic = 8, .oc = 8, .h = 12, .w = 40, .kh = 3, .kw = 3};
+    struct try_node node;
+    struct try_case c;
+    conv_case(&v, &seed, &node, &c);
+    c.class = &own_winograd;
+    try_ints(&node, "strides", 2, (int64_t[]){2, 2});
+    assert_int_equal(try_run(&c, payer), ERR_UNSUPPORTED);
+    node.op.n_attrs--;
+    try_ints(&node, "dilations", 2, (int64_t[]){2, 2});
+    assert_int_equal(try_run(&c, payer), ERR_UNSUPPORTED);
+    node.op.n_attrs--;
+    c.constant[1] = false;
+    assert_int_equal(try_run(&c, payer), ERR_UNSUPPORTED);
+    try_done(&c);
+}
+
+static void again_on_older_processors(void **state)
+{
+    (void)state;
+    if (getenv("DNNL_MAX_CPU_ISA")) skip();
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        setenv("DNNL_MAX_CPU_ISA", "AVX2", 1);
+        setenv("CMOCKA_MESSAGE_OUTPUT", "STDOUT", 1);
+        dup2(STDERR_FILENO, STDOUT_FILENO); /* its report is not ours */
+        execl("/proc/self/exe", "again", (char *)NULL);
+        _exit(127);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+static int start(void **state)
+{
+    (void)state;
+    budget = mem_budget_new("host", UINT64_MAX);
+    payer = mem_payer_new(budget, "test");
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    mem_payer_free(&payer); /* asserts that everything was given back */
+    mem_budget_free(&budget);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(again_on_older_processors), /* first: no thread must exist at the fork */
+        cmocka_unit_test(winograd),
+        cmocka_unit_test(narrow),
+        cmocka_unit_test(product),
+        cmocka_unit_test(memory_may_be_refused),
+        cmocka_unit_test(refuses),
+    };
+    return cmocka_run_group_tests(tests, start, end);
+}
