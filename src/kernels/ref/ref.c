@@ -39,8 +39,17 @@ static const struct ref_op *find(const struct op_node *n, const struct tensor *i
     return n_in == 0 || takes(op->types, in[0].dtype) ? op : NULL;
 }
 
+/* What flows in bf16 over weights in f32 is for kernels that pack the weights. */
+static bool mixes_types(const struct kernel_query *q)
+{
+    enum op_kind k = q->node->kind;
+    if (k != OP_CONV && k != OP_CONV_TRANSPOSE && k != OP_GEMM && k != OP_MATMUL) return false;
+    return q->n_in > 1 && (q->in[1].dtype != q->in[0].dtype || q->out[0].dtype != q->in[0].dtype);
+}
+
 static bool accepts(const struct kernel_query *q)
 {
+    if (mixes_types(q)) return false;
     if (!find(q->node, q->in, q->node->n_in, q->out, q->n_out)) return false;
     return q->n_post == 0 || tensor_dtype_is_float(q->out[0].dtype);
 }
@@ -50,12 +59,12 @@ static void layouts(const struct kernel_query *q, struct kernel_layouts *ret)
     enum kernel_layout l = ref_op_find(q->node->kind)->layout;
     for (int i = 0; i < q->n_in; i++) {
         /* only images have channels: weights, scales and indices stay as they are */
-        bool image = i == 0 || i >= q->node->n_in;
+        bool image = i == 0 || i >= q->node->n_in || q->node->kind == OP_CONV_GRAD_WEIGHT || q->node->kind == OP_MAX_POOL_GRAD;
         ret->in[i] = l == KERNEL_LAYOUT_CHANNELS_LAST && !image ? KERNEL_LAYOUT_ROW_MAJOR : l;
         if (i >= q->node->n_in) ret->in[i] = KERNEL_LAYOUT_ANY;
     }
     for (int i = 0; i < q->n_out; i++)
-        ret->out[i] = l;
+        ret->out[i] = q->node->kind == OP_CONV_GRAD_WEIGHT ? KERNEL_LAYOUT_ROW_MAJOR : l;
 }
 
 static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
