@@ -94,6 +94,8 @@ struct kernel_class {
     void (*free)(struct kernel_state **s);
 };
 
+/* Does the machine multiply bf16 faster than f32 (AVX-512 BF16, AMX)? DNNL_MAX_CPU_ISA holds here, too. */
+bool kernels_have_bf16(void);
 /* NULL-terminated, strongest first. `only_ref`: the plain C classes alone. */
 const struct kernel_class *const *kernels_list(bool only_ref);
 

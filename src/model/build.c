@@ -365,7 +365,8 @@ static void input_layouts(struct model_plan *p)
         for (size_t k = 0; k < p->graph->n_nodes; k++) {
             const struct graph_node *n = &p->graph->nodes[k];
             if (n->op.n_in < 1 || n->op.in[0] != value) continue;
-            if (n->op.kind == OP_CONV || n->op.kind == OP_MAX_POOL || n->op.kind == OP_PAD || n->op.kind == OP_RESIZE)
+            if (n->op.kind == OP_CONV || n->op.kind == OP_MAX_POOL || n->op.kind == OP_PAD || n->op.kind == OP_RESIZE ||
+                n->op.kind == OP_CAST)
                 tensor_strides_channels_last(&v->t.shape, v->t.strides);
             break;
         }
@@ -388,6 +389,25 @@ static int threads_for(const struct model_plan *p)
         flops += op_flops(&n->op, in, out);
     }
     return flops < ALONE_BELOW_FLOPS ? 1 : p->model->options.threads;
+}
+
+/* A value that shares its slot, or lies in it in another order, is copied out at the end. */
+static err place_outside(struct model_plan *p, int value)
+{
+    int from = value, made;
+    if (p->values[value].slot < 0) return err_set(ERR_UNSUPPORTED, "an output outside the arena whose size depends on data");
+    if (!model_output_alone(p, value)) {
+        struct tensor t = p->values[value].t;
+        tensor_strides_row_major(&t.shape, t.strides);
+        made = value_new(p, &t);
+        err e = add_step(p, NULL, NULL, 1, &from, 1, &made);
+        if (e) return e;
+        p->values[value].slot = p->values[made].slot;
+        p->values[value].start = 0;
+        memcpy(p->values[value].t.strides, t.strides, sizeof t.strides);
+    }
+    p->slots[p->values[value].slot].external = true;
+    return ERR_OK;
 }
 
 err model_plan_build(struct model_plan *p)
@@ -419,6 +439,7 @@ err model_plan_build(struct model_plan *p)
             p->values[from].slot = p->values[made].slot;
             p->values[from].t.data = NULL;
         }
+        if (!e && i >= p->model->first_external_out && (e = place_outside(p, g->outputs[i]))) return err_wrap(e, "output %d", i);
         if (!e && p->values[g->outputs[i]].slot >= 0) p->slots[p->values[g->outputs[i]].slot].last = INT32_MAX;
     }
     if (e) return e;

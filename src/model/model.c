@@ -6,6 +6,7 @@
  *
  * Invariant: a plan's graph holds no computed constant after model_plan_new. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/file.h"
+#include "graph/precision.h"
 #include "model/dynamic.h"
 
 #include <assert.h>
@@ -22,7 +23,7 @@ err model_prepare(const char *name, const struct model_options *o, struct model 
     char payer[64];
     m->name = xstrdup(name);
     m->options = *o;
-    if (!m->options.precision) m->options.precision = KERNEL_F32;
+    if (!m->options.precision || m->options.only_ref || !kernels_have_bf16()) m->options.precision = KERNEL_F32;
     if (!m->options.slice_bytes) m->options.slice_bytes = MODEL_SLICE;
     if (m->options.threads <= 0) m->options.threads = (int)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
     if (o->spill_dir) m->options.spill_dir = m->spill_dir = xstrdup(o->spill_dir);
@@ -192,6 +193,7 @@ err model_plan_from(struct model_plan *p, const struct graph *g, const struct te
     err e = graph_specialise(g, shapes, p->model->import_payer, &p->graph);
     if (!e && !o->no_rewrites) e = graph_rewrite(p->graph, GRAPH_REWRITE_ALL);
     if (!e && o->slice_bytes) e = graph_slice(p->graph, o->slice_bytes);
+    if (!e && o->precision == KERNEL_BF16) e = graph_to_bf16(p->graph, NULL);
     return e ? e : model_plan_build(p);
 }
 

@@ -1,6 +1,6 @@
 /* Convolution and transposed convolution, 1 to 3 axes, with groups, dilation, uneven padding and post-operations.
  *
- * Activations are channels-last, and the weight's layout is left to oneDNN ("any"): with a layout that it does not
+ * Activations are channels-last, f32 or bf16 (weights are packed as what comes in), and the weight's layout is left to oneDNN ("any"): with a layout that it does not
  * like it falls silently to reference code. ONNX and oneDNN agree on everything but three things: oneDNN counts
  * dilation from 0, groups are an axis of their own in front of the weight, and a transposed convolution's weight is
  * [I, O/g, k...] in ONNX and [g, O/g, I/g, k...] there, which is the same bytes seen through other strides.
@@ -19,7 +19,7 @@ struct geometry {
 
 static bool accepts(const struct kernel_query *q)
 {
-    if (!onednn_takes_all(q) || onednn_own_inputs(q) < 2) return false;
+    if (!onednn_takes_mixed(q) || onednn_own_inputs(q) < 2) return false;
     int rank = q->in[0].shape.rank;
     if (rank < 3 || rank > 5 || !q->in[1].data) return false;
     if (onednn_present(q, 2) && q->in[2].shape.rank != 1) return false;
@@ -86,6 +86,8 @@ static err geometry_of(const struct kernel_query *q, bool transposed, struct geo
     ret->src = onednn_last(&x->shape);
     ret->dst = onednn_last(&y->shape);
     describe_weight(&w->shape, ret->w.group, transposed, ret);
+    ret->src.data_type = ret->weight.data_type = onednn_type(x);
+    ret->dst.data_type = onednn_type(y);
     if ((ret->has_bias = onednn_present(q, 2))) ret->bias = onednn_rows(&q->in[2].shape);
     ret->at = onednn_window_of(&ret->w);
     int64_t per = tensor_count(&w->shape) / w->shape.dims[0];
@@ -110,7 +112,7 @@ static err make_state(const struct geometry *g, const void *desc, size_t bytes, 
     j.spec.sum = true; /* nothing that is fast can add from elsewhere: copy there first, then add in place */
     e = onednn_state_new(&j, q, payer, ret);
     const struct kernel_post *last = &q->post[q->n_post - 1];
-    if (e != ERR_UNSUPPORTED || last->kind != KERNEL_POST_ADD || onednn_posts_lie_like_output(q)) return e;
+    if (e != ERR_UNSUPPORTED || last->kind != KERNEL_POST_ADD || q->out[0].dtype != TENSOR_F32 || onednn_posts_lie_like_output(q)) return e;
     struct kernel_query without = *q; /* nor in place: add afterwards */
     without.n_post--;
     j.spec.sum = false;

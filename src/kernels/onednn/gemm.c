@@ -15,7 +15,7 @@ static bool is_row(const struct tensor_shape *s, int64_t n)
 static bool accepts_linear(const struct kernel_query *q)
 {
     const struct op_node *n = q->node;
-    if ((n->kind != OP_GEMM && n->kind != OP_MATMUL) || !onednn_takes_all(q) || onednn_own_inputs(q) < 2)
+    if ((n->kind != OP_GEMM && n->kind != OP_MATMUL) || !onednn_takes_mixed(q) || onednn_own_inputs(q) < 2)
         return false;
     const struct tensor_shape *a = &q->in[0].shape, *b = &q->in[1].shape, *y = &q->out[0].shape;
     if (!q->in[1].data || b->rank != 2 || a->rank < 2 || y->rank != a->rank) return false;
@@ -40,6 +40,8 @@ static err prepare_row(const struct kernel_query *q, int64_t k, int64_t n, bool 
     dnnl_memory_desc_t weight = onednn_any(4, (int64_t[]){n, k, 1, 1}), bias = onednn_flat(n);
     dnnl_memory_desc_t plain =
         onednn_strided(4, (int64_t[]){n, k, 1, 1}, transposed ? (int64_t[]){k, 1, 1, 1} : (int64_t[]){1, n, 1, 1});
+    src.data_type = weight.data_type = onednn_type(&q->in[0]);
+    dst.data_type = onednn_type(&q->out[0]);
     bool has_bias = onednn_present(q, 2);
     const dnnl_dim_t one[2] = {1, 1}, zero[2] = {0, 0};
     dnnl_convolution_desc_t d = {0};
@@ -73,6 +75,8 @@ static err prepare_linear(const struct kernel_query *q, struct mem_payer *payer,
     dnnl_memory_desc_t weight = onednn_any(2, (int64_t[]){n, k}), bias = onednn_flat(n);
     dnnl_memory_desc_t plain =
         onednn_strided(2, (int64_t[]){n, k}, transposed ? (int64_t[]){k, 1} : (int64_t[]){1, n});
+    src.data_type = weight.data_type = onednn_type(&q->in[0]);
+    dst.data_type = onednn_type(&q->out[0]);
     bool has_bias = onednn_present(q, 2);
     dnnl_inner_product_desc_t d = {0};
     err e = onednn_check(dnnl_inner_product_forward_desc_init(&d, dnnl_forward_inference, &src, &weight,

@@ -1,7 +1,7 @@
 /* oneDNN's kernel classes (version 2.6, C interface, OpenMP threads), strongest first: all calls of that library
  * live in this folder.
  *
- * Every class computes in f32, whatever precision the query allows: bf16 is not done yet. They want and give images
+ * What flows may be f32 or bf16, as the graph says (graph/precision.h); sums are f32 always. They want and give images
  * in channels-last (dense: a view into a wider tensor is refused), read weights in a layout that oneDNN chose, and
  * refuse (ERR_UNSUPPORTED from prepare) whatever oneDNN could only run on its plain reference code, which is up to
  * a thousand times slower than ours.

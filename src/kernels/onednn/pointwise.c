@@ -70,7 +70,7 @@ static bool function_of(const struct kernel_query *q, struct function *f)
 static bool accepts_eltwise(const struct kernel_query *q)
 {
     struct function f;
-    return q->n_in >= 1 && q->n_out == 1 && !q->n_post && onednn_takes(&q->in[0]) && onednn_takes(&q->out[0]) &&
+    return q->n_in >= 1 && q->n_out == 1 && !q->n_post && onednn_takes_pair(q) &&
            function_of(q, &f);
 }
 
@@ -87,6 +87,7 @@ static err prepare_eltwise(const struct kernel_query *q, struct mem_payer *payer
         return err_set(ERR_UNSUPPORTED, "oneDNN: input and output lie differently");
     int64_t count = tensor_count(&q->in[0].shape);
     dnnl_memory_desc_t md = onednn_flat(count);
+    md.data_type = onednn_type(&q->in[0]);
     dnnl_eltwise_desc_t d = {0};
     err e = onednn_check(dnnl_eltwise_forward_desc_init(&d, dnnl_forward_inference, f.alg, &md, f.alpha, f.beta),
                          ERR_UNSUPPORTED, "elementwise function");
@@ -124,8 +125,8 @@ static int whole_input(const struct kernel_query *q)
 
 static bool accepts_binary(const struct kernel_query *q)
 {
-    return binary_of(q->node->kind) != dnnl_alg_kind_undef && !q->n_post && onednn_takes_all(q) &&
-           onednn_own_inputs(q) == 2 && onednn_present(q, 0) && onednn_present(q, 1) && q->out[0].shape.rank <= 5 &&
+    return binary_of(q->node->kind) != dnnl_alg_kind_undef && !q->n_post && q->n_in == 2 && q->n_out == 1 && onednn_takes_pair(q) &&
+           onednn_takes_half(&q->in[1]) && q->in[1].dtype == q->in[0].dtype && onednn_present(q, 0) && onednn_present(q, 1) && q->out[0].shape.rank <= 5 &&
            whole_input(q) >= 0;
 }
 
@@ -162,6 +163,7 @@ static err prepare_binary(const struct kernel_query *q, struct mem_payer *payer,
     dnnl_memory_desc_t a, b;
     dnnl_binary_desc_t d = {0};
     err e = operands(q, &q->in[first], &q->in[1 - first], &a, &b);
+    if (!e) a.data_type = b.data_type = onednn_type(&q->out[0]);
     if (!e)
         e = onednn_check(dnnl_binary_desc_init(&d, binary_of(q->node->kind), &a, &b, &a), ERR_UNSUPPORTED,
                          "binary");

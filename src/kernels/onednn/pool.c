@@ -66,7 +66,7 @@ static bool accepts(const struct kernel_query *q)
     enum op_kind k = q->node->kind;
     struct plan p;
     if (k != OP_MAX_POOL && k != OP_AVERAGE_POOL && !is_global(k)) return false;
-    if (q->n_post || q->n_in < 1 || q->n_out < 1 || !onednn_takes(&q->in[0]) || !onednn_takes(&q->out[0]))
+    if (q->n_post || q->n_in < 1 || q->n_out < 1 || !onednn_takes_pair(q))
         return false;
     if (q->n_out > 1 && q->out[1].dtype != TENSOR_NONE) return false; /* MaxPool's indices */
     int rank = q->in[0].shape.rank;
@@ -94,6 +94,7 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct
         area *= p.w.kernel[i];
     }
     dnnl_memory_desc_t src = onednn_last(&q->in[0].shape), dst = onednn_last(&y);
+    src.data_type = dst.data_type = onednn_type(&q->in[0]);
     dnnl_status_t st = dilated ? dnnl_pooling_v2_forward_desc_init(&d2, dnnl_forward_inference, p.alg, &src, &dst,
                                                                    w.stride, w.kernel, w.dilation, w.begin, w.end)
                                : dnnl_pooling_forward_desc_init(&d1, dnnl_forward_inference, p.alg, &src, &dst,

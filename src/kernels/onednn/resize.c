@@ -72,7 +72,7 @@ static bool accepts(const struct kernel_query *q)
     if ((q->node->kind != OP_RESIZE && q->node->kind != OP_UPSAMPLE) || q->n_post || q->n_in < 1 || q->n_out != 1)
         return false;
     const struct tensor_shape *x = &q->in[0].shape, *y = &q->out[0].shape;
-    if (!onednn_takes(&q->in[0]) || !onednn_takes(&q->out[0]) || x->rank < 3 || x->rank > 5 || x->rank != y->rank)
+    if (!onednn_takes_pair(q) || x->rank < 3 || x->rank > 5 || x->rank != y->rank)
         return false;
     return x->dims[0] == y->dims[0] && x->dims[1] == y->dims[1] && scales_are_exact(q) && algorithm(q, &alg);
 }
@@ -83,6 +83,7 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct
     if (!algorithm(q, &alg) || !onednn_is_last(&q->in[0]) || !onednn_is_last(&q->out[0]))
         return err_set(ERR_UNSUPPORTED, "oneDNN: resizing wants channels-last");
     dnnl_memory_desc_t src = onednn_last(&q->in[0].shape), dst = onednn_last(&q->out[0].shape);
+    src.data_type = dst.data_type = onednn_type(&q->in[0]);
     dnnl_resampling_desc_t d = {0};
     err e = onednn_check(dnnl_resampling_forward_desc_init(&d, dnnl_forward_inference, alg, NULL, &src, &dst),
                          ERR_UNSUPPORTED, "resizing");

@@ -86,13 +86,13 @@ dnnl_memory_desc_t onednn_any(int rank, const int64_t *dims)
     return md;
 }
 
-/* "f32:Acdb64a/1b2c3d4e": axes from the widest stride to the smallest (capital: blocked), the blocks inside, and a
+/* "f32:Acdb64a/1b2c3d4e": the type, axes from the widest stride to the smallest (capital: blocked), the blocks inside, and a
  * hash of everything else that decides where a number lies (sizes, padding, strides). */
 static void format_text(const dnnl_memory_desc_t *md, char *buf, size_t size)
 {
     const dnnl_blocking_desc_t *b = &md->format_desc.blocking;
     int order[DNNL_MAX_NDIMS];
-    size_t n = (size_t)snprintf(buf, size, "f32:");
+    size_t n = (size_t)snprintf(buf, size, md->data_type == dnnl_bf16 ? "bf16:" : "f32:");
     for (int i = 0; i < md->ndims; i++) {
         int k = i;
         for (; k > 0 && b->strides[order[k - 1]] < b->strides[i]; k--) order[k] = order[k - 1];
@@ -136,9 +136,19 @@ int onednn_own_inputs(const struct kernel_query *q)
     return n;
 }
 
+dnnl_data_type_t onednn_type(const struct tensor *t)
+{
+    return t->dtype == TENSOR_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
 bool onednn_takes(const struct tensor *t)
 {
-    if (t->dtype != TENSOR_F32 || t->shape.bounded) return false;
+    return t->dtype == TENSOR_F32 && onednn_takes_half(t);
+}
+
+bool onednn_takes_half(const struct tensor *t)
+{
+    if ((t->dtype != TENSOR_F32 && t->dtype != TENSOR_BF16) || t->shape.bounded) return false;
     for (int i = 0; i < t->shape.rank; i++)
         if (t->shape.dims[i] < 1) return false;
     return true;
@@ -149,20 +159,45 @@ bool onednn_present(const struct kernel_query *q, int i)
     return i < onednn_own_inputs(q) && q->in[i].dtype != TENSOR_NONE;
 }
 
-bool onednn_takes_all(const struct kernel_query *q)
+bool onednn_takes_pair(const struct kernel_query *q)
 {
-    if (q->n_in < 1 || q->n_out < 1 || !onednn_takes(&q->out[0]) || !onednn_posts_known(q)) return false;
+    return onednn_takes_half(&q->in[0]) && onednn_takes_half(&q->out[0]) && q->in[0].dtype == q->out[0].dtype;
+}
+
+static bool one_output(const struct kernel_query *q)
+{
     for (int i = 1; i < q->n_out; i++)
         if (q->out[i].dtype != TENSOR_NONE) return false;
-    for (int i = 0; i < q->n_in; i++)
-        if (q->in[i].dtype != TENSOR_NONE && !onednn_takes(&q->in[i])) return false;
+    return q->n_out >= 1;
+}
+
+static bool adds_what_fits(const struct kernel_query *q)
+{
     for (int i = 0; i < q->n_post; i++) {
         const struct kernel_post *p = &q->post[i];
-        if (p->kind == KERNEL_POST_ADD &&
-            (p->input < 1 || p->input >= q->n_in || !tensor_shape_equal(&q->in[p->input].shape, &q->out[0].shape)))
+        if (p->kind == KERNEL_POST_ADD && (p->input < 1 || p->input >= q->n_in || q->in[p->input].dtype != q->out[0].dtype ||
+                                           !tensor_shape_equal(&q->in[p->input].shape, &q->out[0].shape)))
             return false;
     }
     return true;
+}
+
+bool onednn_takes_all(const struct kernel_query *q)
+{
+    if (q->n_in < 1 || !one_output(q) || !onednn_takes(&q->out[0]) || !onednn_posts_known(q)) return false;
+    for (int i = 0; i < q->n_in; i++)
+        if (q->in[i].dtype != TENSOR_NONE && !onednn_takes(&q->in[i])) return false;
+    return adds_what_fits(q);
+}
+
+bool onednn_takes_mixed(const struct kernel_query *q)
+{
+    if (q->n_in < 1 || !one_output(q) || !onednn_posts_known(q) || !onednn_takes_half(&q->in[0]) || !onednn_takes_half(&q->out[0])) return false;
+    if (q->in[0].dtype == TENSOR_F32 && q->out[0].dtype != TENSOR_F32) return false;
+    int own = onednn_own_inputs(q);
+    for (int i = 1; i < own; i++)
+        if (q->in[i].dtype != TENSOR_NONE && !onednn_takes(&q->in[i])) return false;
+    return adds_what_fits(q);
 }
 
 void onednn_layouts_last(const struct kernel_query *q, struct kernel_layouts *ret)

@@ -50,9 +50,17 @@ struct onednn_window onednn_window_of(const struct op_window *w);
 int onednn_own_inputs(const struct kernel_query *q);
 /* f32, not empty, known exactly. */
 bool onednn_takes(const struct tensor *t);
+/* The same, or bf16. */
+bool onednn_takes_half(const struct tensor *t);
+dnnl_data_type_t onednn_type(const struct tensor *t);
 bool onednn_present(const struct kernel_query *q, int i);
 /* takes() for output 0 and all present inputs, one output only, and post-operations of known kinds. */
 bool onednn_takes_all(const struct kernel_query *q);
+/* The same for an operator with constant weights, of which what flows may be bf16: input 0 in bf16 and the output in bf16 or f32, like what is
+ * added to it; or all f32. Weights and bias come in f32; weights are packed as bf16 then. */
+bool onednn_takes_mixed(const struct kernel_query *q);
+/* Input 0 and output 0: both f32, or both bf16. */
+bool onednn_takes_pair(const struct kernel_query *q);
 /* The most common layouts: images channels-last, vectors row-major, extra inputs of post-operations like the
  * output. */
 void onednn_layouts_last(const struct kernel_query *q, struct kernel_layouts *ret);
