@@ -1,5 +1,5 @@
 /* Inputs outside the arena: numbers as with a constant, new numbers count at the next run, no byte of the arena. SPDX-License-Identifier: Apache-2.0 */
-#include "model/model.h"
+#include "model/training.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -41,7 +41,7 @@ static struct model_plan *planned(struct mem_budget *b, struct mem_payer *payer,
     struct model_options o = {.budget = b, .threads = 1};
     struct model_plan *plan;
     assert_int_equal(model_from_graph(net(payer, numbers), "net", &o, ret), ERR_OK);
-    if (!numbers) model_external_inputs(*ret, 1);
+    if (!numbers) model_external(*ret, 1, 0);
     assert_int_equal(model_plan_new(*ret, NULL, &plan), ERR_OK);
     assert_int_equal(model_plan_reserve(plan), ERR_OK);
     assert_int_equal(model_request(*ret), ERR_OK);
@@ -70,7 +70,13 @@ static void as_a_constant(void **state)
     assert_int_equal(mem_alloc(payer, MEM_TRAINING, KERNEL * sizeof *w, (void **)&w), ERR_OK);
     struct model *outside;
     struct model_plan *p = planned(b, payer, NULL, &outside);
+    float *y;
+    assert_int_equal(mem_alloc(payer, MEM_TRAINING, TO * SIDE * SIDE * sizeof *y, (void **)&y), ERR_OK);
     model_plan_bind_input(p, 1, w);
+    model_plan_bind_output(p, 0, y);
+    assert_ptr_equal(model_plan_output(p, 0).data, y);
+    struct tensor t = model_plan_output(p, 0);
+    assert_true(tensor_is_row_major(&t));
     assert_ptr_equal(model_plan_input(p, 1).data, w);
     for (int round = 0; round < 3; round++) {
         float found[TO * SIDE * SIDE], want[TO * SIDE * SIDE];
@@ -81,14 +87,35 @@ static void as_a_constant(void **state)
         struct model_plan *q = planned(b, payer, w, &inside);
         run(q, want);
         for (int i = 0; i < TO * SIDE * SIDE; i++) assert_float_equal(found[i], want[i], 1e-4f);
+        assert_memory_equal(found, y, sizeof found);
         if (!round) assert_true(model_plan_sizes(p).activations <= model_plan_sizes(q).activations + KERNEL * sizeof *w);
         model_release(inside);
         model_plan_free(&q);
         model_free(&inside);
     }
+    /* stopped before a step; a number that is not finite has a name; a run in two parts is a run */
+    atomic_bool stop = true;
+    float found[TO * SIDE * SIDE];
+    char name[64];
+    model_plan_set_stop(p, &stop);
+    assert_int_equal(model_plan_run(p, NULL), ERR_CANCELLED);
+    model_plan_set_stop(p, NULL);
+    run(p, found);
+    assert_int_equal(model_plan_find_nonfinite(p, name, sizeof name), ERR_OK);
+    assert_string_equal(name, "");
+    w[3] = INFINITY;
+    assert_int_equal(model_plan_find_nonfinite(p, name, sizeof name), ERR_OK);
+    assert_non_null(strstr(name, "conv"));
+    int cut;
+    assert_int_equal(model_plan_cut(p, 1, 0, &cut), ERR_OK);
+    assert_true(cut < model_plan_sizes(p).steps);
+    assert_int_equal(model_plan_run_part(p, 0, cut), ERR_OK);
+    assert_int_equal(model_plan_run_part(p, cut, model_plan_sizes(p).steps), ERR_OK);
+    assert_int_equal(model_plan_cut(p, 1, 1, &cut), ERR_UNSUPPORTED);
     model_release(outside);
     model_plan_free(&p);
     model_free(&outside);
+    mem_free(payer, MEM_TRAINING, y, TO * SIDE * SIDE * sizeof *y);
     mem_free(payer, MEM_TRAINING, w, KERNEL * sizeof *w);
     mem_payer_free(&payer);
     mem_budget_free(&b);

@@ -38,7 +38,7 @@ err model_prepare(const char *name, const struct model_options *o, struct model 
     m->import_payer = mem_payer_new(m->import ? m->import : o->budget, payer);
     if (!e) e = weights_set_new(m->payer, o->reader, o->spill_dir, &m->weights);
     m->filling = true;
-    m->first_external = INT32_MAX;
+    m->first_external = m->first_external_out = INT32_MAX;
     if (e)
         model_free(&m);
     else
@@ -285,19 +285,6 @@ static struct tensor view_of(const struct model_plan *p, int value)
     return t;
 }
 
-void model_external_inputs(struct model *m, int first)
-{
-    assert(m->n_plans == 0 && !m->stored);
-    m->first_external = first;
-}
-
-void model_plan_bind_input(struct model_plan *p, int i, void *at)
-{
-    struct model_slot *s = &p->slots[p->values[p->graph->inputs[i]].slot];
-    assert(s->external && (uintptr_t)at % 64 == 0);
-    s->at = at;
-}
-
 struct tensor model_plan_input(const struct model_plan *p, int i)
 {
     return view_of(p, p->graph->inputs[i]);
@@ -315,7 +302,7 @@ void *model_operand_address(const struct model_plan *p, const struct model_opera
     return o->slot == -1 ? (void *)(uintptr_t)weights_extent(p->model->weights, o->extent) : NULL;
 }
 
-static err run_step(struct model_plan *p, struct model_step *s)
+err model_run_step(struct model_plan *p, struct model_step *s)
 {
     struct kernel_buffers b;
     if (s->loose) {
@@ -344,7 +331,7 @@ static err run_streaming(struct model_plan *p, int64_t *step_ns)
     for (size_t i = 0; i < p->n_steps && !e; i++) {
         if ((e = model_stream_step(p, (int)i))) break;
         int64_t begin = clock_ns();
-        e = run_step(p, &p->steps[i]);
+        e = model_run_step(p, &p->steps[i]);
         int64_t ns = clock_ns() - begin;
         model_stream_step_done(p, (int)i, ns);
         if (step_ns) step_ns[i] += ns;
@@ -359,8 +346,9 @@ err model_plan_run(struct model_plan *p, int64_t *step_ns)
     model_loose_begin(p);
     if (p->model->ring) return run_streaming(p, step_ns);
     for (size_t i = 0; i < p->n_steps; i++) {
+        if (p->stop && atomic_load_explicit(p->stop, memory_order_relaxed)) return err_set(ERR_CANCELLED, "%s: stopped", p->model->name);
         int64_t begin = step_ns ? clock_ns() : 0;
-        err e = run_step(p, &p->steps[i]);
+        err e = model_run_step(p, &p->steps[i]);
         if (e) return e;
         if (step_ns) step_ns[i] += clock_ns() - begin;
     }

@@ -84,10 +84,6 @@ struct model_sizes model_plan_sizes(const struct model_plan *p);
 err model_plan_reserve(struct model_plan *p);
 /* The arena and scratch stay the caller's; 64-byte aligned, at least as large as model_plan_sizes says. */
 void model_plan_bind(struct model_plan *p, void *activations, void *scratch);
-/* Inputs from number `first` on lie outside the arena: row-major, 64-byte aligned, the caller's, bound before a run and left as they are (the parameters
- * of a network in training). Before the first plan; not for models of a store. */
-void model_external_inputs(struct model *m, int first);
-void model_plan_bind_input(struct model_plan *p, int i, void *at);
 /* Views into the arena: fill the inputs before a run (their strides may be channels-last!), read the outputs before the next. */
 struct tensor model_plan_input(const struct model_plan *p, int i);
 struct tensor model_plan_output(const struct model_plan *p, int i);

@@ -3,6 +3,8 @@
 
 #include "model/model.h"
 
+#include <stdatomic.h>
+
 /* A weight of the model: packed once for all plans that want the same form of the same bytes. */
 struct model_weight {
     uint64_t hash;       /* of the constant's bytes */
@@ -24,7 +26,7 @@ struct model {
     size_t n_weights, cap_weights;
     struct model_weight *table;
     int n_plans;
-    int first_external;              /* inputs from this one on lie outside arenas; INT_MAX: none */
+    int first_external, first_external_out; /* inputs, outputs from these on lie outside arenas; INT32_MAX: none */
     struct model_stored *stored;     /* NULL: not of a weight store (stored.c) */
     struct weights_ring *ring;       /* borrowed; NULL: nothing streams */
     uint64_t generation;             /* of what is kept; passes of an older one are of no use */
@@ -105,9 +107,12 @@ struct model_plan {
     struct model_sizes sizes;
     unsigned char *arena, *scratch;
     int n_loose;
+    const atomic_bool *stop;   /* training.c: a run ends before its next step; NULL: never */
     bool own;                  /* arena and scratch are ours */
 };
 
+/* model.c: one step; the error names it. */
+err model_run_step(struct model_plan *p, struct model_step *s);
 /* stored.c: models of the weight store. */
 err model_stored_plan(struct model *m, const struct tensor_shape *shapes, struct model_plan *p);
 /* A constant of a plan: true if its extent (s->in[i]) is known from a packed copy, so that nothing has to be packed. */
@@ -136,6 +141,8 @@ static inline unsigned char *model_slot_address(const struct model_plan *p, int 
 bool model_view(struct model_plan *p, const struct graph_node *n);
 bool model_is_reshape(enum op_kind kind);
 int model_slot_new(struct model_plan *p, size_t bytes);
+/* training.c: output `value` goes outside the arena, by a copy if it does not lie alone and row-major in its slot. */
+bool model_output_alone(const struct model_plan *p, int value);
 /* arena.c: offsets from lifetimes. */
 err model_arena_layout(struct model_plan *p);
 /* stream.c: around a run of a model that has a ring. */
