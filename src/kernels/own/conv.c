@@ -2,6 +2,7 @@
  *
  * Winograd is taken where both numbers of channels are at least 8 and the weight is small: the transformed weight is four times as large, and
  * memory counts here as much as time. SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 #include "kernels/onednn/state.h"
 #include "kernels/own/conv.h"
 
-enum { MAX_KERNEL = 16, WINOGRAD_MAX_WEIGHT = 128 * 128, WINOGRAD_MIN_TILES = 4 };
+enum { MAX_KERNEL = 16, WINOGRAD_MIN_WEIGHT = 144, WINOGRAD_MAX_WEIGHT = 128 * 128, WINOGRAD_MIN_TILES = 4 };
 
 struct kernel_state {
     struct own_conv c;
@@ -43,11 +44,29 @@ static bool geometry(const struct kernel_query *q, struct own_conv *ret)
     return true;
 }
 
+/* [ADD] [RELU or CLIP] at the beginning. */
+static void simple_posts(struct own_conv *c)
+{
+    int k = 0;
+    if (k < c->n_post && c->post[k].kind == KERNEL_POST_ADD) {
+        c->adds = true;
+        k++;
+    }
+    if (k < c->n_post && (c->post[k].kind == KERNEL_POST_RELU || c->post[k].kind == KERNEL_POST_CLIP)) {
+        bool clip = c->post[k].kind == KERNEL_POST_CLIP;
+        c->bounded = true;
+        c->low = clip ? c->post[k].alpha : 0;
+        c->high = clip ? c->post[k].beta : INFINITY;
+        k++;
+    }
+    c->n_simple = k;
+}
+
 static bool accepts_winograd(const struct kernel_query *q)
 {
     struct own_conv c;
     if (!own_lanes() || q->precision != KERNEL_F32 || !geometry(q, &c) || c.kh != 3 || c.kw != 3) return false;
-    return c.ic >= 8 && c.oc >= 8 && c.ic * c.oc <= WINOGRAD_MAX_WEIGHT && c.n * ((c.oh + 3) / 4) * ((c.ow + 3) / 4) >= WINOGRAD_MIN_TILES;
+    return c.ic >= 8 && c.oc >= 8 && c.ic * c.oc >= WINOGRAD_MIN_WEIGHT && c.ic * c.oc <= WINOGRAD_MAX_WEIGHT && c.n * ((c.oh + 3) / 4) * ((c.ow + 3) / 4) >= WINOGRAD_MIN_TILES;
 }
 
 static bool accepts_narrow(const struct kernel_query *q)
@@ -78,6 +97,7 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, const 
     if (e) return e;
     s = xnew(struct kernel_state);
     geometry(q, &s->c);
+    simple_posts(&s->c);
     s->payer = payer;
     s->lanes = own_lanes();
     s->method = (const struct own_method *)(const void *)((const char *)s->lanes + method);
@@ -144,7 +164,7 @@ static void member(void *arg, int thread, int threads)
 static err run(struct kernel_state *s, const struct kernel_buffers *b)
 {
     struct own_call k = {.c = &s->c, .method = s->method, .x = b->in[0], .weight = b->in[1], .bias = b->in[2], .y = b->out[0], .scratch = b->scratch,
-                         .add = s->add >= 0 ? b->in[s->add] : NULL};
+                         .add = s->add >= 0 && s->c.adds ? b->in[s->add] : NULL, .late = s->add >= 0 && !s->c.adds ? b->in[s->add] : NULL};
     if (!s->has_bias) k.bias = NULL;
     own_team(s->threads, member, &k);
     return ERR_OK;
@@ -176,4 +196,4 @@ CLASS(winograd);
 CLASS(narrow);
 CLASS(product);
 
-const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, NULL};
+const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, NULL};

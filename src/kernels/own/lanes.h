@@ -16,20 +16,33 @@ INLINE void store(float *p, vf v)
     *(vf *)p = v;
 }
 
-/* The first n of them; the others are 0. */
+/* The first n of them; the others are 0, and are not touched in memory. */
+#if LANES == 16
 INLINE vf load_part(const float *p, int64_t n)
 {
-    float t[LANES] = {0};
-    for (int64_t i = 0; i < n; i++) t[i] = p[i];
-    return load(t);
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 }
 
 INLINE void store_part(float *p, vf v, int64_t n)
 {
-    float t[LANES];
-    store(t, v);
-    for (int64_t i = 0; i < n; i++) p[i] = t[i];
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
 }
+#else
+INLINE __m256i first(int64_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+INLINE vf load_part(const float *p, int64_t n)
+{
+    return (vf)_mm256_maskload_ps(p, first(n));
+}
+
+INLINE void store_part(float *p, vf v, int64_t n)
+{
+    _mm256_maskstore_ps(p, first(n), (__m256)v);
+}
+#endif
 
 INLINE vf all(float x)
 {
@@ -91,32 +104,53 @@ INLINE vf tanh_of(vf x)
     return choose((z < all(0.625f * 0.625f)), near, far);
 }
 
-INLINE vf post_of(const struct kernel_post *p, vf x, vf other)
+INLINE vf load_n(const float *p, int64_t n)
 {
-    switch (p->kind) {
-    case KERNEL_POST_RELU: return at_least(x, 0);
-    case KERNEL_POST_LEAKY_RELU: return choose(x < all(0), x * p->alpha, x);
-    case KERNEL_POST_CLIP: return at_most(at_least(x, p->alpha), p->beta);
-    case KERNEL_POST_SIGMOID: return sigmoid_of(x);
-    case KERNEL_POST_SILU: return x * sigmoid_of(x);
-    case KERNEL_POST_HARD_SIGMOID: return at_most(at_least(x * p->alpha + p->beta, 0), 1);
-    case KERNEL_POST_HARD_SWISH: return x * at_most(at_least(x * (1.0f / 6) + 0.5f, 0), 1);
-    case KERNEL_POST_TANH: return tanh_of(x);
-    case KERNEL_POST_ELU: return choose(x < all(0), p->alpha * (exp_of(x) - 1.0f), x);
-    case KERNEL_POST_ADD: return x + other;
-    }
-    return x;
+    return n == LANES ? load(p) : load_part(p, n);
 }
 
-/* All post-operations of a convolution; `add`: where the numbers to be added to these lie, or NULL. */
-INLINE vf posts_of(const struct own_conv *c, vf x, const float *add, int64_t n)
+INLINE void store_n(float *p, vf v, int64_t n)
 {
-    for (int i = 0; i < c->n_post; i++) {
-        vf other = x;
-        if (c->post[i].kind == KERNEL_POST_ADD) other = n == LANES ? load(add) : load_part(add, n);
-        x = post_of(&c->post[i], x, other);
+    if (n == LANES)
+        store(p, v);
+    else
+        store_part(p, v, n);
+}
+
+/* The first step after a sum, while it is in a register: what is added, and bounds. */
+INLINE vf simple_of(const struct own_conv *c, vf x, const float *add, int64_t n)
+{
+    if (add) x += load_n(add, n);
+    return c->bounded ? at_most(at_least(x, c->low), c->high) : x;
+}
+
+#define EACH(f)                                                                                                        \
+    for (int64_t r = 0; r < rows; r++)                                                                                 \
+        for (int64_t i = 0; i < width; i += LANES) {                                                                   \
+            int64_t n = MIN(width - i, LANES), at = r * stride + i;                                                    \
+            vf x = load_n(y + at, n);                                                                                  \
+            store_n(y + at, f, n);                                                                                     \
+        }                                                                                                              \
+    break
+
+/* All post-operations that are not simple, on `rows` times `width` numbers that lie `stride` apart, just written. */
+static void posts(const struct own_conv *c, float *y, const float *add, int64_t rows, int64_t stride, int64_t width)
+{
+    for (int k = c->n_simple; k < c->n_post; k++) {
+        const struct kernel_post *p = &c->post[k];
+        switch (p->kind) {
+        case KERNEL_POST_RELU: EACH(at_least(x, 0));
+        case KERNEL_POST_LEAKY_RELU: EACH(choose(x < all(0), x * p->alpha, x));
+        case KERNEL_POST_CLIP: EACH(at_most(at_least(x, p->alpha), p->beta));
+        case KERNEL_POST_SIGMOID: EACH(sigmoid_of(x));
+        case KERNEL_POST_SILU: EACH(x * sigmoid_of(x));
+        case KERNEL_POST_HARD_SIGMOID: EACH(at_most(at_least(x * p->alpha + p->beta, 0), 1));
+        case KERNEL_POST_HARD_SWISH: EACH(x * at_most(at_least(x * (1.0f / 6) + 0.5f, 0), 1));
+        case KERNEL_POST_TANH: EACH(tanh_of(x));
+        case KERNEL_POST_ELU: EACH(choose(x < all(0), p->alpha * (exp_of(x) - 1.0f), x));
+        case KERNEL_POST_ADD: EACH(x + load_n(add + at, n));
+        }
     }
-    return x;
 }
 
 /* rows x (nv * LANES) numbers: o = a * w over k, in ascending order of k whatever the block. 4 `groups` rows; w: [k][nv * LANES]. */

@@ -1,4 +1,5 @@
 /* The convolutions of own.h for vectors of 8 floats. SPDX-License-Identifier: Apache-2.0 */
+#include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 

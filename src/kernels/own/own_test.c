@@ -137,7 +137,7 @@ static void winograd(void **state)
         v.h = 5 + try_below(&seed, 30);
         v.w = 5 + try_below(&seed, 30);
         for (int k = 0; k < 4; k++) v.pads[k] = try_below(&seed, 3);
-        if (v.n * ((v.h + v.pads[0] + v.pads[2] + 1) / 4) * ((v.w + v.pads[1] + v.pads[3] + 1) / 4) < 4) continue;
+        if (v.ic * v.oc < 144 || v.n * ((v.h + v.pads[0] + v.pads[2] + 1) / 4) * ((v.w + v.pads[1] + v.pads[3] + 1) / 4) < 4) continue;
         check(&own_winograd, &v, &seed);
     }
 }
@@ -182,7 +182,7 @@ static void memory_may_be_refused(void **state)
     uint64_t seed = 14;
     if (!here()) skip();
     for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
-        struct conv v = {.n = 1, .ic = 8, .oc = i == 1 ? 3 : 8, .h = 12, .w = 40, .kh = i == 2 ? 1 : 3, .kw = i == 2 ? 1 : 3};
+        struct conv v = {.n = 1, .ic = 16, .oc = i == 1 ? 3 : 16, .h = 12, .w = 40, .kh = i == 2 ? 1 : 3, .kw = i == 2 ? 1 : 3};
         struct try_node node;
         struct try_case c;
         conv_case(&v, &seed, &node, &c);
@@ -201,7 +201,7 @@ static void refuses(void **state)
     (void)state;
     uint64_t seed = 15;
     if (!here()) skip();
-    struct conv v = {.n = 1, .ic = 8, .oc = 8, .h = 12, .w = 40, .kh = 3, .kw = 3};
+    struct conv v = {.n = 1, .ic = 16, .oc = 16, .h = 12, .w = 40, .kh = 3, .kw = 3};
     struct try_node node;
     struct try_case c;
     conv_case(&v, &seed, &node, &c);

@@ -25,43 +25,33 @@ static void product_pack(const struct own_conv *c, const float *src, float *dst)
     }
 }
 
-/* `rows` of the 4 * groups are written, from pixel `at`, channel `ch` on. */
-INLINE void product_rows(const struct own_call *k, const float *a, const float *w, int64_t at, int64_t ch, int64_t rows, int groups, int nv)
+/* `rows` of the 4 * groups are written, from pixel `at`, channel `ch` on. full: all channels of the panel are. */
+INLINE void product_rows(const struct own_call *k, const float *a, const float *w, int64_t at, int64_t ch, int64_t rows, int groups, int nv, bool full)
 {
     const struct own_conv *c = k->c;
     vf acc[12][2];
     multiply(a, c->ic, w, c->ic, acc, groups, nv);
+    float *y = k->y + at * c->oc + ch;
+    const float *add = k->add ? k->add + at * c->oc + ch : NULL;
     for (int v = 0; v < nv; v++) {
-        int64_t n = MIN(c->oc - ch - v * LANES, LANES);
-        vf bias = !k->bias ? (vf){0} : n == LANES ? load(k->bias + ch + v * LANES) : load_part(k->bias + ch + v * LANES, n);
-        for (int64_t r = 0; r < 4 * groups; r++) {
-            if (r >= rows) break;
-            int64_t to = (at + r) * c->oc + ch + v * LANES;
-            vf y = posts_of(c, acc[r][v] + bias, k->add ? k->add + to : NULL, n);
-            if (n == LANES)
-                store(k->y + to, y);
-            else
-                store_part(k->y + to, y, n);
-        }
+        int64_t n = full ? LANES : MIN(c->oc - ch - v * LANES, LANES);
+        vf bias = k->bias ? load_n(k->bias + ch + v * LANES, n) : (vf){0};
+#pragma GCC unroll 12
+        for (int r = 0; r < 4 * groups; r++)
+            if (r < rows) store_n(y + r * c->oc + v * LANES, simple_of(c, acc[r][v] + bias, add ? add + r * c->oc + v * LANES : NULL, n), n);
     }
+    if (c->n_simple < c->n_post) posts(c, y, k->late ? k->late + at * c->oc + ch : NULL, rows, c->oc, MIN(c->oc - ch, nv * LANES));
 }
 
-static void product_panel(const struct own_call *k, const float *w, int64_t from, int64_t to, int64_t ch, float *last)
+/* Rows [from, to) times one panel. */
+INLINE void product_panel(const struct own_call *k, const float *w, int64_t from, int64_t to, int64_t ch, float *last, int nv, bool full)
 {
     const struct own_conv *c = k->c;
     int64_t r = from;
-    if (padded(c->oc) - ch == LANES) {
-        for (; r + 12 <= to; r += 12) product_rows(k, k->x + r * c->ic, w, r, ch, 12, 3, 1);
-        for (; r + 4 <= to; r += 4) product_rows(k, k->x + r * c->ic, w, r, ch, 4, 1, 1);
-        if (r < to) product_rows(k, last, w, r, ch, to - r, 1, 1);
-        return;
-    }
-#if LANES == 16
-    for (; r + 12 <= to; r += 12) product_rows(k, k->x + r * c->ic, w, r, ch, 12, 3, 2);
-    for (; r + 8 <= to; r += 8) product_rows(k, k->x + r * c->ic, w, r, ch, 8, 2, 2);
-#endif
-    for (; r + 4 <= to; r += 4) product_rows(k, k->x + r * c->ic, w, r, ch, 4, 1, 2);
-    if (r < to) product_rows(k, last, w, r, ch, to - r, 1, 2);
+    if (LANES == 16 || nv == 1)
+        for (; r + 12 <= to; r += 12) product_rows(k, k->x + r * c->ic, w, r, ch, 12, 3, nv, full);
+    for (; r + 4 <= to; r += 4) product_rows(k, k->x + r * c->ic, w, r, ch, 4, 1, nv, full);
+    if (r < to) product_rows(k, last, w, r, ch, to - r, 1, nv, full);
 }
 
 static void product_run(const struct own_call *k, int thread, int threads)
@@ -78,6 +68,16 @@ static void product_run(const struct own_call *k, int thread, int threads)
             memcpy(last, k->x + (end - odd) * c->ic, (size_t)(odd * c->ic) * sizeof *last);
             memset(last + odd * c->ic, 0, (size_t)((4 - odd) * c->ic) * sizeof *last);
         }
-        for (int64_t ch = 0; ch < ocp; ch += 2 * LANES) product_panel(k, k->weight + ch * c->ic, b, end, ch, last);
+        for (int64_t ch = 0; ch < ocp; ch += 2 * LANES) {
+            const float *w = k->weight + ch * c->ic;
+            if (ch + 2 * LANES <= c->oc)
+                product_panel(k, w, b, end, ch, last, 2, true);
+            else if (ocp - ch > LANES)
+                product_panel(k, w, b, end, ch, last, 2, false);
+            else if (ch + LANES == c->oc)
+                product_panel(k, w, b, end, ch, last, 1, true);
+            else
+                product_panel(k, w, b, end, ch, last, 1, false);
+        }
     }
 }

@@ -83,7 +83,7 @@ struct tile {
     int64_t y, x;        /* output */
     const float *in;     /* of sample n */
     float *out;
-    const float *add;
+    const float *add, *late;
 };
 
 INLINE struct tile tile_of(const struct own_call *k, int64_t i)
@@ -92,7 +92,8 @@ INLINE struct tile tile_of(const struct own_call *k, int64_t i)
     int64_t across = (c->ow + 3) / 4, down = (c->oh + 3) / 4, n = i / (across * down);
     i -= n * across * down;
     return (struct tile){.y = i / across * 4, .x = i % across * 4, .in = k->x + n * c->h * c->w * c->ic,
-                         .out = k->y + n * c->oh * c->ow * c->oc, .add = k->add ? k->add + n * c->oh * c->ow * c->oc : NULL};
+                         .out = k->y + n * c->oh * c->ow * c->oc, .add = k->add ? k->add + n * c->oh * c->ow * c->oc : NULL,
+                         .late = k->late ? k->late + n * c->oh * c->ow * c->oc : NULL};
 }
 
 static void winograd_in(const struct own_call *k, const struct tile *t, float *u, int64_t place)
@@ -131,7 +132,7 @@ static void winograd_out(const struct own_call *k, const struct tile *t, const f
     int64_t down = MIN(c->oh - t->y, 4), across = MIN(c->ow - t->x, 4);
     for (int64_t ch = 0; ch < c->oc; ch += LANES) {
         int64_t n = MIN(c->oc - ch, LANES);
-        vf half[4][6], bias = !k->bias ? (vf){0} : n == LANES ? load(k->bias + ch) : load_part(k->bias + ch, n);
+        vf half[4][6], bias = k->bias ? load_n(k->bias + ch, n) : (vf){0};
         for (int j = 0; j < 6; j++) {
             vf d[6], column[4];
             for (int i = 0; i < 6; i++) d[i] = load(m + (i * 6 + j) * place + ch);
@@ -143,13 +144,14 @@ static void winograd_out(const struct own_call *k, const struct tile *t, const f
             backward(half[i], line);
             for (int64_t j = 0; j < across; j++) {
                 int64_t at = ((t->y + i) * c->ow + t->x + j) * c->oc + ch;
-                vf v = posts_of(c, line[j] + bias, t->add ? t->add + at : NULL, n);
-                if (n == LANES)
-                    store(t->out + at, v);
-                else
-                    store_part(t->out + at, v, n);
+                store_n(t->out + at, simple_of(c, line[j] + bias, t->add ? t->add + at : NULL, n), n);
             }
         }
+    }
+    if (c->n_simple == c->n_post) return;
+    for (int64_t i = 0; i < down; i++) {
+        int64_t at = ((t->y + i) * c->ow + t->x) * c->oc;
+        posts(c, t->out + at, t->late ? t->late + at : NULL, 1, 0, across * c->oc);
     }
 }
 
