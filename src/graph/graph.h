@@ -132,6 +132,7 @@ enum graph_rewrites {
     GRAPH_REWRITE_FOLD = 1, /* batch norm, constant Mul and Add into Conv / Gemm weights and bias */
     GRAPH_REWRITE_FUSE = 2, /* activations and residual Add as post-ops; x * sigmoid(x) into Silu; Pad into Conv */
     GRAPH_REWRITE_ALL = 3,
+    GRAPH_REWRITE_PATTERNS = 4, /* of both, what makes one operator of several and fuses nothing: before gradients are taken */
 };
 err graph_rewrite(struct graph *g, unsigned which);
 

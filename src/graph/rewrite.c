@@ -12,17 +12,17 @@
  * exported, and post-ops come last, because nothing folds into an operator that has one. */
 static const struct {
     int phase;
-    enum graph_rewrites which;
+    unsigned which;
     const char *name;
     graph_rule_fn *rule;
 } RULES[] = {
-    {1, GRAPH_REWRITE_FOLD, "transposes cancel", graph_rule_transposes},
-    {1, GRAPH_REWRITE_FOLD, "reshapes merge", graph_rule_reshapes},
-    {1, GRAPH_REWRITE_FUSE, "pad into window", graph_rule_pad_into_window},
-    {1, GRAPH_REWRITE_FUSE, "min and max", graph_rule_clip},
-    {1, GRAPH_REWRITE_FUSE, "x * sigmoid(x)", graph_rule_silu},
-    {1, GRAPH_REWRITE_FUSE, "hard sigmoid", graph_rule_hard_sigmoid},
-    {1, GRAPH_REWRITE_FUSE, "hard swish", graph_rule_hard_swish},
+    {1, GRAPH_REWRITE_FOLD | GRAPH_REWRITE_PATTERNS, "transposes cancel", graph_rule_transposes},
+    {1, GRAPH_REWRITE_FOLD | GRAPH_REWRITE_PATTERNS, "reshapes merge", graph_rule_reshapes},
+    {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "pad into window", graph_rule_pad_into_window},
+    {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "min and max", graph_rule_clip},
+    {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "x * sigmoid(x)", graph_rule_silu},
+    {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "hard sigmoid", graph_rule_hard_sigmoid},
+    {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "hard swish", graph_rule_hard_swish},
     {2, GRAPH_REWRITE_FOLD, "norm into producer", graph_rule_norm_into_producer},
     {2, GRAPH_REWRITE_FOLD, "affine into producer", graph_rule_affine_into_producer},
     {2, GRAPH_REWRITE_FOLD, "matmul with bias", graph_rule_matmul_bias},

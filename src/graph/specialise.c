@@ -259,6 +259,8 @@ static err specialise(struct graph_special *s, const struct tensor_shape *given)
     for (size_t v = 0; v < g->n_values; v++) map[v] = -1;
     err e = given ? bind_given(s, given) : ERR_OK;
     if (!e) e = add_inputs(s, given, map);
+    for (size_t v = 0; !e && s->as_input && v < g->n_values; v++)
+        if (s->as_input[v]) map[v] = graph_add_input(s->to, g->values[v].name, g->values[v].dtype, &g->values[v].shape);
     if (!e) e = emit_graph(s, g, map);
     for (int i = 0; !e && i < g->n_outputs; i++)
         add_output(s, g->values[g->outputs[i]].name, take(s, g, map, g->outputs[i]));
@@ -278,8 +280,14 @@ static int64_t constant_bytes(const struct graph *g)
 err graph_specialise(const struct graph *g, const struct tensor_shape *input_shapes, struct mem_payer *payer,
                      struct graph **ret)
 {
+    return graph_specialise_with(g, input_shapes, NULL, payer, ret);
+}
+
+err graph_specialise_with(const struct graph *g, const struct tensor_shape *input_shapes, const char *as_input,
+                          struct mem_payer *payer, struct graph **ret)
+{
     if (g->parent) return err_set(ERR_USAGE, "%s: a subgraph cannot be specialised alone", g->name);
-    struct graph_special s = {.root = g, .to = graph_new(g->name, g->opset, payer)};
+    struct graph_special s = {.root = g, .to = graph_new(g->name, g->opset, payer), .as_input = as_input};
     s.symbols = xnewn(int64_t, (size_t)g->n_symbols + 1);
     for (int i = 0; i < g->n_symbols; i++) s.symbols[i] = -1;
     s.work_left = constant_bytes(g) * 16 + (16 << 20); /* see fold.c */

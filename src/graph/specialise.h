@@ -13,6 +13,7 @@ struct graph_special {
     size_t cap_flags;
     uint8_t *flags;     /* per value of `to` */
     int64_t work_left;  /* what folding may still cost */
+    const char *as_input; /* per value of `root`: this constant becomes an input; NULL: none does */
 };
 uint8_t *graph_batch_flag(struct graph_special *s, int value);
 /* Makes constants of a Reshape or Resize follow the batch. Before op_infer. `n` is in s->to and its inputs are set.
@@ -22,6 +23,10 @@ err graph_batch_follow(struct graph_special *s, struct graph_node *n);
 void graph_batch_pass(struct graph_special *s, const struct graph_node *n);
 /* ERR_SHAPE if an output mixes samples. */
 err graph_batch_check(struct graph_special *s);
+
+/* graph_specialise, but constants of `g` with as_input[value] != 0 become inputs, in their order, behind g's own. */
+err graph_specialise_with(const struct graph *g, const struct tensor_shape *input_shapes, const char *as_input,
+                          struct mem_payer *payer, struct graph **ret);
 
 /* legacy.c: makes a node of opsets 1 to 6 mean the same in ours. `node` is a number in s->to. */
 err graph_legacy(struct graph_special *s, size_t node);

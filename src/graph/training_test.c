@@ -1,0 +1,242 @@
+/* The training form: what becomes a parameter, what a state, that numbers hold, and that gradient steps lower a loss.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "graph/training.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "graph/backward_try.h"
+#include "graph/zoo.h"
+
+static struct testing T;
+
+static int set_up(void **state)
+{
+    (void)state;
+    testing_init(&T, 256 << 20);
+    return 0;
+}
+
+static int set_up_small(void **state)
+{
+    (void)state;
+    testing_init(&T, 48 << 20); /* the larger networks do not fit and are passed over */
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    testing_done(&T);
+    return 0;
+}
+
+static void rename_value(struct graph *g, int v, const char *name)
+{
+    free(g->values[v].name);
+    g->values[v].name = xstrdup(name);
+}
+
+/* Conv, batch norm, Silu as exporters write it, a constant of a decoder, global average, a linear layer behind a Transpose. */
+static struct graph *small(void)
+{
+    struct graph *g = graph_new("small", 13, T.payer);
+    int64_t symbolic[] = {TENSOR_SYMBOL(0), 3, 6, 6};
+    g->symbols = xnewn(char *, 1);
+    g->symbols[g->n_symbols++] = xstrdup("N");
+    int x = testing_input(g, "x", 4, symbolic), w = testing_floats(g, 1, DIMS(4, 3, 3, 3));
+    rename_value(g, w, "conv.weight");
+    int y = testing_node(g, OP_CONV, x, w, -1), norm[4];
+    static const char *const NAMES[] = {"bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"};
+    for (int i = 0; i < 4; i++) {
+        norm[i] = testing_floats(g, 2 + (uint64_t)i, DIMS(4));
+        rename_value(g, norm[i], NAMES[i]);
+        for (int k = 0; k < 4; k++) ((float *)g->values[norm[i]].owned)[k] = i == 0 || i == 3;
+    }
+    struct graph_node *n = graph_add_node(g, OP_BATCH_NORM, "bn", 5, 1);
+    n->op.in[0] = y;
+    for (int i = 0; i < 4; i++) n->op.in[1 + i] = norm[i];
+    y = graph_add_value(g, "normed", TENSOR_NONE, NULL);
+    g->nodes[g->n_nodes - 1].op.out[0] = y;
+    y = testing_node(g, OP_MUL, y, testing_node(g, OP_SIGMOID, y, -1, -1), -1);
+    int grid = testing_floats(g, 9, DIMS(4, 1, 1));
+    rename_value(g, grid, "onnx::Mul_77");
+    y = testing_node(g, OP_MUL, y, grid, -1);
+    y = testing_node(g, OP_FLATTEN, testing_node(g, OP_GLOBAL_AVERAGE_POOL, y, -1, -1), -1, -1);
+    int linear = testing_floats(g, 11, DIMS(5, 4));
+    rename_value(g, linear, "head.weight");
+    y = testing_node(g, OP_MATMUL, y, testing_node(g, OP_TRANSPOSE, linear, -1, -1), -1);
+    graph_add_output(g, y);
+    return g;
+}
+
+static bool not_conv(void *context, const char *name, bool usual)
+{
+    ++*(int *)context;
+    return usual && strcmp(name, "conv.weight") != 0;
+}
+
+static void test_form(void **state)
+{
+    (void)state;
+    struct graph *g = small();
+    struct graph_training *t = NULL;
+    struct tensor_shape shape = tensor_shape_of(DIMS(4, 3, 6, 6));
+    struct graph_training_options o = {.input_shapes = &shape};
+    assert_int_equal(graph_training_form(g, &o, T.payer, &t), ERR_OK);
+    assert_int_equal(t->n_trained, 4);
+    assert_int_equal(t->n_params, 6);
+    static const char *const WANT[] = {"conv.weight", "bn.weight", "bn.bias", "head.weight", "bn.running_mean", "bn.running_var"};
+    for (int i = 0; i < 6; i++) {
+        assert_string_equal(t->params[i].name, WANT[i]);
+        assert_true(t->g->values[t->params[i].value].is_input);
+        assert_ptr_equal(t->params[i].initial, g->values[t->params[i].source_value].constant);
+        assert_int_equal(t->params[i].role, i == 0 || i == 3 ? GRAPH_PARAMETER_WEIGHT : i < 4 ? GRAPH_PARAMETER_VECTOR : GRAPH_PARAMETER_STATE);
+        assert_true(i < 4 ? t->params[i].update == -1 : t->g->values[t->params[i].update].is_output);
+    }
+    bool silu = false;
+    for (size_t i = 0; i < t->g->n_nodes; i++) silu |= t->g->nodes[i].op.kind == OP_SILU;
+    assert_true(silu);
+    graph_training_free(&t);
+    int asked = 0;
+    o = (struct graph_training_options){.input_shapes = &shape, .choose = not_conv, .context = &asked, .frozen_statistics = true};
+    assert_int_equal(graph_training_form(g, &o, T.payer, &t), ERR_OK);
+    assert_int_equal(t->n_trained, 3);
+    assert_int_equal(t->n_params, 3);
+    assert_true(asked >= 5);
+    graph_training_free(&t);
+    graph_free(&g);
+}
+
+static void run_steps(struct graph *g, struct graph_training *t, int steps, double *first, double *last)
+{
+    struct try_draw d = {5};
+    struct graph_builder b = {.g = t->g, .name = "loss"};
+    struct tensor_shape s = t->g->values[t->g->outputs[0]].shape;
+    int target = graph_add_input(t->g, "target", TENSOR_F32, &s), loss = graph_b_cross_entropy(&b, t->g->outputs[0], target, 0);
+    assert_int_equal(b.e, ERR_OK);
+    int wrt[8], grads[8];
+    for (int i = 0; i < t->n_trained; i++) wrt[i] = t->params[i].value;
+    assert_int_equal(graph_backward(t->g, loss, wrt, t->n_trained, grads), ERR_OK);
+    void *in[16] = {0};
+    for (int i = 0; i < t->g->n_inputs; i++) {
+        int64_t n = tensor_count(&t->g->values[t->g->inputs[i]].shape);
+        float *p = in[i] = xcalloc((size_t)n, sizeof(float));
+        for (int64_t k = 0; k < n; k++) p[k] = (float)try_between(&d, -1, 1);
+        for (int k = 0; k < t->n_params; k++)
+            if (t->params[k].value == t->g->inputs[i]) memcpy(p, t->params[k].initial, (size_t)n * 4);
+        if (t->g->inputs[i] == target)
+            for (int64_t k = 0; k < n; k++) p[k] = k % 5 == k / 5;
+    }
+    for (int step = 0; step < steps; step++) {
+        struct tensor *values = try_run(t->g, in);
+        assert_non_null(values);
+        *last = try_at(&values[loss], 0);
+        if (!step) *first = *last;
+        for (int k = 0; k < t->n_params; k++)
+            for (int i = 0; i < t->g->n_inputs; i++) {
+                if (t->g->inputs[i] != t->params[k].value) continue;
+                float *p = in[i];
+                for (int64_t j = 0; j < t->params[k].count; j++)
+                    p[j] = k < t->n_trained ? p[j] - 0.5f * (float)try_at(&values[grads[k]], j) : (float)try_at(&values[t->params[k].update], j);
+            }
+        try_free(t->g, &values);
+    }
+    for (int k = 0; k < t->n_params; k++)
+        for (int i = 0; i < t->g->n_inputs; i++)
+            if (t->g->inputs[i] == t->params[k].value)
+                assert_int_equal(graph_set_constant(g, t->params[k].source_value, in[i], t->params[k].count), ERR_OK);
+    for (int i = 0; i < t->g->n_inputs; i++) free(in[i]);
+}
+
+/* Trained with plain steps; the numbers go back into the user's graph, whose running statistics have moved. */
+static void test_steps(void **state)
+{
+    (void)state;
+    struct graph *g = small();
+    struct graph_training *t = NULL;
+    struct tensor_shape shape = tensor_shape_of(DIMS(5, 3, 6, 6));
+    struct graph_training_options o = {.input_shapes = &shape};
+    assert_int_equal(graph_training_form(g, &o, T.payer, &t), ERR_OK);
+    double first = 0, last = 0;
+    run_steps(g, t, 120, &first, &last);
+    print_message("# loss %.4f, after 120 steps %.4f\n", first, last);
+    assert_true(last < 0.5 * first);
+    const float *mean = g->values[t->params[4].source_value].constant;
+    assert_true(fabsf(mean[0]) > 1e-4f);
+    assert_int_equal(graph_set_constant(g, t->params[0].source_value, mean, 3), ERR_SHAPE);
+    graph_training_free(&t);
+    graph_free(&g);
+}
+
+static bool none(void *context, const char *name, bool usual)
+{
+    (void)context;
+    (void)name;
+    (void)usual;
+    return false;
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    struct graph *g = small();
+    struct graph_training *t = NULL;
+    struct graph_training_options o = {.choose = none};
+    assert_int_equal(graph_training_form(g, &o, T.payer, &t), ERR_USAGE);
+    assert_null(t);
+    graph_free(&g);
+}
+
+/* Every network of the zoo takes the form and has a gradient for each parameter. */
+static void test_zoo(void **state)
+{
+    (void)state;
+    int count = 0;
+    for (const char *const *name = graph_zoo_names(); *name; name++) {
+        struct graph *g = NULL;
+        struct graph_training *t = NULL;
+        struct graph_zoo_options zoo = {.classes = 4};
+        if (graph_zoo(*name, &zoo, T.payer, &g)) { /* larger than the test's budget */
+            assert_non_null(strstr(err_text(), "budget"));
+            continue;
+        }
+        if (graph_training_form(g, NULL, T.payer, &t)) fail_msg("%s: %s", *name, err_text());
+        int64_t sum = 0;
+        for (int i = 0; i < t->n_trained; i++) sum += t->params[i].count;
+        assert_int_equal(sum, graph_parameters(g));
+        struct graph_builder b = {.g = t->g, .name = "loss"};
+        int loss = graph_b_reduce(&b, OP_REDUCE_MEAN, t->g->outputs[0], NULL, -1, false);
+        int *wrt = xnewn(int, (size_t)t->n_trained), *grads = xnewn(int, (size_t)t->n_trained);
+        for (int i = 0; i < t->n_trained; i++) wrt[i] = t->params[i].value;
+        if (graph_backward(t->g, loss, wrt, t->n_trained, grads)) fail_msg("%s: %s", *name, err_text());
+        int missing = 0;
+        for (int i = 0; i < t->n_trained; i++) missing += grads[i] < 0;
+        if (missing) print_message("# %s: %d of %d parameters do not reach the first output\n", *name, missing, t->n_trained);
+        free(wrt);
+        free(grads);
+        graph_training_free(&t);
+        graph_free(&g);
+        count++;
+    }
+    print_message("# %d networks\n", count);
+    assert_true(count >= 5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_form, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_steps, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_zoo, set_up_small, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
