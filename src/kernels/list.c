@@ -9,11 +9,12 @@
 extern const struct kernel_class onednn_conv, onednn_deconv, onednn_linear, onednn_matmul, onednn_pool,
     onednn_softmax, onednn_norm, onednn_layer_norm, onednn_eltwise, onednn_binary, onednn_resize, onednn_copy;
 
-extern const struct kernel_class own_winograd, own_narrow, own_product;
+extern const struct kernel_class own_winograd, own_narrow, own_product, own_binary, own_softmax, own_norm;
 
 static const struct kernel_class *const ONLY_REF[] = {&kernels_ref_class, NULL};
 static const struct kernel_class *const ALL[] = {
     &own_winograd,      &own_narrow,      &own_product,
+    &own_binary,        &own_softmax,     &own_norm,
     &onednn_conv,       &onednn_deconv,
     &onednn_linear,     &onednn_matmul,
     &onednn_pool,       &onednn_softmax,

@@ -29,9 +29,31 @@ struct own_call {
     float *y, *scratch;
 };
 
+/* What runs over memory: sums and products of two tensors, softmax of short rows, instance normalisation of few channels. */
+struct own_flat {
+    enum op_kind kind;
+    int n_axes;                           /* binary: of the output as it lies, the last with stride 1; neighbours that chain are joined */
+    int64_t dims[TENSOR_MAX_RANK], a[TENSOR_MAX_RANK], b[TENSOR_MAX_RANK]; /* sizes, strides of the inputs */
+    int64_t n, rows, c;                   /* softmax: rows of c numbers; norm: n samples of `rows` places of c channels */
+    float epsilon;
+    struct own_conv post;                 /* its post-operations alone */
+};
+struct own_flat_call {
+    const struct own_flat *f;
+    const float *a, *b, *shift, *late;    /* norm: b is the scale */
+    float *y;
+    double *moments;                      /* norm: per sample and block, 2 * c */
+    void (*run)(const struct own_flat_call *k, int thread, int threads);
+};
+enum { OWN_NORM_BLOCK = 1024, OWN_NORM_CHANNELS = 64, OWN_SOFTMAX_ROW = 8 };
+
 struct own_lanes {
     int lanes;
     struct own_method winograd, narrow, product;
+    void (*binary)(const struct own_flat_call *k, int thread, int threads);
+    void (*softmax)(const struct own_flat_call *k, int thread, int threads);
+    void (*norm_measure)(const struct own_flat_call *k, int thread, int threads);
+    void (*norm_apply)(const struct own_flat_call *k, int thread, int threads);
 };
 extern const struct own_lanes own_lanes512, own_lanes256;
 

@@ -54,18 +54,56 @@ INLINE vf choose(vi mask, vf yes, vf no)
     return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
 }
 
-/* Comparisons are written so that NaN stays NaN. */
+/* NaN stays NaN: these instructions give their second operand then. */
+#if LANES == 16
+INLINE vf larger(vf a, vf b)
+{
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+}
+
+INLINE vf smaller(vf a, vf b)
+{
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+}
+#else
+INLINE vf larger(vf a, vf b)
+{
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+}
+
+INLINE vf smaller(vf a, vf b)
+{
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+}
+#endif
+
 INLINE vf at_least(vf x, float bound)
 {
-    return choose(x < all(bound), all(bound), x);
+    return larger(all(bound), x);
 }
 
 INLINE vf at_most(vf x, float bound)
 {
-    return choose(x > all(bound), all(bound), x);
+    return smaller(all(bound), x);
 }
 
 /* As ref_expf (kernels/ref/fastmath.h). */
+#if LANES == 16
+INLINE vf exp_of(vf x)
+{
+    x = at_most(at_least(x, -104.0f), 89.0f);
+    vf whole = (vf)_mm512_roundscale_ps((__m512)(x * 1.44269504088896341f), 8); /* to the nearest */
+    vf r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    vf y = all(1.9875691500e-4f);
+    y = y * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * r * r + r + 1.0f;
+    return (vf)_mm512_scalef_ps((__m512)y, (__m512)whole);
+}
+#else
 INLINE vf exp_of(vf x)
 {
     x = at_most(at_least(x, -104.0f), 89.0f);
@@ -85,6 +123,7 @@ INLINE vf exp_of(vf x)
     vi half = n >> 1;
     return y * (vf)((half + 127) << 23) * (vf)((n - half + 127) << 23);
 }
+#endif
 
 INLINE vf sigmoid_of(vf x)
 {

@@ -1,5 +1,6 @@
-/* The convolutions of own.h for vectors of 16 floats. SPDX-License-Identifier: Apache-2.0 */
+/* The kernels of own.h for vectors of 16 floats. SPDX-License-Identifier: Apache-2.0 */
 #include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ enum { OWN_MAX_KERNEL = 16 };
 #include "kernels/own/winograd.h"
 #include "kernels/own/narrow.h"
 #include "kernels/own/product.h"
+#include "kernels/own/flat.h"
 #ifdef __clang__
 #pragma clang attribute pop
 #endif
@@ -27,4 +29,8 @@ const struct own_lanes own_lanes512 = {
     {winograd_weight_floats, winograd_pack, winograd_plan, winograd_run},
     {narrow_weight_floats, narrow_pack, narrow_plan, narrow_run},
     {product_weight_floats, product_pack, product_plan, product_run},
+    binary_run,
+    softmax_run,
+    norm_measure,
+    norm_apply,
 };

@@ -1,6 +1,7 @@
-/* brim's own convolutions against loops written out in double precision, over drawn shapes, with every post-operation, on one and on two threads
+/* brim's own kernels against loops written out in double precision, over drawn shapes, with every post-operation, on one and on two threads
  * (equal bits); in buffers that end where the tensor ends; when memory is refused. The whole program runs again as DNNL_MAX_CPU_ISA=AVX2.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 #include "kernels/onednn/try.h"
 #include "kernels/own/conv.h"
 
-extern const struct kernel_class own_winograd, own_narrow, own_product;
+extern const struct kernel_class own_winograd, own_narrow, own_product, own_binary, own_softmax, own_norm;
 
 static struct mem_budget *budget;
 static struct mem_payer *payer;
@@ -175,6 +176,169 @@ static void product(void **state)
     }
 }
 
+/* ---- what runs over memory */
+
+/* Strides: 0 row-major, 1 channels-last, 2 axes reversed. */
+static void lay(struct tensor *t, int how)
+{
+    int64_t step = 1;
+    tensor_strides_row_major(&t->shape, t->strides);
+    if (how == 1 && t->shape.rank >= 3) tensor_strides_channels_last(&t->shape, t->strides);
+    for (int i = 0; how == 2 && i < t->shape.rank; step *= t->shape.dims[i++]) t->strides[i] = step;
+}
+
+static double element(const struct tensor *t, const struct tensor_shape *of, int64_t i)
+{
+    int64_t at = 0;
+    for (int k = of->rank - 1; k >= 0; i /= of->dims[k--]) {
+        int own = k - (of->rank - t->shape.rank);
+        if (own >= 0 && t->shape.dims[own] > 1) at += i % of->dims[k] * t->strides[own];
+    }
+    return (double)((const float *)t->data)[at];
+}
+
+static void run_in(const struct kernel_class *class, struct kernel_query *q, struct tensor *in, struct tensor *out)
+{
+    struct tensor shown[3], y = *out;
+    struct kernel_state *s = NULL;
+    struct kernel_buffers b = {0};
+    for (int i = 0; i < q->n_in; i++) {
+        shown[i] = in[i];
+        shown[i].data = NULL;
+        b.in[i] = in[i].data;
+    }
+    y.data = NULL;
+    q->in = shown;
+    q->out = &y;
+    assert_true(class->accepts(q));
+    assert_int_equal(class->prepare(q, payer, &s), ERR_OK);
+    b.out[0] = out->data;
+    b.scratch = malloc(class->scratch_bytes(s) + 1);
+    assert_int_equal(class->run(s, &b), ERR_OK);
+    free(b.scratch);
+    class->free(&s);
+}
+
+static void binary(void **state)
+{
+    (void)state;
+    static const enum op_kind kinds[] = {OP_ADD, OP_SUB, OP_MUL, OP_DIV};
+    static const int64_t sizes[] = {1, 2, 3, 4, 7, 16, 40};
+    uint64_t seed = 21;
+    if (!here()) skip();
+    for (int round = 0; round < 400; round++) {
+        struct try_node node;
+        int64_t d[2][4], y[4];
+        struct tensor in[2], out;
+        enum op_kind kind = kinds[try_below(&seed, 4)];
+        for (int i = 0; i < 4; i++) {
+            y[i] = sizes[try_below(&seed, ARRAY_LEN(sizes))];
+            d[0][i] = try_below(&seed, 4) ? y[i] : 1;
+            d[1][i] = d[0][i] == y[i] && try_below(&seed, 3) == 0 ? 1 : y[i];
+        }
+        if (round == 0) memcpy(d[0], (y[0] = 1, y[1] = 1, y[2] = 3, y[3] = 5000, y), sizeof y), memcpy(d[1], y, sizeof y);
+        int drop = try_below(&seed, 3); /* the second has fewer axes */
+        for (int i = 0; i < drop; i++) d[0][i] = y[i], d[1][i] = 1;
+        try_init(&node, kind, 14);
+        in[0] = try_tensor(4, d[0], &seed);
+        in[1] = try_tensor(4 - drop, d[1] + drop, &seed);
+        out = try_tensor(4, y, &seed);
+        for (int i = 0; i < 2; i++) lay(&in[i], try_below(&seed, 3));
+        lay(&out, try_below(&seed, 3));
+        for (int64_t i = 0; i < tensor_count(&in[1].shape) && kind == OP_DIV; i++) ((float *)in[1].data)[i] += 2;
+        int64_t n = tensor_count(&out.shape);
+        for (int threads = 1; threads <= 2; threads++) {
+            struct kernel_query q = {.node = &node.op, .n_in = 2, .n_out = 1, .threads = threads, .precision = KERNEL_F32};
+            bool relu = round & 1;
+            if (relu) q.post[q.n_post++].kind = KERNEL_POST_RELU;
+            run_in(&own_binary, &q, in, &out);
+            for (int64_t i = 0; i < n; i++) {
+                float a = (float)element(&in[0], &out.shape, i), b = (float)element(&in[1], &out.shape, i);
+                float want = kind == OP_ADD ? a + b : kind == OP_SUB ? a - b : kind == OP_MUL ? a * b : a / b;
+                if (relu && want < 0) want = 0;
+                assert_true((float)element(&out, &out.shape, i) == want);
+            }
+        }
+        free(in[0].data);
+        free(in[1].data);
+        free(out.data);
+    }
+}
+
+static void softmax(void **state)
+{
+    (void)state;
+    uint64_t seed = 22;
+    if (!here()) skip();
+    for (int round = 0; round < 60; round++) {
+        struct try_node node;
+        bool channel = round % 3 == 0;
+        int64_t c = 2 + try_below(&seed, 7), side = 1 + try_below(&seed, 40), d[4] = {1, channel ? c : side, side, channel ? side : c};
+        struct tensor x = try_tensor(4, d, &seed), y = try_tensor(4, d, &seed);
+        int axis = channel ? 1 : 3;
+        try_init(&node, OP_SOFTMAX, 13);
+        try_int(&node, "axis", axis);
+        lay(&x, channel);
+        lay(&y, channel);
+        int64_t n = tensor_count(&x.shape), rows = n / c;
+        for (int64_t i = 0; i < n; i++) ((float *)x.data)[i] *= round % 2 ? 60 : 3;
+        for (int threads = 1; threads <= 2; threads++) {
+            struct kernel_query q = {.node = &node.op, .n_in = 1, .n_out = 1, .threads = threads, .precision = KERNEL_F32};
+            run_in(&own_softmax, &q, &x, &y);
+            for (int64_t r = 0; r < rows; r++) {
+                const float *in = (const float *)x.data + r * c, *out = (const float *)y.data + r * c;
+                double most = -INFINITY, sum = 0;
+                for (int64_t i = 0; i < c; i++) most = fmax(most, (double)in[i]);
+                for (int64_t i = 0; i < c; i++) sum += exp((double)in[i] - most);
+                for (int64_t i = 0; i < c; i++) assert_true(fabs((double)out[i] - exp((double)in[i] - most) / sum) < 2e-7);
+            }
+        }
+        free(x.data);
+        free(y.data);
+    }
+}
+
+static void norm(void **state)
+{
+    (void)state;
+    uint64_t seed = 23;
+    if (!here()) skip();
+    for (int round = 0; round < 60; round++) {
+        struct try_node node;
+        int64_t c = round < 20 ? round + 1 : 1 + try_below(&seed, OWN_NORM_CHANNELS), d[4] = {1 + round % 2, c, 1 + try_below(&seed, 70), 1 + try_below(&seed, 70)};
+        struct tensor in[3] = {try_tensor(4, d, &seed), try_tensor(1, &c, &seed), try_tensor(1, &c, &seed)}, y = try_tensor(4, d, &seed);
+        int64_t n = tensor_count(&y.shape), rows = d[2] * d[3];
+        float *first = xnewn(float, (size_t)n), *x = in[0].data;
+        try_init(&node, OP_INSTANCE_NORM, 6);
+        try_float(&node, "epsilon", 1e-3f);
+        lay(&in[0], 1);
+        lay(&y, 1);
+        for (int64_t i = 0; i < n; i++) x[i] += round % 4 ? 3 : 100;
+        for (int threads = 1; threads <= 2; threads++) {
+            struct kernel_query q = {.node = &node.op, .n_in = 3, .n_out = 1, .threads = threads, .precision = KERNEL_F32};
+            run_in(&own_norm, &q, in, &y);
+            if (threads == 1)
+                memcpy(first, y.data, (size_t)n * sizeof *first);
+            else
+                assert_memory_equal(first, y.data, (size_t)n * sizeof *first);
+        }
+        for (int64_t k = 0; k < d[0] * c; k++) {
+            double mean = 0, square = 0;
+            const float *from = x + k / c * rows * c + k % c, *to = (const float *)y.data + k / c * rows * c + k % c;
+            for (int64_t i = 0; i < rows; i++) mean += (double)from[i * c] / (double)rows;
+            for (int64_t i = 0; i < rows; i++) square += ((double)from[i * c] - mean) * ((double)from[i * c] - mean) / (double)rows;
+            for (int64_t i = 0; i < rows; i++) {
+                double scale = (double)((const float *)in[1].data)[k % c], shift = (double)((const float *)in[2].data)[k % c];
+                double want = ((double)from[i * c] - mean) / sqrt(square + 1e-3) * scale + shift;
+                if (!(fabs((double)to[i * c] - want) < 2e-4)) fail_msg("norm of %d channels: %g, not %g", (int)c, (double)to[i * c], want);
+            }
+        }
+        for (int i = 0; i < 3; i++) free(in[i].data);
+        free(y.data);
+        free(first);
+    }
+}
+
 static void memory_may_be_refused(void **state)
 {
     (void)state;
@@ -258,6 +422,9 @@ int main(void)
         cmocka_unit_test(winograd),
         cmocka_unit_test(narrow),
         cmocka_unit_test(product),
+        cmocka_unit_test(binary),
+        cmocka_unit_test(softmax),
+        cmocka_unit_test(norm),
         cmocka_unit_test(memory_may_be_refused),
         cmocka_unit_test(refuses),
     };

@@ -1,0 +1,227 @@
+/* The kernel contract for what runs over memory (flat.h): sums and products of two tensors in any layout, softmax of short rows, instance
+ * normalisation of few channels. What oneDNN has good code for (long rows, many channels) is left to it. SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/onednn/engine.h"
+#include "kernels/onednn/state.h"
+#include "kernels/own/conv.h"
+
+struct kernel_state {
+    struct own_flat f;
+    const struct own_lanes *lanes;
+    struct mem_payer *payer;
+    int threads, late;
+    size_t moments;
+};
+
+static err state_new(const struct own_flat *f, double ns, const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    err e = mem_charge(payer, MEM_CODE, sizeof(struct kernel_state));
+    if (e) return e;
+    struct kernel_state *s = xnew(struct kernel_state);
+    s->f = *f;
+    s->lanes = own_lanes();
+    s->payer = payer;
+    s->threads = onednn_threads_for(ns, q->threads);
+    s->late = -1;
+    *ret = s;
+    return ERR_OK;
+}
+
+/* ---- two tensors */
+
+static bool accepts_binary(const struct kernel_query *q)
+{
+    enum op_kind k = q->node->kind;
+    if ((k != OP_ADD && k != OP_SUB && k != OP_MUL && k != OP_DIV) || !own_lanes() || onednn_own_inputs(q) != 2 || !onednn_takes_all(q)) return false;
+    int adds = 0;
+    for (int i = 0; i < q->n_post; i++) adds += q->post[i].kind == KERNEL_POST_ADD;
+    return adds <= 1 && q->out[0].shape.rank >= 1;
+}
+
+static void layouts_any(const struct kernel_query *q, struct kernel_layouts *ret)
+{
+    for (int i = 0; i < q->n_in; i++) ret->in[i] = KERNEL_LAYOUT_ANY;
+    ret->out[0] = KERNEL_LAYOUT_ANY;
+}
+
+static int64_t stride_of(const struct tensor *t, int rank, int axis)
+{
+    int own = axis - (rank - t->shape.rank);
+    return own < 0 || t->shape.dims[own] == 1 ? 0 : t->strides[own];
+}
+
+static err prepare_binary(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    const struct tensor *y = &q->out[0];
+    struct own_flat f = {.kind = q->node->kind};
+    int rank = y->shape.rank, order[TENSOR_MAX_RANK], n = 0;
+    int64_t strides[TENSOR_MAX_RANK];
+    if (tensor_span(y) != tensor_count(&y->shape)) return err_set(ERR_UNSUPPORTED, "own sum wants a dense output");
+    for (int i = 0; i < rank; i++) {
+        int k = n;
+        if (y->shape.dims[i] == 1) continue;
+        for (; k > 0 && y->strides[order[k - 1]] < y->strides[i]; k--) order[k] = order[k - 1];
+        order[k] = i;
+        n++;
+    }
+    for (int i = 0; i < n; i++) {
+        int64_t d = y->shape.dims[order[i]], a = stride_of(&q->in[0], rank, order[i]), b = stride_of(&q->in[1], rank, order[i]);
+        int l = f.n_axes - 1;
+        if (l >= 0 && strides[l] == y->strides[order[i]] * d && f.a[l] == a * d && f.b[l] == b * d) {
+            f.dims[l] *= d;
+        } else {
+            f.dims[++l] = d;
+            f.n_axes++;
+        }
+        f.a[l] = a;
+        f.b[l] = b;
+        strides[l] = y->strides[order[i]];
+    }
+    if (!f.n_axes) f.dims[f.n_axes++] = 1;
+    f.post.n_post = q->n_post;
+    memcpy(f.post.post, q->post, sizeof q->post);
+    err e = onednn_posts_lie_like_output(q);
+    if (!e) e = state_new(&f, 0.3 * (double)tensor_count(&y->shape), q, payer, ret);
+    for (int i = 0; i < q->n_post && !e; i++)
+        if (q->post[i].kind == KERNEL_POST_ADD) (*ret)->late = q->post[i].input;
+    return e;
+}
+
+static void member(void *arg, int thread, int threads)
+{
+    const struct own_flat_call *k = arg;
+    k->run(k, thread, threads);
+}
+
+static err run_binary(struct kernel_state *s, const struct kernel_buffers *b)
+{
+    struct own_flat_call k = {.f = &s->f, .a = b->in[0], .b = b->in[1], .y = b->out[0], .late = s->late >= 0 ? b->in[s->late] : NULL,
+                              .run = s->lanes->binary};
+    own_team(s->threads, member, &k);
+    return ERR_OK;
+}
+
+/* ---- softmax */
+
+/* The axis, or -1. Before opset 13 it means all axes from there on. */
+static int softmax_axis(const struct kernel_query *q)
+{
+    int64_t axis = op_attr_int(q->node, "axis", q->node->opset < 13 ? 1 : -1);
+    int rank = q->in[0].shape.rank;
+    if (axis < 0) axis += rank;
+    if (axis < 0 || axis >= rank || (q->node->opset < 13 && axis != rank - 1)) return -1;
+    return (int)axis;
+}
+
+static bool by_channel(const struct kernel_query *q)
+{
+    return softmax_axis(q) == 1 && q->in[0].shape.rank > 2;
+}
+
+static bool accepts_softmax(const struct kernel_query *q)
+{
+    if (q->node->kind != OP_SOFTMAX || !own_lanes() || q->n_post || q->n_in != 1 || !onednn_takes_all(q)) return false;
+    int axis = softmax_axis(q), rank = q->in[0].shape.rank;
+    if (axis < 0 || (axis != rank - 1 && !by_channel(q))) return false;
+    return q->in[0].shape.dims[axis] >= 2 && q->in[0].shape.dims[axis] <= OWN_SOFTMAX_ROW;
+}
+
+static void layouts_softmax(const struct kernel_query *q, struct kernel_layouts *ret)
+{
+    if (by_channel(q))
+        onednn_layouts_last(q, ret);
+    else
+        onednn_layouts_rows(q, ret);
+}
+
+static err prepare_softmax(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    const struct tensor *x = &q->in[0], *y = &q->out[0];
+    bool lies = by_channel(q) ? onednn_is_last(x) && onednn_is_last(y) : tensor_is_row_major(x) && tensor_is_row_major(y);
+    if (!lies) return err_set(ERR_UNSUPPORTED, "own softmax wants its axis to lie densely");
+    struct own_flat f = {.kind = OP_SOFTMAX, .c = x->shape.dims[softmax_axis(q)]};
+    f.rows = tensor_count(&x->shape) / f.c;
+    return state_new(&f, (double)tensor_count(&x->shape), q, payer, ret);
+}
+
+static err run_softmax(struct kernel_state *s, const struct kernel_buffers *b)
+{
+    struct own_flat_call k = {.f = &s->f, .a = b->in[0], .y = b->out[0], .run = s->lanes->softmax};
+    own_team(s->threads, member, &k);
+    return ERR_OK;
+}
+
+/* ---- instance normalisation */
+
+static bool accepts_norm(const struct kernel_query *q)
+{
+    if (q->node->kind != OP_INSTANCE_NORM || !own_lanes() || q->n_post || q->n_in != 3 || !onednn_takes_all(q)) return false;
+    const struct tensor_shape *x = &q->in[0].shape;
+    if (x->rank < 3 || x->dims[1] > OWN_NORM_CHANNELS) return false;
+    for (int i = 1; i < 3; i++)
+        if (q->in[i].shape.rank != 1 || q->in[i].shape.dims[0] != x->dims[1]) return false;
+    return true;
+}
+
+static err prepare_norm(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    const struct tensor_shape *x = &q->in[0].shape;
+    if (!onednn_is_last(&q->in[0]) || !onednn_is_last(&q->out[0])) return err_set(ERR_UNSUPPORTED, "own instance norm wants channels-last");
+    struct own_flat f = {.kind = OP_INSTANCE_NORM, .n = x->dims[0], .c = x->dims[1], .epsilon = op_attr_float(q->node, "epsilon", 1e-5f)};
+    f.rows = tensor_count(x) / f.n / f.c;
+    err e = state_new(&f, 0.3 * (double)tensor_count(x), q, payer, ret);
+    if (!e) (*ret)->moments = (size_t)(f.n * ((f.rows + OWN_NORM_BLOCK - 1) / OWN_NORM_BLOCK) * 2 * f.c) * sizeof(double);
+    return e;
+}
+
+static err run_norm(struct kernel_state *s, const struct kernel_buffers *b)
+{
+    struct own_flat_call k = {.f = &s->f, .a = b->in[0], .b = b->in[1], .shift = b->in[2], .y = b->out[0], .moments = b->scratch,
+                              .run = s->lanes->norm_measure};
+    own_team(s->threads, member, &k);
+    k.run = s->lanes->norm_apply;
+    own_team(s->threads, member, &k);
+    return ERR_OK;
+}
+
+/* ---- the rest of the contract */
+
+static size_t scratch_bytes(const struct kernel_state *s)
+{
+    return s->moments;
+}
+
+static size_t code_bytes(const struct kernel_state *s)
+{
+    return sizeof *s;
+}
+
+static const char *describe(const struct kernel_state *s)
+{
+    return s->lanes->lanes == 16 ? "avx512" : "avx2";
+}
+
+static void state_free(struct kernel_state **s)
+{
+    if (!*s) return;
+    mem_release((*s)->payer, MEM_CODE, sizeof **s);
+    free(*s);
+    *s = NULL;
+}
+
+extern const struct kernel_class own_binary, own_softmax, own_norm; /* named by list.c */
+#define CLASS(word, layouts_)                                                                                          \
+    const struct kernel_class own_##word = {.name = "own:" #word,                                                      \
+                                            .accepts = accepts_##word,                                                 \
+                                            .layouts = layouts_,                                                       \
+                                            .prepare = prepare_##word,                                                 \
+                                            .scratch_bytes = scratch_bytes,                                            \
+                                            .code_bytes = code_bytes,                                                  \
+                                            .describe = describe,                                                      \
+                                            .run = run_##word,                                                         \
+                                            .free = state_free}
+CLASS(binary, layouts_any);
+CLASS(softmax, layouts_softmax);
+CLASS(norm, onednn_layouts_last);
