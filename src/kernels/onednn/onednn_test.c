@@ -204,7 +204,7 @@ static void convolutions(void **state)
         taken += conv_try(&v, &seed, NULL);
     }
     print_message("# %d of 400 convolutions taken\n", taken);
-    assert_true(taken == 400);
+    assert_true(taken >= 396); /* not: two functions that oneDNN takes for one (prim.c) */
 }
 
 static void transposed_convolutions(void **state)
@@ -250,6 +250,34 @@ static void every_post_operation(void **state)
         }
 }
 
+/* Two functions that oneDNN would make into one (prim.c): not taken, or right. */
+static void functions_of_one_algorithm(void **state)
+{
+    static const struct kernel_post PAIRS[][2] = {
+        {{.kind = KERNEL_POST_LEAKY_RELU, .alpha = 0.1f}, {.kind = KERNEL_POST_RELU}},
+        {{.kind = KERNEL_POST_CLIP, .alpha = 0, .beta = 6}, {.kind = KERNEL_POST_HARD_SIGMOID, .alpha = 0.5f, .beta = 0.5f}},
+        {{.kind = KERNEL_POST_ELU, .alpha = 0.5f}, {.kind = KERNEL_POST_ELU, .alpha = 2}}};
+    uint64_t seed = 4;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(PAIRS); i++) {
+        struct try_node node;
+        struct try_case c = {0};
+        try_init(&node, OP_CONV, 11);
+        c.in[0] = try_tensor(4, (int64_t[]){1, 16, 9, 9}, &seed);
+        c.in[1] = try_tensor(4, (int64_t[]){24, 16, 1, 1}, &seed);
+        c.constant[1] = true;
+        c.out = try_tensor(4, (int64_t[]){1, 24, 9, 9}, &seed);
+        try_query(&c, &node, 2, 1);
+        memcpy(c.q.post, PAIRS[i], sizeof PAIRS[i]);
+        c.q.n_post = 2;
+        double *want = xcalloc(24 * 81, sizeof *want);
+        for (int n = 0; n < 24 * 81; n++)
+            for (int k = 0; k < 16; k++) want[n] += (double)((float *)c.in[0].data)[k * 81 + n % 81] * (double)((float *)c.in[1].data)[n / 81 * 16 + k];
+        try_check(&c, payer, want, 1e-4, "two functions");
+        try_done(&c);
+    }
+}
+
 /* ---- products */
 
 static void gemms(void **state)
@@ -280,8 +308,9 @@ static void gemms(void **state)
                     sum += (double)a[r * k + t] * (double)(tb ? b[s * k + t] : b[t * n + s]);
                 want[r * n + s] = sum;
             }
-        try_must(&c, payer, want, 1e-4, "gemm");
-        assert_string_equal(c.class->name, "onednn:linear");
+        bool two = c.q.n_post == 2;
+        if (try_check(&c, payer, want, 1e-4, "gemm")) assert_string_equal(c.class->name, "onednn:linear");
+        else if (!two) fail_msg("gemm: no class takes it: %s", err_text());
         try_done(&c);
     }
 }
@@ -430,6 +459,7 @@ int main(void)
         cmocka_unit_test(convolutions),
         cmocka_unit_test(transposed_convolutions),
         cmocka_unit_test(every_post_operation),
+        cmocka_unit_test(functions_of_one_algorithm),
         cmocka_unit_test(gemms),
         cmocka_unit_test(batched_products),
         cmocka_unit_test(poolings),

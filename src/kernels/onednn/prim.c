@@ -132,6 +132,25 @@ bool onednn_posts_known(const struct kernel_query *q)
     return true;
 }
 
+/* oneDNN 2.6.3 makes the code of one function for all post-operations of the same algorithm, with the numbers of the first: max(x, 0) after a leaky
+ * ReLU is another leaky ReLU. */
+static bool one_code_for_both(const struct kernel_post *a, const struct kernel_post *b)
+{
+    static const enum kernel_post_kind ALIKE[][2] = {{KERNEL_POST_RELU, KERNEL_POST_LEAKY_RELU}, {KERNEL_POST_CLIP, KERNEL_POST_HARD_SIGMOID}};
+    if (a->kind == b->kind) return a->kind != KERNEL_POST_ADD && (a->alpha != b->alpha || a->beta != b->beta);
+    for (size_t i = 0; i < ARRAY_LEN(ALIKE); i++)
+        if ((a->kind == ALIKE[i][0] && b->kind == ALIKE[i][1]) || (a->kind == ALIKE[i][1] && b->kind == ALIKE[i][0])) return true;
+    return false;
+}
+
+err onednn_posts_distinct(const struct kernel_query *q)
+{
+    for (int i = 0; i < q->n_post; i++)
+        for (int k = 0; k < i; k++)
+            if (one_code_for_both(&q->post[k], &q->post[i])) return err_set(ERR_UNSUPPORTED, "oneDNN: two functions of one kind after each other");
+    return ERR_OK;
+}
+
 static err attr_new(const struct onednn_spec *s, dnnl_primitive_attr_t *ret)
 {
     dnnl_primitive_attr_t attr = NULL;

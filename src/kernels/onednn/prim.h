@@ -58,3 +58,5 @@ void onednn_drop(struct onednn_hold *h);
 int onednn_post_index(const struct kernel_post *post, int i);
 /* Can oneDNN do these with the meaning that ONNX gives them? */
 bool onednn_posts_known(const struct kernel_query *q);
+/* ERR_UNSUPPORTED where oneDNN would compute the second of two with the numbers of the first. */
+err onednn_posts_distinct(const struct kernel_query *q);

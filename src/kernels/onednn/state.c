@@ -311,6 +311,7 @@ err onednn_state_new(struct onednn_job *job, const struct kernel_query *q, struc
                      struct kernel_state **ret)
 {
     err e = onednn_posts_lie_like_output(q);
+    if (!e) e = onednn_posts_distinct(q);
     if (e) return e;
     job->spec.n_post = q->n_post;
     job->spec.post = q->post;
