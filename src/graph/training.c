@@ -74,6 +74,19 @@ static bool named_like_one(const char *name)
     return false;
 }
 
+/* Exporters merge equal constants: a running mean of zeros may be a bias, too. */
+static err check_states(const struct graph *g, const char *as_input, const enum slot *slots)
+{
+    for (size_t k = 0; k < g->n_nodes; k++) {
+        const struct op_node *n = &g->nodes[k].op;
+        for (int i = 3; i < 5 && i < n->n_in && n->kind == OP_BATCH_NORM; i++)
+            if (n->in[i] >= 0 && as_input[n->in[i]] && slots[n->in[i]] != SLOT_STATE)
+                return err_set(ERR_UNSUPPORTED, "%s: '%s' is a running statistic of node '%s' and a weight elsewhere: the exporter merged equal constants; "
+                               "export the network from its training form, or with other numbers", g->name, g->values[n->in[i]].name, n->name);
+    }
+    return ERR_OK;
+}
+
 static bool is_parameter(const struct graph *g, int v, enum slot slot, const struct graph_training_options *o)
 {
     const struct graph_value *c = &g->values[v];
@@ -176,6 +189,7 @@ err graph_training_form(const struct graph *source, const struct graph_training_
         trained += as_input[v] && !state;
     }
     err e = trained ? ERR_OK : err_set(ERR_USAGE, "%s: no initialiser is to be trained: it has no float32 weights, or all are frozen", source->name);
+    if (!e) e = check_states(source, as_input, slots);
     if (!e) e = graph_specialise_with(source, o->input_shapes, as_input, payer, &t->g);
     if (!e) {
         t->n_inputs = source->n_inputs;

@@ -227,7 +227,7 @@ static void test_zoo(void **state)
         count++;
     }
     print_message("# %d networks\n", count);
-    assert_true(count >= 5);
+    assert_true(count >= 3);
 }
 
 int main(void)
