@@ -1,0 +1,31 @@
+/* Losses as graph builders: each appends nodes and gives the number of a value of one float (or -1, the error stays in the builder). Means are over everything
+ * unless said otherwise. Formulas beside their functions in losses.c. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "train/net.h"
+
+/* logits [N, C], target [N, C] of 0 to 1. Binary cross entropy, each class for itself. */
+int train_b_bce(struct graph_builder *b, int logits, int target);
+/* Focal loss (Lin et al. 2017) for one class of many: -sum target (1 - p)^gamma log p, mean over rows. gamma 0: cross entropy. */
+int train_b_focal(struct graph_builder *b, int logits, int target, double gamma);
+/* T^2 times the cross entropy between teacher's probabilities (already at temperature T) and logits / T, mean over rows (Hinton et al. 2015). Differs from the
+ * Kullback-Leibler divergence by the teacher's entropy, which has no gradient. */
+int train_b_distill(struct graph_builder *b, int logits, int teacher, double temperature);
+int train_b_l1(struct graph_builder *b, int x, int y);
+int train_b_mse(struct graph_builder *b, int x, int y);
+/* 1 - SSIM (Wang et al. 2004): Gaussian window of 11, sigma 1.5, without padding; x, y [N, C, H, W] of 0 to `range`. */
+int train_b_ssim(struct graph_builder *b, int x, int y, double range);
+/* Triplet loss with the hardest positive and negative of the batch (Hermans et al. 2017): x [N, D]; same [N, N]: 1 where two rows are of one identity.
+ * Mean over rows of max(0, margin + d(hardest positive) - d(hardest negative)), Euclidean distance. */
+int train_b_triplet(struct graph_builder *b, int x, int same, double margin);
+
+/* ---- whole losses, for train_net_options */
+
+struct train_classify {
+    double smoothing, focal;       /* focal: gamma, 0: cross entropy */
+    double distill, temperature;   /* weight of the teacher's loss, 0: none; target 1 is then the teacher's probabilities */
+};
+/* Target 0: [N, classes], a distribution per row. The logits are output 0, or what its Softmax is made of. */
+train_loss_fn train_loss_classify;
+/* The value of the logits of output 0: past a Softmax at the end; [N, C] (a trailing 1 x 1 is dropped). ERR_SHAPE if it is no list of classes. */
+err train_logits(struct graph_builder *b, const struct graph_training *t, int *ret);

@@ -1,0 +1,391 @@
+/* How the arrays lie: every parameter and state begins at a multiple of 16 floats; gaps are 0 in all arrays and stay so. Trained parameters come first
+ * (`n_flat` floats), states behind them. A parameter that the loss does not depend on keeps its numbers: it has no slice.
+ *
+ * Invariant: between train_net_update calls `values` changes not at all; a run writes gradients and the `next` of states only.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "train/net.h"
+#include "train/checkpoint.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct place {
+    char *name;
+    size_t at, count;
+    int source_value;
+    bool decay, state;
+    int grad; /* output number of the gradient, or of the state's next; -1: none */
+};
+struct target {
+    struct tensor_shape shape;
+    enum tensor_dtype dtype;
+    size_t bytes;
+    void *p;
+};
+struct train_net {
+    struct mem_payer *payer;
+    struct model *model;
+    struct model_plan *plan;
+    bool pinned;
+    int n_places, n_trained, n_targets, first_target, n_outputs, loss_output, cut;
+    struct place *places;
+    struct target *targets;
+    size_t n_flat, n_all;         /* floats of trained parameters; with states */
+    float *values, *grads, *sum;  /* values, grads: n_all floats (grads holds the next of states too); sum: n_flat, NULL without accumulation */
+    float *loss;                  /* one number in a block of 64 bytes */
+    int accumulate, runs;
+    uint64_t fixed;
+    struct train_optimiser *optimiser;
+};
+
+enum { LOSS_BYTES = 64 };
+
+static err take(struct train_net *n, size_t bytes, void *ret)
+{
+    err e = mem_alloc(n->payer, MEM_TRAINING, bytes, (void **)ret);
+    if (!e) n->fixed += bytes;
+    return e;
+}
+
+/* ---- making the graph */
+
+static void lay_out(struct train_net *n, const struct graph_training *t)
+{
+    n->n_places = t->n_params;
+    n->n_trained = t->n_trained;
+    n->places = xnewn(struct place, t->n_params + 1);
+    for (int i = 0; i < t->n_params; i++) {
+        const struct graph_parameter *p = &t->params[i];
+        n->places[i] = (struct place){.name = xstrdup(p->name), .at = n->n_all, .count = (size_t)p->count, .source_value = p->source_value,
+                                      .decay = p->role == GRAPH_PARAMETER_WEIGHT, .state = p->role == GRAPH_PARAMETER_STATE, .grad = -1};
+        n->n_all += ((size_t)p->count + 15) / 16 * 16;
+        if (i + 1 == t->n_trained) n->n_flat = n->n_all;
+    }
+}
+
+static int output_number(const struct graph *g, int value)
+{
+    for (int i = 0; i < g->n_outputs; i++)
+        if (g->outputs[i] == value) return i;
+    return -1;
+}
+
+static void take_targets(struct train_net *n, const struct graph *g)
+{
+    n->n_targets = g->n_inputs - n->first_target;
+    n->targets = xnewn(struct target, n->n_targets + 1);
+    for (int i = 0; i < n->n_targets; i++) {
+        const struct graph_value *v = &g->values[g->inputs[n->first_target + i]];
+        size_t bytes = (size_t)tensor_count(&v->shape) * tensor_dtype_size(v->dtype);
+        n->targets[i] = (struct target){.shape = v->shape, .dtype = v->dtype, .bytes = MAX(bytes, 1)};
+    }
+}
+
+static err add_gradients(struct train_net *n, struct graph_training *t, int loss)
+{
+    struct graph *g = t->g;
+    int *wrt = xnewn(int, t->n_trained + 1), *grads = xnewn(int, t->n_trained + 1);
+    for (int i = 0; i < t->n_trained; i++) wrt[i] = t->params[i].value;
+    err e = graph_backward(g, loss, wrt, t->n_trained, grads);
+    if (!e) {
+        n->loss_output = g->n_outputs;
+        graph_add_output(g, loss);
+    }
+    int found = 0;
+    for (int i = 0; i < t->n_trained && !e; i++) {
+        if (grads[i] < 0) continue;
+        n->places[i].grad = g->n_outputs;
+        graph_add_output(g, grads[i]);
+        found++;
+    }
+    for (int i = t->n_trained; i < t->n_params && !e; i++) n->places[i].grad = output_number(g, t->params[i].update);
+    if (!e && !found) e = err_set(ERR_USAGE, "%s: the loss depends on no parameter that may be trained", g->name);
+    free(wrt);
+    free(grads);
+    return e;
+}
+
+static err make_graph(struct train_net *n, const struct graph *source, const struct train_net_options *o, struct graph_training **ret)
+{
+    struct graph_training_options form = {.input_shapes = o->input_shapes, .choose = o->choose, .context = o->choose_context,
+                                          .frozen_statistics = o->frozen_statistics};
+    struct graph_training *t;
+    err e = graph_training_form(source, &form, n->payer, &t);
+    if (e) return e;
+    lay_out(n, t);
+    n->first_target = t->g->n_inputs;
+    n->n_outputs = t->n_inputs ? t->n_outputs : 0;
+    struct graph_builder b = {.g = t->g, .name = "loss"};
+    int loss = -1;
+    e = o->loss(&b, t, o->loss_context, &loss);
+    if (!e) e = b.e;
+    if (!e) take_targets(n, t->g);
+    if (!e) e = add_gradients(n, t, loss);
+    if (e)
+        graph_training_free(&t);
+    else
+        *ret = t;
+    return e;
+}
+
+static err make_plan(struct train_net *n, struct graph_training *t, const struct train_net_options *o)
+{
+    struct model_options options = {.budget = o->budget, .threads = o->threads, .only_ref = o->only_ref};
+    int n_inputs = t->n_inputs;
+    struct graph *g = t->g;
+    t->g = NULL; /* the model's now, also on failure */
+    err e = model_from_graph(g, "training", &options, &n->model);
+    if (e) return e;
+    model_external(n->model, n_inputs, n->n_outputs);
+    e = model_plan_new(n->model, NULL, &n->plan);
+    return e ? e : model_plan_cut(n->plan, n->first_target, n->n_outputs, &n->cut) == ERR_OK ? ERR_OK : (n->cut = -1, ERR_OK);
+}
+
+/* ---- memory */
+
+static uint64_t still_to_come(const struct train_net *n, const struct train_net_options *o)
+{
+    struct model_sizes s = model_plan_sizes(n->plan);
+    uint64_t bytes = s.activations + s.scratch + LOSS_BYTES + 2 * n->n_all * sizeof(float) + train_optimiser_bytes(&o->optimiser, n->n_flat);
+    if (o->accumulate > 1) bytes += n->n_flat * sizeof(float);
+    for (int i = 0; i < n->n_targets; i++) bytes += n->targets[i].bytes;
+    return bytes;
+}
+
+static err refuse(const struct train_net *n, uint64_t need, uint64_t limit)
+{
+    char a[16], b[16], c[16];
+    (void)n;
+    uint64_t megabytes = (need + (1 << 20) - 1) >> 20;
+    return err_set(ERR_NOMEM, "training needs %s (%s of it activations), the budget is %s: give it --budget %lluM or more, or take a smaller --batch",
+                   size_text(need, a), size_text(model_plan_sizes(n->plan).activations, b), size_text(limit, c), (unsigned long long)megabytes);
+}
+
+static err make_optimiser(struct train_net *n, const struct train_net_options *o)
+{
+    struct train_slice *slices = xnewn(struct train_slice, n->n_trained + 1);
+    int count = 0;
+    for (int i = 0; i < n->n_trained; i++)
+        if (n->places[i].grad >= 0) slices[count++] = (struct train_slice){n->places[i].at, n->places[i].count, n->places[i].decay};
+    err e = train_optimiser_new(&o->optimiser, slices, count, n->n_flat, n->payer, &n->optimiser);
+    if (!e) n->fixed += train_optimiser_bytes(&o->optimiser, n->n_flat);
+    free(slices);
+    return e;
+}
+
+static err take_memory(struct train_net *n, const struct train_net_options *o)
+{
+    err e = take(n, n->n_all * sizeof(float), &n->values);
+    if (!e) e = take(n, n->n_all * sizeof(float), &n->grads);
+    if (!e && n->accumulate > 1) e = take(n, n->n_flat * sizeof(float), &n->sum);
+    if (!e) e = take(n, LOSS_BYTES, &n->loss);
+    for (int i = 0; i < n->n_targets && !e; i++) e = take(n, n->targets[i].bytes, &n->targets[i].p);
+    if (!e) e = make_optimiser(n, o);
+    if (!e) e = model_plan_reserve(n->plan);
+    if (!e) e = model_request(n->model);
+    if (!e) {
+        n->pinned = true;
+        e = model_wait(n->model);
+    }
+    return e;
+}
+
+static void connect(struct train_net *n, int n_inputs)
+{
+    for (int i = 0; i < n->n_places; i++) {
+        model_plan_bind_input(n->plan, n_inputs + i, n->values + n->places[i].at);
+        if (n->places[i].grad >= 0) model_plan_bind_output(n->plan, n->places[i].grad, n->grads + n->places[i].at);
+    }
+    for (int i = 0; i < n->n_targets; i++) model_plan_bind_input(n->plan, n->first_target + i, n->targets[i].p);
+    model_plan_bind_output(n->plan, n->loss_output, n->loss);
+}
+
+err train_net_new(const struct graph *source, const struct train_net_options *o, struct train_net **ret)
+{
+    struct train_net *n = xnew(struct train_net);
+    struct graph_training *t = NULL;
+    uint64_t limit = mem_budget_limit(o->budget);
+    n->payer = mem_payer_new(o->budget, "training");
+    n->accumulate = MAX(o->accumulate, 1);
+    mem_budget_set_limit(o->budget, UINT64_MAX); /* so that the refusal can say how much would do */
+    err e = make_graph(n, source, o, &t);
+    int n_inputs = e ? 0 : t->n_inputs;
+    if (!e) e = make_plan(n, t, o);
+    mem_budget_set_limit(o->budget, limit);
+    if (!e) {
+        uint64_t need = mem_budget_used(o->budget) + still_to_come(n, o) + o->beside;
+        if (need > limit) e = refuse(n, need, limit);
+    }
+    if (!e) e = take_memory(n, o);
+    if (!e) {
+        for (int i = 0; i < n->n_places; i++) memcpy(n->values + n->places[i].at, t->params[i].initial, n->places[i].count * sizeof(float));
+        connect(n, n_inputs);
+        train_optimiser_begin(n->optimiser, n->values);
+    }
+    graph_training_free(&t);
+    if (e)
+        train_net_free(&n);
+    else
+        *ret = n;
+    return e;
+}
+
+void train_net_free(struct train_net **np)
+{
+    struct train_net *n = *np;
+    if (!n) return;
+    if (n->pinned) model_release(n->model);
+    model_plan_free(&n->plan);
+    model_free(&n->model);
+    train_optimiser_free(&n->optimiser);
+    mem_free(n->payer, MEM_TRAINING, n->values, n->n_all * sizeof(float));
+    mem_free(n->payer, MEM_TRAINING, n->grads, n->n_all * sizeof(float));
+    mem_free(n->payer, MEM_TRAINING, n->sum, n->n_flat * sizeof(float));
+    mem_free(n->payer, MEM_TRAINING, n->loss, LOSS_BYTES);
+    for (int i = 0; i < n->n_targets; i++) mem_free(n->payer, MEM_TRAINING, n->targets[i].p, n->targets[i].bytes);
+    for (int i = 0; i < n->n_places; i++) free(n->places[i].name);
+    mem_payer_free(&n->payer);
+    free(n->places);
+    free(n->targets);
+    free(n);
+    *np = NULL;
+}
+
+/* ---- running */
+
+struct tensor train_net_input(const struct train_net *n, int i)
+{
+    return model_plan_input(n->plan, i);
+}
+
+struct tensor train_net_output(const struct train_net *n, int i)
+{
+    return model_plan_output(n->plan, i);
+}
+
+struct tensor train_net_target(const struct train_net *n, int i)
+{
+    return tensor_view(n->targets[i].dtype, &n->targets[i].shape, n->targets[i].p);
+}
+
+void train_net_set_stop(struct train_net *n, const atomic_bool *stop)
+{
+    model_plan_set_stop(n->plan, stop);
+}
+
+static err not_finite(struct train_net *n)
+{
+    char where[160];
+    err e = model_plan_find_nonfinite(n->plan, where, sizeof where);
+    if (e) return e;
+    return err_set(ERR_CORRUPT, "step %lld: the loss or a gradient is not a finite number, first at %s; try a smaller learning rate, or a warm-up",
+                   (long long)n->optimiser->steps, *where ? where : "the sum over all");
+}
+
+static err after_run(struct train_net *n, float *ret_loss)
+{
+    if (!isfinite(n->loss[0]) || !isfinite(train_norm(n->grads, n->n_all))) return not_finite(n);
+    n->runs++;
+    for (size_t i = 0; n->sum && i < n->n_flat; i++) n->sum[i] = (n->runs == 1 ? 0 : n->sum[i]) + n->grads[i];
+    /* running statistics follow every run, as in PyTorch */
+    for (int i = n->n_trained; i < n->n_places; i++)
+        if (n->places[i].grad >= 0) memcpy(n->values + n->places[i].at, n->grads + n->places[i].at, n->places[i].count * sizeof(float));
+    *ret_loss = n->loss[0];
+    return ERR_OK;
+}
+
+err train_net_run(struct train_net *n, float *ret_loss)
+{
+    err e = model_plan_run(n->plan, NULL);
+    return e ? e : after_run(n, ret_loss);
+}
+
+err train_net_run_forward(struct train_net *n)
+{
+    if (n->cut < 0) return err_set(ERR_INTERNAL, "this network's loss is begun before its last output");
+    return model_plan_run_part(n->plan, 0, n->cut);
+}
+
+err train_net_run_rest(struct train_net *n, float *ret_loss)
+{
+    err e = model_plan_run_part(n->plan, n->cut, model_plan_sizes(n->plan).steps);
+    return e ? e : after_run(n, ret_loss);
+}
+
+void train_net_update(struct train_net *n, double lr, double *ret_norm)
+{
+    float *g = n->sum ? n->sum : n->grads, by = 1.0f / (float)MAX(n->runs, 1);
+    for (size_t i = 0; n->runs > 1 && i < n->n_flat; i++) g[i] *= by;
+    if (ret_norm) *ret_norm = train_norm(g, n->n_flat);
+    train_optimiser_step(n->optimiser, n->values, g, lr);
+    n->runs = 0;
+}
+
+/* ---- what lasts */
+
+int train_net_sections(struct train_net *n, struct train_section *ret)
+{
+    int k = 0;
+    ret[k++] = (struct train_section){"parameters", n->values, n->n_all * sizeof(float)};
+    if (n->optimiser->m) ret[k++] = (struct train_section){"m", n->optimiser->m, n->n_flat * sizeof(float)};
+    if (n->optimiser->v) ret[k++] = (struct train_section){"v", n->optimiser->v, n->n_flat * sizeof(float)};
+    if (n->optimiser->ema) ret[k++] = (struct train_section){"mean", n->optimiser->ema, n->n_flat * sizeof(float)};
+    return k;
+}
+
+int64_t train_net_steps(const struct train_net *n)
+{
+    return n->optimiser->steps;
+}
+
+void train_net_set_steps(struct train_net *n, int64_t steps)
+{
+    n->optimiser->steps = steps;
+    n->runs = 0;
+}
+
+err train_net_store(const struct train_net *n, struct graph *g, bool mean)
+{
+    err e = ERR_OK;
+    for (int i = 0; i < n->n_places && !e; i++) {
+        const struct place *p = &n->places[i];
+        if (!p->state && p->grad < 0) continue;
+        if (p->source_value < 0 || (size_t)p->source_value >= g->n_values) return err_set(ERR_FORMAT, "%s: another network", g->name);
+        const float *from = mean && n->optimiser->ema && !p->state ? n->optimiser->ema : n->values;
+        e = graph_set_constant(g, p->source_value, from + p->at, (int64_t)p->count);
+    }
+    return e;
+}
+
+struct train_net_sizes train_net_sizes(const struct train_net *n)
+{
+    struct train_net_sizes s = {.fixed = n->fixed, .plan = model_plan_sizes(n->plan)};
+    for (int i = 0; i < n->n_trained; i++) {
+        if (n->places[i].grad < 0) continue;
+        s.parameters += (int64_t)n->places[i].count;
+        s.tensors++;
+    }
+    return s;
+}
+
+struct model_plan *train_net_plan(const struct train_net *n)
+{
+    return n->plan;
+}
+
+const float *train_net_gradients(const struct train_net *n)
+{
+    return n->grads;
+}
+
+const float *train_net_parameter(const struct train_net *n, const char *name, int64_t *ret_count)
+{
+    for (int i = 0; i < n->n_places; i++) {
+        if (strcmp(n->places[i].name, name)) continue;
+        *ret_count = (int64_t)n->places[i].count;
+        return n->values + n->places[i].at;
+    }
+    return NULL;
+}
