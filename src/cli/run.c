@@ -323,7 +323,8 @@ static void print_blocks(const struct run *r)
 static void report(struct run *r, const double *sorted)
 {
     struct model_sizes s = model_plan_sizes(r->plan);
-    const char *precision = r->precision ? r->precision : "f32";
+    static const char *const names[] = {[KERNEL_F32] = "f32", [KERNEL_BF16] = "bf16", [KERNEL_AUTO] = "auto"};
+    const char *precision = names[model_precision(r->model)]; /* what it is, not what was asked for */
     double median = sorted[r->repeat / 2], p95 = sorted[(r->repeat * 95 + 99) / 100 - 1];
     if (!r->json) {
         char t[5][16];

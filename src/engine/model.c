@@ -6,6 +6,7 @@
 #include "engine/inside.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,6 +122,19 @@ static err open_model(struct engine_model *m, const struct model_options *o)
     return model_open_stored(m->engine->models_store, name, m->name, o, &m->model);
 }
 
+/* What the network sees of pixels from 0 to 255: black to white, over all channels. */
+static void range_of(const struct task_input *in, float ret[2])
+{
+    ret[0] = INFINITY;
+    ret[1] = -INFINITY;
+    for (int c = 0; c < 3; c++)
+        for (int white = 0; white < 2; white++) {
+            float v = ((white ? 255 : 0) - in->mean[c]) * in->scale[c];
+            ret[0] = MIN(ret[0], v);
+            ret[1] = MAX(ret[1], v);
+        }
+}
+
 static err prepare(struct engine_model *m)
 {
     struct engine *e = m->engine;
@@ -129,6 +143,7 @@ static err prepare(struct engine_model *m)
                               .spill_dir = e->store};
     if (m->o->precision == SITE_AUTO) o.precision = KERNEL_AUTO;
     err x = load_card(m);
+    if (!x && m->card->input_count) range_of(&m->card->inputs[0], o.sample_range);
     if (!x) x = open_model(m, &o);
     if (!x) x = plan_shapes(m, shapes);
     if (!x) x = model_plan_new(m->model, shapes, &m->one.plan);

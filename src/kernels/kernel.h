@@ -3,7 +3,7 @@
  * A *kernel class* (ref, onednn:conv ...) is a static const table. The planner asks the classes in the order of
  * kernels_list(): the first one that accepts a query gets it; plain C is last and accepts everything that has a shape rule.
  *
- *     query    which operator, types, shapes, which inputs are constants, fused post-ops, threads, precision
+ *     query    which operator, types, shapes, which inputs are constants, fused post-ops, threads (precision: types decide)
  *     layout   how the class wants each input and gives each output (strides); the planner inserts copies where needed
  *     prepare  -> state: creates whatever runs (JIT code is charged to the payer as MEM_CODE)
  *     pack     constant inputs into the form that run() reads: once per weight, into memory that the caller owns
@@ -46,7 +46,6 @@ struct kernel_query {
     int n_post;
     struct kernel_post post[KERNEL_MAX_POST];
     int threads;
-    enum kernel_precision precision;
 };
 
 /* How a class wants its inputs and gives its outputs. */
@@ -96,6 +95,8 @@ struct kernel_class {
 
 /* Does the machine multiply bf16 faster than f32 (AVX-512 BF16, AMX)? DNNL_MAX_CPU_ISA holds here, too. */
 bool kernels_have_bf16(void);
+/* Can an operator in bf16 have these after it? If not, it has to stay in f32, where plain C can do it. */
+bool kernels_fuse_bf16(const struct kernel_post *post, int n_post);
 /* NULL-terminated, strongest first. `only_ref`: the plain C classes alone. */
 const struct kernel_class *const *kernels_list(bool only_ref);
 

@@ -128,6 +128,11 @@ const struct graph *model_graph(const struct model *m)
     return m->graph;
 }
 
+enum kernel_precision model_precision(const struct model *m)
+{
+    return m->options.precision == KERNEL_AUTO && !m->choice.half ? KERNEL_F32 : m->options.precision;
+}
+
 size_t model_weight_bytes(const struct model *m)
 {
     return weights_bytes(m->weights);
@@ -187,13 +192,30 @@ static void forget_constants(struct model_plan *p)
     drop_computed_constants(p->graph);
 }
 
+err model_make_ready(struct model *m, const struct graph *g, const struct tensor_shape *shapes, struct graph **ret)
+{
+    const struct model_options *o = &m->options;
+    err e = graph_specialise(g, shapes, m->import_payer, ret);
+    if (!e && !o->no_rewrites) e = graph_rewrite(*ret, GRAPH_REWRITE_ALL);
+    if (!e && o->slice_bytes) e = graph_slice(*ret, o->slice_bytes);
+    return e;
+}
+
+static err lower(struct model_plan *p)
+{
+    const struct model *m = p->model;
+    bool automatic = m->options.precision == KERNEL_AUTO && m->choice.half;
+    if (!automatic && m->options.precision != KERNEL_BF16) return ERR_OK;
+    bool *keep = model_choice_flags(p->graph, automatic ? m->choice.keep_first : 0);
+    err e = graph_to_bf16(p->graph, keep);
+    free(keep);
+    return e;
+}
+
 err model_plan_from(struct model_plan *p, const struct graph *g, const struct tensor_shape *shapes)
 {
-    const struct model_options *o = &p->model->options;
-    err e = graph_specialise(g, shapes, p->model->import_payer, &p->graph);
-    if (!e && !o->no_rewrites) e = graph_rewrite(p->graph, GRAPH_REWRITE_ALL);
-    if (!e && o->slice_bytes) e = graph_slice(p->graph, o->slice_bytes);
-    if (!e && o->precision == KERNEL_BF16) e = graph_to_bf16(p->graph, NULL);
+    err e = model_make_ready(p->model, g, shapes, &p->graph);
+    if (!e) e = lower(p);
     return e ? e : model_plan_build(p);
 }
 
@@ -215,7 +237,8 @@ err model_plan_new(struct model *m, const struct tensor_shape *input_shapes, str
     struct model_plan *p = xnew(struct model_plan);
     p->model = m;
     m->n_plans++;
-    err e = m->stored ? model_stored_plan(m, input_shapes, p) : model_plan_from(p, m->graph, input_shapes);
+    err e = m->stored ? model_stored_plan(m, input_shapes, p) : model_choose(m, m->graph, input_shapes);
+    if (!e && !m->stored) e = model_plan_from(p, m->graph, input_shapes);
     if (!e && m->filling) {
         e = weights_set_seal(m->weights);
         m->filling = e != ERR_OK;

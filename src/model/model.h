@@ -24,8 +24,10 @@ enum { MODEL_SLICE = 3 << 20 };
 
 struct model_options {
     struct mem_budget *budget;         /* pays for weights, code and the plan's own arena */
-    enum kernel_precision precision;   /* 0: KERNEL_F32 */
+    enum kernel_precision precision;   /* 0: KERNEL_F32. BF16 and AUTO are F32 where the machine has no bf16; AUTO: as much of it as keeps every output's
+                                          ||a - b|| / ||a|| within 0.03 of f32's, if that is faster (measured once per model and kept in spill_dir) */
     int threads;                       /* 0: all processors */
+    float sample_range[2];             /* KERNEL_AUTO: what inputs hold, from and to; both 0: not known, [0, 1] and [0, 255] are tried */
     bool only_ref;                     /* plain C kernels only */
     bool no_rewrites;
     struct weights_reader *reader;     /* both NULL: weights stay in memory for good */
@@ -55,6 +57,8 @@ int model_output_count(const struct model *m);
 struct model_io model_input(const struct model *m, int i);
 struct model_io model_output(const struct model *m, int i);
 const struct graph *model_graph(const struct model *m);
+/* What it runs in: F32, BF16, or AUTO if a part is bf16. Known once it has a plan. */
+enum kernel_precision model_precision(const struct model *m);
 /* Packed weights of all plans so far. */
 size_t model_weight_bytes(const struct model *m);
 struct weights_set *model_weights(const struct model *m);

@@ -13,6 +13,13 @@ struct model_weight {
     int extent;
 };
 
+/* How much of a model is in bf16 (choose.c). */
+struct model_choice {
+    bool known, half;
+    int keep_first;   /* that many of the operators that gain stay in f32 */
+    double error, ms_f32, ms;
+};
+
 struct model {
     char *name;
     struct model_options options;
@@ -28,6 +35,7 @@ struct model {
     int n_plans;
     int first_external, first_external_out; /* inputs, outputs from these on lie outside arenas; INT32_MAX: none */
     struct model_stored *stored;     /* NULL: not of a weight store (stored.c) */
+    struct model_choice choice;      /* with KERNEL_AUTO */
     struct weights_ring *ring;       /* borrowed; NULL: nothing streams */
     uint64_t generation;             /* of what is kept; passes of an older one are of no use */
 };
@@ -119,6 +127,16 @@ err model_stored_plan(struct model *m, const struct tensor_shape *shapes, struct
 err model_stored_place(struct model *m, size_t bytes, const char *format, bool *ret_known, int *ret_extent);
 void model_stored_placed(struct model *m, int extent);
 void model_stored_free(struct model *m);
+/* Equal for equal manifests. */
+uint64_t model_stored_hash(const struct model *m);
+/* choose.c. With KERNEL_AUTO: is the choice made, here or at an earlier start? g: any form of the model's graph if it is a stored one. */
+bool model_choice_known(struct model *m, const struct graph *g);
+/* Makes it, from a graph with all its numbers. */
+err model_choose(struct model *m, const struct graph *g, const struct tensor_shape *shapes);
+/* One flag per node; free(). */
+bool *model_choice_flags(const struct graph *g, int keep_first);
+/* model.c: specialised, rewritten, sliced; in f32. */
+err model_make_ready(struct model *m, const struct graph *g, const struct tensor_shape *shapes, struct graph **ret);
 /* model.c: specialise, rewrite, build from this graph. */
 err model_plan_from(struct model_plan *p, const struct graph *g, const struct tensor_shape *shapes);
 void model_plan_clear(struct model_plan *p);

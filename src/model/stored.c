@@ -104,7 +104,7 @@ static char *key_of(const struct model *m, const struct tensor_shape *shapes)
     const struct model_options *o = &m->options;
     struct strbuf b = {0};
     char id[65];
-    strbuf_addf(&b, "%s precision %d threads %d ref %d raw %d slice %zu shapes", weights_id_text(&m->stored->manifest.id, id), (int)o->precision, o->threads,
+    strbuf_addf(&b, "%s precision %d %d %d threads %d ref %d raw %d slice %zu shapes", weights_id_text(&m->stored->manifest.id, id), (int)o->precision, m->choice.half, m->choice.keep_first, o->threads,
                 o->only_ref, o->no_rewrites, o->slice_bytes);
     for (int i = 0; shapes && i < m->graph->n_inputs; i++) {
         strbuf_add(&b, " ");
@@ -207,8 +207,25 @@ static err pack(struct model *m, const struct tensor_shape *shapes, const char *
     return e;
 }
 
+uint64_t model_stored_hash(const struct model *m)
+{
+    char id[65];
+    weights_id_text(&m->stored->manifest.id, id);
+    return hash64(id, sizeof id - 1, 0);
+}
+
+static err choose(struct model *m, const struct tensor_shape *shapes)
+{
+    struct model_stored *s = m->stored;
+    if (model_choice_known(m, m->graph)) return ERR_OK;
+    err e = s->whole ? ERR_OK : model_import_graph(s->store, &s->manifest, false, m->import_payer, &s->whole);
+    return e ? e : model_choose(m, s->whole, shapes);
+}
+
 err model_stored_plan(struct model *m, const struct tensor_shape *shapes, struct model_plan *p)
 {
+    err x = choose(m, shapes);
+    if (x) return x;
     char *key = key_of(m, shapes);
     bool done;
     err e = try_packed(m, shapes, key, p, &done);

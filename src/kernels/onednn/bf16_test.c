@@ -136,7 +136,6 @@ static err half_run(struct half_case *c, int threads)
         c->q.in = in;
         c->q.out = &out;
         c->q.threads = threads;
-        c->q.precision = KERNEL_F32; /* types decide */
         if (!k->accepts(&c->q)) continue;
         k->layouts(&c->q, &l);
         for (int n = 0; n < c->q.n_in; n++)

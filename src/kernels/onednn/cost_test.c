@@ -163,8 +163,7 @@ static void conv_init(struct one *c, const int64_t *v)
                                  .n_out = 1,
                                  .in = c->in,
                                  .out = &c->out,
-                                 .threads = 1,
-                                 .precision = KERNEL_F32};
+                                 .threads = 1};
 }
 
 static void one_done(struct one *c)

@@ -73,7 +73,6 @@ void try_query(struct try_case *c, const struct try_node *n, int n_in, int threa
     c->q.n_in = n_in;
     c->q.n_out = 1;
     c->q.threads = threads;
-    c->q.precision = KERNEL_F32;
 }
 
 /* Copies f32 numbers between two views of one shape. */

@@ -65,7 +65,7 @@ static void simple_posts(struct own_conv *c)
 static bool accepts_winograd(const struct kernel_query *q)
 {
     struct own_conv c;
-    if (!own_lanes() || q->precision != KERNEL_F32 || !geometry(q, &c) || c.kh != 3 || c.kw != 3) return false;
+    if (!own_lanes() || !geometry(q, &c) || c.kh != 3 || c.kw != 3) return false;
     return c.ic >= 8 && c.oc >= 8 && c.ic * c.oc >= WINOGRAD_MIN_WEIGHT && c.ic * c.oc <= WINOGRAD_MAX_WEIGHT && c.n * ((c.oh + 3) / 4) * ((c.ow + 3) / 4) >= WINOGRAD_MIN_TILES;
 }
 
@@ -79,7 +79,7 @@ static bool accepts_narrow(const struct kernel_query *q)
 static bool accepts_product(const struct kernel_query *q)
 {
     struct own_conv c;
-    return own_lanes() && q->precision == KERNEL_F32 && geometry(q, &c) && c.kh == 1 && c.kw == 1 && !c.top && !c.left && c.oh == c.h && c.ow == c.w;
+    return own_lanes() && geometry(q, &c) && c.kh == 1 && c.kw == 1 && !c.top && !c.left && c.oh == c.h && c.ow == c.w;
 }
 
 static void layouts(const struct kernel_query *q, struct kernel_layouts *ret)

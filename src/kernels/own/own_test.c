@@ -248,7 +248,7 @@ static void binary(void **state)
         for (int64_t i = 0; i < tensor_count(&in[1].shape) && kind == OP_DIV; i++) ((float *)in[1].data)[i] += 2;
         int64_t n = tensor_count(&out.shape);
         for (int threads = 1; threads <= 2; threads++) {
-            struct kernel_query q = {.node = &node.op, .n_in = 2, .n_out = 1, .threads = threads, .precision = KERNEL_F32};
+            struct kernel_query q = {.node = &node.op, .n_in = 2, .n_out = 1, .threads = threads};
             bool relu = round & 1;
             if (relu) q.post[q.n_post++].kind = KERNEL_POST_RELU;
             run_in(&own_binary, &q, in, &out);
@@ -283,7 +283,7 @@ static void softmax(void **state)
         int64_t n = tensor_count(&x.shape), rows = n / c;
         for (int64_t i = 0; i < n; i++) ((float *)x.data)[i] *= round % 2 ? 60 : 3;
         for (int threads = 1; threads <= 2; threads++) {
-            struct kernel_query q = {.node = &node.op, .n_in = 1, .n_out = 1, .threads = threads, .precision = KERNEL_F32};
+            struct kernel_query q = {.node = &node.op, .n_in = 1, .n_out = 1, .threads = threads};
             run_in(&own_softmax, &q, &x, &y);
             for (int64_t r = 0; r < rows; r++) {
                 const float *in = (const float *)x.data + r * c, *out = (const float *)y.data + r * c;
@@ -315,7 +315,7 @@ static void norm(void **state)
         lay(&y, 1);
         for (int64_t i = 0; i < n; i++) x[i] += round % 4 ? 3 : 100;
         for (int threads = 1; threads <= 2; threads++) {
-            struct kernel_query q = {.node = &node.op, .n_in = 3, .n_out = 1, .threads = threads, .precision = KERNEL_F32};
+            struct kernel_query q = {.node = &node.op, .n_in = 3, .n_out = 1, .threads = threads};
             run_in(&own_norm, &q, in, &y);
             if (threads == 1)
                 memcpy(first, y.data, (size_t)n * sizeof *first);
