@@ -191,9 +191,9 @@ static void state_free(struct kernel_state **s)
                                                    .describe = describe,                                               \
                                                    .run = run,                                                         \
                                                    .free = state_free}
-extern const struct kernel_class own_winograd, own_narrow, own_product, own_binary, own_softmax, own_norm; /* named by list.c */
+extern const struct kernel_class own_winograd, own_narrow, own_product, own_binary, own_concat, own_softmax, own_norm; /* named by list.c */
 CLASS(winograd);
 CLASS(narrow);
 CLASS(product);
 
-const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_binary, &own_softmax, &own_norm, NULL};
+const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_binary, &own_concat, &own_softmax, &own_norm, NULL};

@@ -36,11 +36,18 @@ struct own_flat {
     int64_t dims[TENSOR_MAX_RANK], a[TENSOR_MAX_RANK], b[TENSOR_MAX_RANK]; /* sizes, strides of the inputs */
     int64_t n, rows, c;                   /* softmax: rows of c numbers; norm: n samples of `rows` places of c channels */
     float epsilon;
+    struct own_part *parts;               /* concat: n of them; owned by the state */
     struct own_conv post;                 /* its post-operations alone */
+};
+/* One input of a Concat: its part of the output, axes as the output lies, neighbours that chain in both joined; the last with stride 1 there. */
+struct own_part {
+    int n_axes;
+    int64_t start, dims[TENSOR_MAX_RANK], from[TENSOR_MAX_RANK], to[TENSOR_MAX_RANK];
 };
 struct own_flat_call {
     const struct own_flat *f;
     const float *a, *b, *shift, *late;    /* norm: b is the scale */
+    const void *const *in;                /* concat */
     float *y;
     double *moments;                      /* norm: per sample and block, 2 * c */
     void (*run)(const struct own_flat_call *k, int thread, int threads);
@@ -51,6 +58,7 @@ struct own_lanes {
     int lanes;
     struct own_method winograd, narrow, product;
     void (*binary)(const struct own_flat_call *k, int thread, int threads);
+    void (*concat)(const struct own_flat_call *k, int thread, int threads);
     void (*softmax)(const struct own_flat_call *k, int thread, int threads);
     void (*norm_measure)(const struct own_flat_call *k, int thread, int threads);
     void (*norm_apply)(const struct own_flat_call *k, int thread, int threads);

@@ -1,4 +1,4 @@
-/* The kernel contract for what runs over memory (flat.h): sums and products of two tensors in any layout, softmax of short rows, instance
+/* The kernel contract for what runs over memory (flat.h): sums and products of two tensors and Concat in any layout, softmax of short rows, instance
  * normalisation of few channels. What oneDNN has good code for (long rows, many channels) is left to it. SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +99,62 @@ static err run_binary(struct kernel_state *s, const struct kernel_buffers *b)
 {
     struct own_flat_call k = {.f = &s->f, .a = b->in[0], .b = b->in[1], .y = b->out[0], .late = s->late >= 0 ? b->in[s->late] : NULL,
                               .run = s->lanes->binary};
+    own_team(s->threads, member, &k);
+    return ERR_OK;
+}
+
+/* ---- concat */
+
+static bool accepts_concat(const struct kernel_query *q)
+{
+    return q->node->kind == OP_CONCAT && own_lanes() && !q->n_post && onednn_takes_all(q) && q->out[0].shape.rank >= 1;
+}
+
+static err prepare_concat(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    const struct tensor *y = &q->out[0];
+    int rank = y->shape.rank, order[TENSOR_MAX_RANK];
+    int64_t axis = op_attr_int(q->node, "axis", 1), start = 0;
+    if (axis < 0) axis += rank;
+    if (axis < 0 || axis >= rank || tensor_span(y) != tensor_count(&y->shape)) return err_set(ERR_UNSUPPORTED, "own concat wants a dense output");
+    for (int i = 0; i < rank; i++) {
+        int k = i;
+        for (; k > 0 && y->strides[order[k - 1]] < y->strides[i]; k--) order[k] = order[k - 1];
+        order[k] = i;
+    }
+    struct own_part *parts = xcalloc((size_t)q->n_in, sizeof *parts);
+    for (int i = 0; i < q->n_in; i++) {
+        const struct tensor *x = &q->in[i];
+        struct own_part *p = &parts[i];
+        p->start = start * y->strides[axis];
+        start += x->shape.dims[axis];
+        for (int k = 0; k < rank; k++) {
+            int64_t d = x->shape.dims[order[k]], from = x->strides[order[k]], to = y->strides[order[k]];
+            int l = p->n_axes - 1;
+            if (d == 1) continue;
+            if (l >= 0 && p->from[l] == from * d && p->to[l] == to * d) {
+                p->dims[l] *= d;
+            } else {
+                p->dims[++l] = d;
+                p->n_axes++;
+            }
+            p->from[l] = from;
+            p->to[l] = to;
+        }
+        if (!p->n_axes || p->to[p->n_axes - 1] != 1) { /* a single number, or one of each row */
+            p->dims[p->n_axes] = p->from[p->n_axes] = p->to[p->n_axes] = 1;
+            p->n_axes++;
+        }
+    }
+    struct own_flat f = {.kind = OP_CONCAT, .n = q->n_in, .parts = parts};
+    err e = state_new(&f, 0.3 * (double)tensor_count(&y->shape), q, payer, ret);
+    if (e) free(parts);
+    return e;
+}
+
+static err run_concat(struct kernel_state *s, const struct kernel_buffers *b)
+{
+    struct own_flat_call k = {.f = &s->f, .in = b->in, .y = b->out[0], .run = s->lanes->concat};
     own_team(s->threads, member, &k);
     return ERR_OK;
 }
@@ -207,11 +263,12 @@ static void state_free(struct kernel_state **s)
 {
     if (!*s) return;
     mem_release((*s)->payer, MEM_CODE, sizeof **s);
+    free((*s)->f.parts);
     free(*s);
     *s = NULL;
 }
 
-extern const struct kernel_class own_binary, own_softmax, own_norm; /* named by list.c */
+extern const struct kernel_class own_binary, own_concat, own_softmax, own_norm; /* named by list.c */
 #define CLASS(word, layouts_)                                                                                          \
     const struct kernel_class own_##word = {.name = "own:" #word,                                                      \
                                             .accepts = accepts_##word,                                                 \
@@ -223,5 +280,6 @@ extern const struct kernel_class own_binary, own_softmax, own_norm; /* named by 
                                             .run = run_##word,                                                         \
                                             .free = state_free}
 CLASS(binary, layouts_any);
+CLASS(concat, layouts_any);
 CLASS(softmax, layouts_softmax);
 CLASS(norm, onednn_layouts_last);

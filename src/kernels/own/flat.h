@@ -80,6 +80,46 @@ static void binary_run(const struct own_flat_call *k, int thread, int threads)
     }
 }
 
+/* rows x n numbers; the strides of rows, and of numbers in the input. */
+INLINE void copy_rows(const float *from, float *to, int64_t rows, int64_t n, int64_t from_row, int64_t to_row, int64_t inner)
+{
+    for (int64_t r = 0; r < rows; r++, from += from_row, to += to_row) {
+        if (inner == 1)
+            for (int64_t i = 0; i < n; i += LANES) store_n(to + i, load_n(from + i, MIN(n - i, LANES)), MIN(n - i, LANES));
+        else
+            for (int64_t i = 0; i < n; i++) to[i] = from[i * inner];
+    }
+}
+
+static void concat_part(const struct own_part *p, const float *from, float *to, int thread, int threads)
+{
+    int last = p->n_axes - 1, row = last - 1;
+    int64_t n = p->dims[last], inner = p->from[last], rows = 1, first, end;
+    for (int i = 0; i < last; i++) rows *= p->dims[i];
+    own_share(rows, thread, threads, &first, &end);
+    while (first < end) { /* as many rows as follow each other */
+        int64_t left = first, count = row >= 0 ? MIN(p->dims[row] - first % p->dims[row], end - first) : 1, f = 0, t = p->start;
+        for (int i = row; i >= 0; i--) {
+            f += left % p->dims[i] * p->from[i];
+            t += left % p->dims[i] * p->to[i];
+            left /= p->dims[i];
+        }
+        int64_t fr = row >= 0 ? p->from[row] : 0, tr = row >= 0 ? p->to[row] : 0;
+        switch (inner == 1 ? n : 0) { /* the usual numbers of channels, without a loop */
+        case LANES: copy_rows(from + f, to + t, count, LANES, fr, tr, 1); break;
+        case 2 * LANES: copy_rows(from + f, to + t, count, 2 * LANES, fr, tr, 1); break;
+        case 4 * LANES: copy_rows(from + f, to + t, count, 4 * LANES, fr, tr, 1); break;
+        default: copy_rows(from + f, to + t, count, n, fr, tr, inner);
+        }
+        first += count;
+    }
+}
+
+static void concat_run(const struct own_flat_call *k, int thread, int threads)
+{
+    for (int64_t i = 0; i < k->f->n; i++) concat_part(&k->f->parts[i], k->in[i], k->y, thread, threads);
+}
+
 INLINE void softmax_rows(const float *x, float *y, int64_t n, int c)
 {
     float planar[OWN_SOFTMAX_ROW * NARROW_SLACK];

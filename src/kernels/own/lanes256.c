@@ -30,6 +30,7 @@ const struct own_lanes own_lanes256 = {
     {narrow_weight_floats, narrow_pack, narrow_plan, narrow_run},
     {product_weight_floats, product_pack, product_plan, product_run},
     binary_run,
+    concat_run,
     softmax_run,
     norm_measure,
     norm_apply,

@@ -14,7 +14,7 @@
 #include "kernels/onednn/try.h"
 #include "kernels/own/conv.h"
 
-extern const struct kernel_class own_winograd, own_narrow, own_product, own_binary, own_softmax, own_norm;
+extern const struct kernel_class own_winograd, own_narrow, own_product, own_binary, own_concat, own_softmax, own_norm;
 
 static struct mem_budget *budget;
 static struct mem_payer *payer;
@@ -265,6 +265,46 @@ static void binary(void **state)
     }
 }
 
+static void concat(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {1, 2, 3, 5, 16, 32, 64, 70};
+    uint64_t seed = 24;
+    if (!here()) skip();
+    for (int round = 0; round < 300; round++) {
+        struct try_node node;
+        struct tensor in[3], out;
+        int axis = try_below(&seed, 4), n_in = 1 + try_below(&seed, 3);
+        int64_t d[4], y[4];
+        for (int i = 0; i < 4; i++) y[i] = sizes[try_below(&seed, i < 2 ? 5 : 4)];
+        y[axis] = 0;
+        try_init(&node, OP_CONCAT, 13);
+        try_int(&node, "axis", round % 2 ? axis : axis - 4);
+        for (int i = 0; i < n_in; i++) {
+            memcpy(d, y, sizeof d);
+            y[axis] += d[axis] = sizes[try_below(&seed, ARRAY_LEN(sizes))];
+            in[i] = try_tensor(4, d, &seed);
+            lay(&in[i], try_below(&seed, 3));
+        }
+        out = try_tensor(4, y, &seed);
+        lay(&out, try_below(&seed, 3));
+        for (int threads = 1; threads <= 2; threads++) {
+            struct kernel_query q = {.node = &node.op, .n_in = n_in, .n_out = 1, .threads = threads};
+            run_in(&own_concat, &q, in, &out);
+            for (int64_t i = 0; i < tensor_count(&out.shape); i++) {
+                int64_t after = 1, of = 0, place, at;
+                for (int k = axis + 1; k < 4; k++) after *= y[k];
+                place = i / after % y[axis];
+                while (place >= in[of].shape.dims[axis]) place -= in[of++].shape.dims[axis];
+                at = (i / after / y[axis] * in[of].shape.dims[axis] + place) * after + i % after;
+                assert_true(element(&out, &out.shape, i) == element(&in[of], &in[of].shape, at));
+            }
+        }
+        for (int i = 0; i < n_in; i++) free(in[i].data);
+        free(out.data);
+    }
+}
+
 static void softmax(void **state)
 {
     (void)state;
@@ -423,6 +463,7 @@ int main(void)
         cmocka_unit_test(narrow),
         cmocka_unit_test(product),
         cmocka_unit_test(binary),
+        cmocka_unit_test(concat),
         cmocka_unit_test(softmax),
         cmocka_unit_test(norm),
         cmocka_unit_test(memory_may_be_refused),
