@@ -1,0 +1,136 @@
+/* Convolutions in training: the weight is no constant. Forward; backward by the input, which is how ConvTranspose is computed (its W [I, O/g, k...] is, as it
+ * lies, the weight of the convolution that goes the other way); backward by the weight, with the bias' gradient.
+ *
+ * Images are channels-last, weights and their gradients row-major outside. SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/onednn/backward.h"
+
+#include <string.h>
+
+/* The three tensors of the convolution, whichever of them is wanted. */
+struct sides {
+    const struct tensor *image, *weight, *result, *bias; /* bias: NULL if none */
+    struct op_window w;
+};
+
+static bool sides_of(const struct kernel_query *q, struct sides *ret)
+{
+    const struct tensor *in = q->in, *out = q->out;
+    *ret = (struct sides){0};
+    switch (q->node->kind) {
+    case OP_CONV:
+        *ret = (struct sides){&in[0], &in[1], &out[0], onednn_present(q, 2) ? &in[2] : NULL, {0}};
+        break;
+    case OP_CONV_TRANSPOSE:
+        if (onednn_present(q, 2)) return false;
+        *ret = (struct sides){&out[0], &in[1], &in[0], NULL, {0}};
+        break;
+    case OP_CONV_GRAD_WEIGHT:
+        *ret = (struct sides){&in[1], &out[0], &in[0], q->n_out > 1 && out[1].dtype ? &out[1] : NULL, {0}};
+        break;
+    default: return false;
+    }
+    const struct tensor *first = q->node->kind == OP_CONV_TRANSPOSE ? &in[0] : ret->image;
+    return op_window(q->node, &first->shape, &ret->weight->shape, &ret->w) == ERR_OK;
+}
+
+static bool posts_taken(const struct kernel_query *q)
+{
+    if (q->node->kind == OP_CONV) return onednn_posts_known(q);
+    return q->n_post == 0 || (q->node->kind == OP_CONV_TRANSPOSE && q->n_post == 1 && q->post[0].kind == KERNEL_POST_ADD);
+}
+
+static bool accepts(const struct kernel_query *q)
+{
+    struct sides s;
+    if (q->n_in < 2 || !sides_of(q, &s) || !posts_taken(q)) return false;
+    if (q->node->kind != OP_CONV_GRAD_WEIGHT && q->in[1].data) return false;
+    for (int i = 0; i < q->n_in; i++)
+        if (q->in[i].dtype && !onednn_takes(&q->in[i])) return false;
+    for (int i = 0; i < q->n_out; i++)
+        if (q->out[i].dtype && !onednn_takes(&q->out[i])) return false;
+    int rank = s.image->shape.rank;
+    if (rank < 3 || rank > 5) return false;
+    for (int i = 0; i < s.w.n; i++) { /* as oneDNN counts, the convolution from image to result must come out */
+        int64_t cover = (s.w.kernel[i] - 1) * s.w.dilation[i] + 1,
+                room = s.image->shape.dims[2 + i] + s.w.pad_begin[i] + s.w.pad_end[i] - cover;
+        if (s.w.pad_begin[i] < 0 || s.w.pad_end[i] < 0 || room < 0 || room / s.w.stride[i] + 1 != s.result->shape.dims[2 + i]) return false;
+    }
+    return true;
+}
+
+static void layouts(const struct kernel_query *q, struct kernel_layouts *ret)
+{
+    onednn_layouts_last(q, ret);
+    if (q->node->kind == OP_CONV_GRAD_WEIGHT)
+        ret->out[0] = KERNEL_LAYOUT_ROW_MAJOR;
+    else
+        ret->in[1] = KERNEL_LAYOUT_ROW_MAJOR;
+}
+
+/* [O, I/g, k...] as [g, O/g, I/g, k...] */
+static void describe_weight(const struct tensor_shape *s, int64_t g, dnnl_memory_desc_t *plain, dnnl_memory_desc_t *any)
+{
+    int64_t dims[TENSOR_MAX_RANK + 1], strides[TENSOR_MAX_RANK + 1], file[TENSOR_MAX_RANK];
+    int n = 0;
+    tensor_strides_row_major(s, file);
+    if (g > 1) {
+        dims[n] = g;
+        strides[n++] = file[0] * (s->dims[0] / g);
+    }
+    for (int i = 0; i < s->rank; i++) {
+        dims[n] = i || g == 1 ? s->dims[i] : s->dims[0] / g;
+        strides[n++] = file[i];
+    }
+    *plain = onednn_strided(n, dims, strides);
+    *any = onednn_any(n, dims);
+}
+
+static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    struct sides s;
+    if (!sides_of(q, &s)) return err_set(ERR_UNSUPPORTED, "oneDNN: convolution in training");
+    if (!onednn_is_last(s.image) || !onednn_is_last(s.result) || !tensor_is_row_major(s.weight))
+        return err_set(ERR_UNSUPPORTED, "oneDNN: convolution in training wants channels-last, and plain weights");
+    dnnl_memory_desc_t image = onednn_last(&s.image->shape), result = onednn_last(&s.result->shape), plain, weight, bias;
+    describe_weight(&s.weight->shape, s.w.group, &plain, &weight);
+    if (s.bias) bias = onednn_rows(&s.bias->shape);
+    struct onednn_window at = onednn_window_of(&s.w);
+    struct onednn_conv_pair d;
+    memset(&d, 0, sizeof d);
+    enum op_kind k = q->node->kind;
+    bool forward = k == OP_CONV;
+    int64_t flops = 2 * (tensor_count(&s.weight->shape) / s.weight->shape.dims[0]) * tensor_count(&s.result->shape);
+    dnnl_status_t st = dnnl_dilated_convolution_forward_desc_init(&d.forward, forward ? dnnl_forward_inference : dnnl_forward_training,
+                                                                  dnnl_convolution_direct, &image, &weight, s.bias ? &bias : NULL, &result,
+                                                                  at.stride, at.dilation, at.begin, at.end);
+    if (!st && k == OP_CONV_TRANSPOSE)
+        st = dnnl_dilated_convolution_backward_data_desc_init(&d.backward, dnnl_convolution_direct, &image, &weight, &result, at.stride, at.dilation,
+                                                              at.begin, at.end);
+    if (!st && k == OP_CONV_GRAD_WEIGHT)
+        st = dnnl_dilated_convolution_backward_weights_desc_init(&d.backward, dnnl_convolution_direct, &image, &weight, s.bias ? &bias : NULL,
+                                                                 &result, at.stride, at.dilation, at.begin, at.end);
+    err e = onednn_check(st, ERR_UNSUPPORTED, "convolution in training");
+    if (e) return e;
+    struct onednn_chain_job j = {.spec = {.what = forward ? "convolution" : "convolution backward", .desc = forward ? (void *)&d.forward : &d,
+                                          .desc_bytes = forward ? sizeof d.forward : sizeof d, .make = forward ? NULL : onednn_make_conv_pair,
+                                          .dst = &result, .window = true, .flops = flops}};
+    if (forward) {
+        onednn_chain_arg(&j, DNNL_ARG_SRC, false, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_WEIGHTS, false, 1, &plain);
+        if (s.bias) onednn_chain_arg(&j, DNNL_ARG_BIAS, false, 2, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DST, true, 0, NULL);
+    } else if (k == OP_CONV_TRANSPOSE) {
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_DST, false, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_WEIGHTS, false, 1, &plain);
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_SRC, true, 0, NULL);
+        j.add_after = q->n_post > 0;
+    } else {
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_DST, false, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_SRC, false, 1, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_WEIGHTS, true, 0, &plain);
+        if (s.bias) onednn_chain_arg(&j, DNNL_ARG_DIFF_BIAS, true, 1, NULL);
+    }
+    return onednn_chain_new(&j, q, payer, ret);
+}
+
+ONEDNN_CHAIN_CLASS(onednn_train_conv, "train_conv", accepts, layouts, prepare);

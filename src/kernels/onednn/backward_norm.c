@@ -1,0 +1,118 @@
+/* Batch normalisation in training, forward and backward, and Gemm with any transpositions, none of whose operands is constant.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/onednn/backward.h"
+
+#include <string.h>
+
+static bool all_taken(const struct kernel_query *q)
+{
+    for (int i = 0; i < q->n_in; i++)
+        if (q->in[i].dtype && !onednn_takes(&q->in[i])) return false;
+    for (int i = 0; i < q->n_out; i++)
+        if (q->out[i].dtype && !onednn_takes(&q->out[i])) return false;
+    return true;
+}
+
+/* ---- batch norm */
+
+static bool accepts_norm(const struct kernel_query *q)
+{
+    bool forward = q->node->kind == OP_BATCH_NORM_TRAIN;
+    int rank = q->n_in ? q->in[0].shape.rank : 0;
+    if ((!forward && q->node->kind != OP_BATCH_NORM_GRAD) || q->n_post || rank < 3 || rank > 5 || !all_taken(q)) return false;
+    if (q->n_in < (forward ? 3 : 5) || q->n_out < 3) return false;
+    for (int i = 0; i < 3; i++)
+        if (!q->out[i].dtype) return false;
+    return true;
+}
+
+static err prepare_norm(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    bool forward = q->node->kind == OP_BATCH_NORM_TRAIN;
+    const struct tensor *x = &q->in[forward ? 0 : 1];
+    if (!onednn_is_last(x) || !onednn_is_last(&q->in[0]) || !onednn_is_last(&q->out[0]))
+        return err_set(ERR_UNSUPPORTED, "oneDNN: normalising wants channels-last");
+    dnnl_memory_desc_t md = onednn_last(&x->shape);
+    float epsilon = op_attr_float(q->node, "epsilon", 1e-5f);
+    int64_t count = tensor_count(&x->shape), each = count / x->shape.dims[1];
+    unsigned flags = dnnl_use_scale | dnnl_use_shift;
+    struct onednn_norm_pair d;
+    memset(&d, 0, sizeof d);
+    dnnl_status_t st = dnnl_batch_normalization_forward_desc_init(&d.forward, dnnl_forward_training, &md, epsilon, flags);
+    if (!st && !forward) st = dnnl_batch_normalization_backward_desc_init(&d.backward, dnnl_backward, &md, &md, epsilon, flags);
+    err e = onednn_check(st, ERR_UNSUPPORTED, "batch norm in training");
+    if (e) return e;
+    struct onednn_chain_job j = {.spec = {.what = forward ? "batch norm in training" : "batch norm backward", .desc = forward ? (void *)&d.forward : &d,
+                                          .desc_bytes = forward ? sizeof d.forward : sizeof d, .make = forward ? NULL : onednn_make_norm_pair,
+                                          .flops = 6 * count},
+                                 .ns = (double)count};
+    if (forward) {
+        onednn_chain_arg(&j, DNNL_ARG_SRC, false, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_SCALE, false, 1, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_SHIFT, false, 2, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DST, true, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_MEAN, true, 1, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_VARIANCE, true, 2, NULL);
+        j.channels = q->n_out > 4 && q->n_in > 4 ? x->shape.dims[1] : 0;
+        j.momentum = op_attr_float(q->node, "momentum", 0.9f);
+        j.unbiased = each > 1 ? (float)each / (float)(each - 1) : 1;
+    } else {
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_DST, false, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_SRC, false, 1, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_SCALE, false, 2, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_SHIFT, false, 2, NULL); /* asked for, and not read */
+        onednn_chain_arg(&j, DNNL_ARG_MEAN, false, 3, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_VARIANCE, false, 4, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_SRC, true, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_SCALE, true, 1, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_SHIFT, true, 2, NULL);
+    }
+    return onednn_chain_new(&j, q, payer, ret);
+}
+
+/* ---- Gemm */
+
+static bool accepts_product(const struct kernel_query *q)
+{
+    const struct op_node *n = q->node;
+    if (n->kind != OP_GEMM || q->n_in < 2 || q->n_out != 1 || !all_taken(q) || !onednn_posts_known(q)) return false;
+    if (q->in[0].shape.rank != 2 || q->in[1].shape.rank != 2 || op_attr_float(n, "alpha", 1) != 1) return false;
+    if (!onednn_present(q, 2)) return true;
+    const struct tensor_shape *s = &q->in[2].shape;
+    int64_t columns = q->out[0].shape.dims[1];
+    bool row = (s->rank == 1 && s->dims[0] == columns) || (s->rank == 2 && s->dims[0] == 1 && s->dims[1] == columns);
+    return row && op_attr_float(n, "beta", 1) == 1;
+}
+
+/* A matrix, or its transposed, without moving it. */
+static dnnl_memory_desc_t matrix(const struct tensor_shape *s, bool transposed)
+{
+    int64_t dims[] = {s->dims[transposed ? 1 : 0], s->dims[transposed ? 0 : 1]}, strides[] = {transposed ? 1 : s->dims[1], transposed ? s->dims[1] : 1};
+    return onednn_strided(2, dims, strides);
+}
+
+static err prepare_product(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    for (int i = 0; i < 2; i++)
+        if (!tensor_is_row_major(&q->in[i])) return err_set(ERR_UNSUPPORTED, "oneDNN: Gemm wants row-major");
+    if (!tensor_is_row_major(&q->out[0])) return err_set(ERR_UNSUPPORTED, "oneDNN: Gemm wants row-major");
+    bool ta = op_attr_int(q->node, "transA", 0) != 0, tb = op_attr_int(q->node, "transB", 0) != 0, biased = onednn_present(q, 2);
+    dnnl_memory_desc_t a = matrix(&q->in[0].shape, ta), b = matrix(&q->in[1].shape, tb), y = matrix(&q->out[0].shape, false), bias;
+    int64_t columns = q->out[0].shape.dims[1], inner = q->in[0].shape.dims[ta ? 0 : 1];
+    bias = onednn_rows(&(struct tensor_shape){2, {1, columns}, 0});
+    dnnl_matmul_desc_t d;
+    memset(&d, 0, sizeof d);
+    err e = onednn_check(dnnl_matmul_desc_init(&d, &a, &b, biased ? &bias : NULL, &y), ERR_UNSUPPORTED, "product in training");
+    if (e) return e;
+    struct onednn_chain_job j = {
+        .spec = {.what = "product in training", .desc = &d, .desc_bytes = sizeof d, .dst = &y, .flops = 2 * inner * tensor_count(&q->out[0].shape)}};
+    onednn_chain_arg(&j, DNNL_ARG_SRC, false, 0, NULL);
+    onednn_chain_arg(&j, DNNL_ARG_WEIGHTS, false, 1, NULL);
+    if (biased) onednn_chain_arg(&j, DNNL_ARG_BIAS, false, 2, NULL);
+    onednn_chain_arg(&j, DNNL_ARG_DST, true, 0, NULL);
+    return onednn_chain_new(&j, q, payer, ret);
+}
+
+ONEDNN_CHAIN_CLASS(onednn_train_norm, "train_norm", accepts_norm, onednn_layouts_last, prepare_norm);
+ONEDNN_CHAIN_CLASS(onednn_train_product, "train_product", accepts_product, onednn_layouts_rows, prepare_product);

@@ -1,0 +1,269 @@
+/* oneDNN's kernels of training against plain C, over drawn shapes, and what they charge. SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/onednn/backward.h"
+#include "kernels/onednn/try.h"
+
+struct box {
+    struct mem_budget *budget;
+    struct mem_payer *payer;
+    uint64_t seed;
+    int taken, asked;
+};
+
+static void relay(const struct tensor *from, const struct tensor *to)
+{
+    int64_t at[TENSOR_MAX_RANK] = {0};
+    int rank = from->shape.rank;
+    for (int64_t left = tensor_count(&from->shape); left > 0; left--) {
+        int64_t a = 0, b = 0;
+        for (int i = 0; i < rank; i++) {
+            a += at[i] * from->strides[i];
+            b += at[i] * to->strides[i];
+        }
+        ((float *)to->data)[b] = ((const float *)from->data)[a];
+        for (int i = rank - 1; i >= 0 && ++at[i] == from->shape.dims[i]; i--) at[i] = 0;
+    }
+}
+
+static struct tensor laid(const struct tensor *t, enum kernel_layout layout)
+{
+    struct tensor r = *t;
+    if (layout == KERNEL_LAYOUT_CHANNELS_LAST) tensor_strides_channels_last(&r.shape, r.strides);
+    size_t bytes = ((size_t)tensor_count(&t->shape) * 4 + 127) / 64 * 64;
+    r.data = aligned_alloc(64, bytes);
+    memset(r.data, 0x7f, bytes);
+    return r;
+}
+
+/* One run of `class`; false if it does not take it. */
+static bool run_class(struct box *b, const struct kernel_class *class, const struct try_node *n, const struct tensor *in, int n_in, struct tensor *out,
+                      int n_out, int n_post, const struct kernel_post *post, int threads)
+{
+    struct tensor ins[KERNEL_MAX_IN] = {{0}}, outs[8] = {{0}};
+    struct kernel_layouts l = {0};
+    struct kernel_query q = {.node = &n->op, .n_in = n_in, .n_out = n_out, .in = ins, .out = outs, .n_post = n_post, .threads = threads};
+    struct kernel_state *state = NULL;
+    struct kernel_buffers buffers = {0};
+    for (int i = 0; i < n_post; i++) q.post[i] = post[i];
+    for (int i = 0; i < n_in; i++) ins[i] = in[i], ins[i].data = NULL;
+    for (int i = 0; i < n_out; i++) outs[i] = out[i], outs[i].data = NULL;
+    if (!class->accepts(&q)) return false;
+    class->layouts(&q, &l);
+    for (int i = 0; i < n_in; i++) {
+        ins[i] = laid(&in[i], l.in[i]);
+        relay(&in[i], &ins[i]);
+        buffers.in[i] = ins[i].data;
+        ins[i].data = NULL;
+    }
+    for (int i = 0; i < n_out; i++) {
+        outs[i] = laid(&out[i], l.out[i]);
+        buffers.out[i] = outs[i].data;
+        outs[i].data = NULL;
+    }
+    err e = class->prepare(&q, b->payer, &state);
+    void *scratch = NULL;
+    if (!e) {
+        size_t bytes = (class->scratch_bytes(state) + 127) / 64 * 64;
+        buffers.scratch = scratch = aligned_alloc(64, bytes);
+        memset(scratch, 0x7f, bytes);
+        for (int twice = 0; twice < 2 && !e; twice++) e = class->run(state, &buffers);
+        if (e) fail_msg("%s", err_text());
+        class->free(&state);
+    }
+    for (int i = 0; i < n_out; i++) {
+        outs[i].data = buffers.out[i];
+        if (!e) relay(&outs[i], &out[i]);
+        free(outs[i].data);
+    }
+    for (int i = 0; i < n_in; i++) free((void *)(uintptr_t)buffers.in[i]);
+    free(scratch);
+    if (e && e != ERR_UNSUPPORTED) fail_msg("%s", err_text());
+    return !e;
+}
+
+static void check(struct box *b, const struct kernel_class *class, const struct try_node *n, struct tensor *in, int n_in, struct tensor *out, int n_out,
+                  const char *what)
+{
+    struct tensor want[8];
+    for (int i = 0; i < n_out; i++) want[i] = tensor_view(TENSOR_F32, &out[i].shape, xcalloc((size_t)tensor_count(&out[i].shape) + 1, 4));
+    if (kernels_ref_run(&n->op, in, n_in, want, n_out)) fail_msg("%s: %s", what, err_text());
+    b->asked++;
+    for (int threads = 1; threads < 3; threads++) {
+        if (!run_class(b, class, n, in, n_in, out, n_out, 0, NULL, threads)) break;
+        b->taken += threads == 1;
+        for (int o = 0; o < n_out; o++) {
+            double d = 0, most = 1e-3;
+            for (int64_t i = 0; i < tensor_count(&out[o].shape); i++) {
+                double w = (double)((float *)want[o].data)[i];
+                d = fmax(d, fabs((double)((float *)out[o].data)[i] - w));
+                most = fmax(most, fabs(w));
+                if (isnan(((float *)out[o].data)[i])) d = INFINITY;
+            }
+            if (d > 2e-4 * most) fail_msg("%s: output %d differs by %g of %g on %d threads", what, o, d, most, threads);
+        }
+    }
+    for (int i = 0; i < n_out; i++) free(want[i].data), free(out[i].data);
+    for (int i = 0; i < n_in; i++) free(in[i].data);
+}
+
+static int set_up(void **state)
+{
+    struct box *b = xnew(struct box);
+    b->budget = mem_budget_new("host", 512 << 20);
+    b->payer = mem_payer_new(b->budget, "test");
+    b->seed = 11;
+    *state = b;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct box *b = *state;
+    assert_int_equal(kernels_onednn_usage().primitives, 0);
+    mem_payer_free(&b->payer);
+    mem_budget_free(&b->budget);
+    free(b);
+    return 0;
+}
+
+static void test_conv(void **state)
+{
+    struct box *b = *state;
+    static const enum op_kind KINDS[] = {OP_CONV, OP_CONV_TRANSPOSE, OP_CONV_GRAD_WEIGHT};
+    for (int k = 0; k < 120; k++) {
+        uint64_t *s = &b->seed;
+        enum op_kind kind = KINDS[k % 3];
+        int64_t group = try_below(s, 3) ? 1 : 1 + try_below(s, 8), own = 1 + try_below(s, k & 1 ? 20 : 3), each = 1 + try_below(s, k & 1 ? 20 : 2);
+        int64_t image[] = {1 + try_below(s, 3), group * own, 4 + try_below(s, 9), 4 + try_below(s, 9)}, kernel[] = {1 + try_below(s, 3), 1 + try_below(s, 3)};
+        int64_t strides[] = {1 + try_below(s, 2), 1 + try_below(s, 2)}, dilations[] = {1 + try_below(s, 2), 1}, pads[4], result[4] = {image[0], group * each}, rest[2];
+        int64_t weight[] = {group * each, own, kernel[0], kernel[1]};
+        for (int i = 0; i < 4; i++) pads[i] = try_below(s, 2);
+        bool fits = true;
+        for (int i = 0; i < 2; i++) {
+            int64_t room = image[2 + i] + pads[i] + pads[2 + i] - (kernel[i] - 1) * dilations[i] - 1;
+            fits &= room >= 0;
+            result[2 + i] = room / strides[i] + 1;
+            rest[i] = room % strides[i];
+        }
+        if (!fits) continue;
+        struct try_node n;
+        try_init(&n, kind, 13);
+        try_int(&n, "group", group);
+        try_ints(&n, "strides", 2, strides);
+        try_ints(&n, "dilations", 2, dilations);
+        try_ints(&n, "pads", 4, pads);
+        if (kind == OP_CONV_TRANSPOSE) try_ints(&n, "output_padding", 2, rest);
+        if (kind == OP_CONV_GRAD_WEIGHT) try_ints(&n, "shape", 4, weight);
+        struct tensor x = try_tensor(4, image, s), w = try_tensor(4, weight, s), y = try_tensor(4, result, s), bias = try_tensor(1, weight, s);
+        int more = kind != OP_CONV_TRANSPOSE && (k & 2);
+        n.op.n_in = kind == OP_CONV ? 2 + more : 2;
+        n.op.n_out = kind == OP_CONV_GRAD_WEIGHT ? 1 + more : 1;
+        struct tensor in[3] = {x, w, bias}, out[2] = {y, bias};
+        if (kind == OP_CONV_TRANSPOSE) in[0] = y, out[0] = x;
+        if (kind == OP_CONV_GRAD_WEIGHT) in[0] = y, in[1] = x, out[0] = w;
+        if (!more) free(bias.data);
+        char what[60];
+        snprintf(what, sizeof what, "%s %d", op_name(kind), k);
+        check(b, &onednn_train_conv, &n, in, n.op.n_in, out, n.op.n_out, what);
+    }
+    print_message("# oneDNN took %d of %d\n", b->taken, b->asked);
+    assert_true(b->taken * 10 > b->asked * 7);
+}
+
+/* What is added after a backward convolution. */
+static void test_add(void **state)
+{
+    struct box *b = *state;
+    struct try_node n;
+    int64_t weight[] = {8, 16, 3, 3}, small[] = {2, 8, 6, 6}, image[] = {2, 16, 6, 6};
+    try_init(&n, OP_CONV_TRANSPOSE, 13);
+    try_ints(&n, "pads", 4, (int64_t[]){1, 1, 1, 1});
+    n.op.n_in = 2;
+    n.op.n_out = 1;
+    struct tensor in[3] = {try_tensor(4, small, &b->seed), try_tensor(4, weight, &b->seed), try_tensor(4, image, &b->seed)}, out = try_tensor(4, image, &b->seed),
+                  want = try_tensor(4, image, &b->seed);
+    struct kernel_post post = {.kind = KERNEL_POST_ADD, .input = 2};
+    assert_int_equal(kernels_ref_run(&n.op, in, 2, &want, 1), ERR_OK);
+    assert_true(run_class(b, &onednn_train_conv, &n, in, 3, &out, 1, 1, &post, 1));
+    for (int64_t i = 0; i < tensor_count(&out.shape); i++)
+        assert_float_equal(((float *)out.data)[i], ((float *)want.data)[i] + ((float *)in[2].data)[i], 1e-3);
+    for (int i = 0; i < 3; i++) free(in[i].data);
+    free(out.data);
+    free(want.data);
+}
+
+static void test_norm(void **state)
+{
+    struct box *b = *state;
+    for (int k = 0; k < 24; k++) {
+        uint64_t *s = &b->seed;
+        bool forward = k & 1;
+        int64_t dims[] = {2 + try_below(s, 3), 1 + try_below(s, 40), 2 + try_below(s, 6), 1 + try_below(s, 6)}, c = dims[1];
+        struct try_node n;
+        try_init(&n, forward ? OP_BATCH_NORM_TRAIN : OP_BATCH_NORM_GRAD, 13);
+        try_float(&n, "epsilon", 1e-3f);
+        struct tensor in[5], out[5];
+        in[0] = try_tensor(4, dims, s);
+        for (int i = 1; i < 5; i++) in[i] = !forward && i == 1 ? try_tensor(4, dims, s) : try_tensor(1, &c, s);
+        for (int64_t i = 0; i < c; i++) ((float *)in[4].data)[i] = fabsf(((float *)in[4].data)[i]) + 0.5f;
+        int n_out = forward ? 5 : 3;
+        for (int i = 0; i < n_out; i++) out[i] = i ? try_tensor(1, &c, s) : try_tensor(4, dims, s);
+        if (!forward) { /* true statistics: oneDNN assumes them */
+            struct tensor y[5];
+            for (int i = 0; i < 5; i++) y[i] = i ? try_tensor(1, &c, s) : try_tensor(4, dims, s);
+            struct try_node t;
+            try_init(&t, OP_BATCH_NORM_TRAIN, 13);
+            struct tensor from[5] = {in[1], in[2], in[2], in[2], in[2]};
+            t.op.n_in = t.op.n_out = 5;
+            assert_int_equal(kernels_ref_run(&t.op, from, 5, y, 5), ERR_OK);
+            relay(&y[1], &in[3]);
+            relay(&y[2], &in[4]);
+            for (int i = 0; i < 5; i++) free(y[i].data);
+        }
+        n.op.n_in = 5;
+        n.op.n_out = n_out;
+        check(b, &onednn_train_norm, &n, in, 5, out, n_out, forward ? "BatchNormTrain" : "BatchNormGrad");
+    }
+    print_message("# oneDNN took %d of %d\n", b->taken, b->asked);
+    assert_true(b->taken * 2 > b->asked);
+}
+
+static void test_product(void **state)
+{
+    struct box *b = *state;
+    for (int k = 0; k < 32; k++) {
+        uint64_t *s = &b->seed;
+        int64_t m = 1 + try_below(s, 40), n = 1 + try_below(s, 40), inner = 1 + try_below(s, 40);
+        int64_t a[] = {k & 1 ? inner : m, k & 1 ? m : inner}, c[] = {k & 2 ? n : inner, k & 2 ? inner : n}, y[] = {m, n};
+        struct try_node node;
+        try_init(&node, OP_GEMM, 13);
+        try_int(&node, "transA", k & 1);
+        try_int(&node, "transB", (k & 2) != 0);
+        struct tensor in[] = {try_tensor(2, a, s), try_tensor(2, c, s), try_tensor(1, &n, s)}, out = try_tensor(2, y, s);
+        if (!(k & 4)) free(in[2].data);
+        node.op.n_in = k & 4 ? 3 : 2;
+        node.op.n_out = 1;
+        check(b, &onednn_train_product, &node, in, node.op.n_in, &out, 1, "Gemm");
+    }
+    assert_int_equal(b->taken, b->asked);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_conv, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_add, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_norm, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_product, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
