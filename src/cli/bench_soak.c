@@ -1,9 +1,9 @@
 /* `brim bench soak`: does memory grow while half of the cameras are dead?
  *
  * A `brim serve` of its own with ten cameras: five videos that live, and one each that is a closed port, a
- * missing file, silent, garbage, and flapping. Each second RssAnon is read from /proc. The first 20 % of the
- * time are left out (caches fill); what follows is cut into 20 blocks, and a line is fitted to the blocks'
- * means: samples a second apart are far from independent, so fitting them directly would claim a much smaller
+ * missing file, silent, garbage, and flapping. Each second RssAnon is read from /proc. The first third of the
+ * time is left out (caches fill: 376 KiB of SQLite's in two minutes, decoders' pools); what follows is cut into 20 blocks, and a line is fitted to the
+ * blocks' means: samples a second apart are far from independent, so fitting them directly would claim a much smaller
  * error than there is. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
 #include "cli/bench_inside.h"
@@ -104,7 +104,7 @@ static void watch(struct soak *s, struct child *c) {
 }
 
 static size_t settled(const struct soak *s) {
-    return s->n / 5;
+    return s->n / 3;
 }
 
 /* Least squares over the blocks' means. */
@@ -144,7 +144,7 @@ static void print_text(const struct soak *s, const struct line *l, const struct 
     printf("%.1f minutes, %zu samples, %s; the flaky cameras were called %d times\n", b->s / 60, s->n,
            s->detector ? "motion on all, yolox_nano on three" : "motion on all (no BRIM_DATA: no detector)",
            s->came);
-    printf("RssAnon: slope %+.1f KB a minute, standard error %.1f (%d block means after the first fifth); "
+    printf("RssAnon: slope %+.1f KB a minute, standard error %.1f (%d block means after the first third); "
            "%.2f MiB then, %.2f MiB at the end, "
            "peak %.2f\n",
            l->slope, l->error, l->blocks, l->first, l->last, (double)c->peak_anon / 1048576);
