@@ -1,227 +1,28 @@
-/* The networks. Each function is one family, as its paper or torchvision's code has it.
- *
- * vgg: Simonyan and Zisserman, 2015. resnet: He et al., 2016 (the stride of a bottleneck in its 3x3: torchvision's 'v1.5'). alexnet:
- * Krizhevsky, 2014 ('One weird trick'). mobilenetv2: Sandler et al., 2018. squeezenet: Iandola et al., 2016 (1.0). yolov3, yolov3-tiny: Redmon and
- * Farhadi, 2018 (their .cfg files). SPDX-License-Identifier: Apache-2.0 */
+/* The networks by name, and their counts. They are made in zoo_*.c, a file per kind. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/zoo_build.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef void zoo_fn(struct zoo *z, const struct graph_zoo_options *o, int variant);
+enum { OPSET = 17 }; /* the first with LayerNormalization, the last but one with the axes of reductions as attributes */
 
-static int classes(const struct graph_zoo_options *o, int own)
-{
-    return o->classes > 0 ? o->classes : own;
-}
+static const struct zoo_entry *const families[] = {zoo_classifiers, zoo_inceptions, zoo_mobiles, zoo_yolos, zoo_ssds, zoo_transformers, zoo_others};
 
-static int side(const struct graph_zoo_options *o, int own)
-{
-    return o->size > 0 ? o->size : own;
-}
-
-/* ---- vgg; variant: layers, negative with batch normalisation */
-
-static void vgg(struct zoo *z, const struct graph_zoo_options *o, int variant)
-{
-    static const char *const plans[] = {"a M b M cc M dd M dd", "aa M bb M cc M dd M dd", "aa M bb M ccc M ddd M ddd", "aa M bb M cccc M dddd M dddd"};
-    static const int layers[] = {11, 13, 16, 19}, channels[] = {64, 128, 256, 512};
-    const char *plan = "";
-    for (size_t i = 0; i < ARRAY_LEN(layers); i++)
-        if (layers[i] == abs(variant)) plan = plans[i];
-    int x = zoo_input(z, 3, side(o, 224), side(o, 224));
-    for (const char *p = plan; *p; p++) {
-        if (*p == 'M') x = zoo_max_pool(z, x, 2, 2, 0, false);
-        else if (*p != ' ')
-            x = zoo_conv(z, x, (struct zoo_conv){.out = channels[*p - 'a'], .kernel = 3, .pad = 1, .bias = true, .norm = variant < 0, .act = OP_RELU});
-    }
-    x = zoo_flatten(z, zoo_avg_pool_to(z, zoo_max_pool(z, x, 2, 2, 0, false), 7));
-    x = zoo_act(z, zoo_linear(z, x, 4096), OP_RELU);
-    x = zoo_act(z, zoo_linear(z, x, 4096), OP_RELU);
-    zoo_output(z, zoo_linear(z, x, classes(o, 1000)), "logits");
-}
-
-/* ---- resnet; variant: layers */
-
-static int basic_block(struct zoo *z, int x, int width, int stride)
-{
-    int y = zoo_conv(z, x, (struct zoo_conv){.out = width, .kernel = 3, .pad = 1, .stride = stride, .norm = true, .act = OP_RELU});
-    y = zoo_conv(z, y, (struct zoo_conv){.out = width, .kernel = 3, .pad = 1, .norm = true});
-    if (stride > 1 || zoo_channels(z, x) != width) x = zoo_conv(z, x, (struct zoo_conv){.out = width, .stride = stride, .norm = true});
-    return zoo_act(z, zoo_add(z, y, x), OP_RELU);
-}
-
-static int bottleneck(struct zoo *z, int x, int width, int stride)
-{
-    int y = zoo_conv(z, x, (struct zoo_conv){.out = width, .norm = true, .act = OP_RELU});
-    y = zoo_conv(z, y, (struct zoo_conv){.out = width, .kernel = 3, .pad = 1, .stride = stride, .norm = true, .act = OP_RELU});
-    y = zoo_conv(z, y, (struct zoo_conv){.out = 4 * width, .norm = true});
-    if (stride > 1 || zoo_channels(z, x) != 4 * width) x = zoo_conv(z, x, (struct zoo_conv){.out = 4 * width, .stride = stride, .norm = true});
-    return zoo_act(z, zoo_add(z, y, x), OP_RELU);
-}
-
-static void resnet(struct zoo *z, const struct graph_zoo_options *o, int variant)
-{
-    static const int layers[] = {18, 34, 50, 101, 152};
-    static const int blocks[][4] = {{2, 2, 2, 2}, {3, 4, 6, 3}, {3, 4, 6, 3}, {3, 4, 23, 3}, {3, 8, 36, 3}};
-    const int *n = blocks[0];
-    for (size_t i = 0; i < ARRAY_LEN(layers); i++)
-        if (layers[i] == variant) n = blocks[i];
-    int x = zoo_input(z, 3, side(o, 224), side(o, 224));
-    x = zoo_conv(z, x, (struct zoo_conv){.out = 64, .kernel = 7, .stride = 2, .pad = 3, .norm = true, .act = OP_RELU});
-    x = zoo_max_pool(z, x, 3, 2, 1, false);
-    for (int stage = 0; stage < 4; stage++)
-        for (int i = 0; i < n[stage]; i++) {
-            int stride = stage && i == 0 ? 2 : 1;
-            x = variant < 50 ? basic_block(z, x, 64 << stage, stride) : bottleneck(z, x, 64 << stage, stride);
-        }
-    zoo_output(z, zoo_linear(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), classes(o, 1000)), "logits");
-}
-
-static void alexnet(struct zoo *z, const struct graph_zoo_options *o, int variant)
-{
-    (void)variant;
-    int x = zoo_input(z, 3, side(o, 224), side(o, 224));
-    x = zoo_conv(z, x, (struct zoo_conv){.out = 64, .kernel = 11, .stride = 4, .pad = 2, .bias = true, .act = OP_RELU});
-    x = zoo_conv(z, zoo_max_pool(z, x, 3, 2, 0, false), (struct zoo_conv){.out = 192, .kernel = 5, .pad = 2, .bias = true, .act = OP_RELU});
-    x = zoo_conv(z, zoo_max_pool(z, x, 3, 2, 0, false), (struct zoo_conv){.out = 384, .kernel = 3, .pad = 1, .bias = true, .act = OP_RELU});
-    x = zoo_conv(z, x, (struct zoo_conv){.out = 256, .kernel = 3, .pad = 1, .bias = true, .act = OP_RELU});
-    x = zoo_conv(z, x, (struct zoo_conv){.out = 256, .kernel = 3, .pad = 1, .bias = true, .act = OP_RELU});
-    x = zoo_flatten(z, zoo_avg_pool_to(z, zoo_max_pool(z, x, 3, 2, 0, false), 6));
-    x = zoo_act(z, zoo_linear(z, x, 4096), OP_RELU);
-    x = zoo_act(z, zoo_linear(z, x, 4096), OP_RELU);
-    zoo_output(z, zoo_linear(z, x, classes(o, 1000)), "logits");
-}
-
-/* ---- mobilenetv2 */
-
-static int inverted_residual(struct zoo *z, int x, int out, int stride, int expand)
-{
-    int from = zoo_channels(z, x), y = x;
-    if (expand > 1) y = zoo_conv(z, y, (struct zoo_conv){.out = from * expand, .norm = true, .act = OP_CLIP});
-    y = zoo_conv(z, y, (struct zoo_conv){.out = from * expand, .kernel = 3, .pad = 1, .stride = stride, .group = from * expand, .norm = true, .act = OP_CLIP});
-    y = zoo_conv(z, y, (struct zoo_conv){.out = out, .norm = true});
-    return stride == 1 && from == out ? zoo_add(z, x, y) : y;
-}
-
-static void mobilenetv2(struct zoo *z, const struct graph_zoo_options *o, int variant)
-{
-    static const int rows[][4] = {{1, 16, 1, 1}, {6, 24, 2, 2}, {6, 32, 3, 2}, {6, 64, 4, 2}, {6, 96, 3, 1}, {6, 160, 3, 2}, {6, 320, 1, 1}};
-    (void)variant;
-    int x = zoo_input(z, 3, side(o, 224), side(o, 224));
-    x = zoo_conv(z, x, (struct zoo_conv){.out = 32, .kernel = 3, .stride = 2, .pad = 1, .norm = true, .act = OP_CLIP});
-    for (size_t r = 0; r < ARRAY_LEN(rows); r++)
-        for (int i = 0; i < rows[r][2]; i++) x = inverted_residual(z, x, rows[r][1], i ? 1 : rows[r][3], rows[r][0]);
-    x = zoo_conv(z, x, (struct zoo_conv){.out = 1280, .norm = true, .act = OP_CLIP});
-    zoo_output(z, zoo_linear(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), classes(o, 1000)), "logits");
-}
-
-/* ---- squeezenet 1.0 */
-
-static int fire(struct zoo *z, int x, int squeeze, int expand)
-{
-    x = zoo_conv(z, x, (struct zoo_conv){.out = squeeze, .bias = true, .act = OP_RELU});
-    int parts[2] = {zoo_conv(z, x, (struct zoo_conv){.out = expand, .bias = true, .act = OP_RELU}),
-                    zoo_conv(z, x, (struct zoo_conv){.out = expand, .kernel = 3, .pad = 1, .bias = true, .act = OP_RELU})};
-    return zoo_concat(z, parts, 2);
-}
-
-static void squeezenet(struct zoo *z, const struct graph_zoo_options *o, int variant)
-{
-    (void)variant;
-    int x = zoo_input(z, 3, side(o, 224), side(o, 224));
-    x = zoo_conv(z, x, (struct zoo_conv){.out = 96, .kernel = 7, .stride = 2, .bias = true, .act = OP_RELU});
-    x = fire(z, fire(z, fire(z, zoo_max_pool(z, x, 3, 2, 0, true), 16, 64), 16, 64), 32, 128);
-    x = fire(z, fire(z, fire(z, fire(z, zoo_max_pool(z, x, 3, 2, 0, true), 32, 128), 48, 192), 48, 192), 64, 256);
-    x = fire(z, zoo_max_pool(z, x, 3, 2, 0, true), 64, 256);
-    x = zoo_conv(z, x, (struct zoo_conv){.out = classes(o, 1000), .bias = true, .act = OP_RELU});
-    zoo_output(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), "logits");
-}
-
-/* ---- yolov3 */
-
-static int dark(struct zoo *z, int x, int out, int kernel, int stride)
-{
-    return zoo_conv(z, x, (struct zoo_conv){.out = out, .kernel = kernel, .stride = stride, .pad = kernel / 2, .norm = true, .act = OP_LEAKY_RELU});
-}
-
-static int yolo_head(struct zoo *z, int x, int width, int outputs, const char *name)
-{
-    x = dark(z, x, width, 3, 1);
-    zoo_output(z, zoo_conv(z, x, (struct zoo_conv){.out = outputs, .bias = true}), name);
-    return x;
-}
-
-static int five(struct zoo *z, int x, int width)
-{
-    for (int i = 0; i < 5; i++) x = dark(z, x, i % 2 ? 2 * width : width, i % 2 ? 3 : 1, 1);
-    return x;
-}
-
-static void yolov3(struct zoo *z, const struct graph_zoo_options *o, int variant)
-{
-    static const int repeats[] = {1, 2, 8, 8, 4};
-    (void)variant;
-    int outputs = 3 * (classes(o, 80) + 5), route[5];
-    int x = dark(z, zoo_input(z, 3, side(o, 416), side(o, 416)), 32, 3, 1);
-    for (int stage = 0; stage < 5; stage++) {
-        int width = 64 << stage;
-        x = dark(z, x, width, 3, 2);
-        for (int i = 0; i < repeats[stage]; i++) x = zoo_add(z, dark(z, dark(z, x, width / 2, 1, 1), width, 3, 1), x);
-        route[stage] = x;
-    }
-    x = five(z, x, 512);
-    yolo_head(z, x, 1024, outputs, "large");
-    x = zoo_concat(z, (int[]){zoo_upsample2(z, dark(z, x, 256, 1, 1)), route[3]}, 2);
-    x = five(z, x, 256);
-    yolo_head(z, x, 512, outputs, "medium");
-    x = zoo_concat(z, (int[]){zoo_upsample2(z, dark(z, x, 128, 1, 1)), route[2]}, 2);
-    yolo_head(z, five(z, x, 128), 256, outputs, "small");
-}
-
-static void yolov3_tiny(struct zoo *z, const struct graph_zoo_options *o, int variant)
-{
-    (void)variant;
-    int outputs = 3 * (classes(o, 80) + 5), route = 0;
-    int x = zoo_input(z, 3, side(o, 416), side(o, 416));
-    for (int width = 16; width <= 512; width *= 2) {
-        x = dark(z, x, width, 3, 1);
-        if (width == 256) route = x;
-        if (width < 512) x = zoo_max_pool(z, x, 2, 2, 0, false);
-    }
-    /* darknet's pool of stride 1 pads on the right and below; a window of 3 around is as large and needs no lopsided padding */
-    x = dark(z, zoo_max_pool(z, x, 3, 1, 1, false), 1024, 3, 1);
-    x = dark(z, x, 256, 1, 1);
-    yolo_head(z, x, 512, outputs, "large");
-    x = zoo_concat(z, (int[]){zoo_upsample2(z, dark(z, x, 128, 1, 1)), route}, 2);
-    yolo_head(z, x, 256, outputs, "small");
-}
-
-/* ---- by name */
-
-static const struct {
-    const char *name;
-    zoo_fn *make;
-    int variant;
-} entries[] = {
-    {"resnet18", resnet, 18}, {"resnet34", resnet, 34}, {"resnet50", resnet, 50}, {"resnet101", resnet, 101}, {"resnet152", resnet, 152},
-    {"vgg11", vgg, 11}, {"vgg13", vgg, 13}, {"vgg16", vgg, 16}, {"vgg19", vgg, 19}, {"vgg11_bn", vgg, -11}, {"vgg13_bn", vgg, -13},
-    {"vgg16_bn", vgg, -16}, {"vgg19_bn", vgg, -19}, {"alexnet", alexnet, 0}, {"mobilenetv2", mobilenetv2, 0}, {"squeezenet", squeezenet, 0},
-    {"yolov3", yolov3, 0}, {"yolov3-tiny", yolov3_tiny, 0},
-};
-
+/* One table for all, because a list of names must be constant. The test compares it with the families. */
 const char *const *graph_zoo_names(void)
 {
     static const char *const names[] = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn",
-                                        "vgg13_bn", "vgg16_bn", "vgg19_bn", "alexnet", "mobilenetv2", "squeezenet", "yolov3", "yolov3-tiny", NULL};
+                                        "vgg13_bn", "vgg16_bn", "vgg19_bn", "alexnet", "mobilenetv2", "mobilenetv3-large", "mobilenetv3-small", "shufflenetv2",
+                                        "squeezenet", "googlenet", "inceptionv3", "densenet121", "ssd300-vgg", "ssdlite-mobilenetv3", "yolov3", "yolov3-tiny",
+                                        "yolox-nano", "yolox-tiny", "yolox-s", "brimdet", "osnet-x0.25", "gpt2", "gpt2-mini", "llama-mini", "unet", NULL};
     return names;
 }
 
 static err unknown(const char *arch)
 {
     struct strbuf b = {0};
-    for (size_t i = 0; i < ARRAY_LEN(entries); i++) strbuf_addf(&b, "%s%s", i ? ", " : "", entries[i].name);
+    for (const char *const *name = graph_zoo_names(); *name; name++) strbuf_addf(&b, "%s%s", b.len ? ", " : "", *name);
     err e = err_set(ERR_NOT_FOUND, "no network '%s'; there are %s", arch, b.s);
     strbuf_done(&b);
     return e;
@@ -229,17 +30,18 @@ static err unknown(const char *arch)
 
 err graph_zoo(const char *arch, const struct graph_zoo_options *o, struct mem_payer *payer, struct graph **ret)
 {
-    for (size_t i = 0; i < ARRAY_LEN(entries); i++) {
-        if (strcmp(entries[i].name, arch) != 0) continue;
-        if (o->classes < 0 || o->classes > 100000 || (o->size && (o->size < 32 || o->size > 4096)))
-            return err_set(ERR_USAGE, "%s: classes go from 1 to 100000, sizes from 32 to 4096", arch);
-        struct zoo z = {.g = graph_new(arch, 13, payer), .seed = o->seed};
-        entries[i].make(&z, o, entries[i].variant);
-        if (z.e) graph_free(&z.g);
-        else *ret = z.g;
-        return z.e;
-    }
-    return unknown(arch);
+    const struct zoo_entry *found = NULL;
+    for (size_t f = 0; f < ARRAY_LEN(families); f++)
+        for (const struct zoo_entry *entry = families[f]; entry->name; entry++)
+            if (!strcmp(entry->name, arch)) found = entry;
+    if (!found) return unknown(arch);
+    if (o->classes < 0 || o->classes > 100000 || (o->size && (o->size < 32 || o->size > 4096)))
+        return err_set(ERR_USAGE, "%s: classes go from 1 to 100000, sizes from 32 to 4096", arch);
+    struct zoo z = {.g = graph_new(arch, OPSET, payer), .seed = o->seed};
+    found->make(&z, o, found->variant);
+    if (z.e) graph_free(&z.g);
+    else *ret = z.g;
+    return z.e;
 }
 
 int64_t graph_parameters(const struct graph *g)
@@ -248,7 +50,7 @@ int64_t graph_parameters(const struct graph *g)
     for (size_t i = 0; i < g->n_values; i++) {
         const struct graph_value *v = &g->values[i];
         if (!v->constant || v->dtype != TENSOR_F32 || v->shape.rank == 0 || str_ends(v->name, ".running_mean") || str_ends(v->name, ".running_var") ||
-            str_ends(v->name, ".scales"))
+            str_ends(v->name, ".scales") || str_ends(v->name, ".fixed"))
             continue;
         sum += tensor_count(&v->shape);
     }

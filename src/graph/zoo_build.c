@@ -27,9 +27,7 @@ static float bell(uint64_t *s)
     return (uniform(s) + uniform(s) + uniform(s) + uniform(s) - 2.0f) * 1.7320508f;
 }
 
-enum filling { BELL, UNIFORM, ZERO, ONE };
-
-static int constant(struct zoo *z, const char *what, struct tensor_shape shape, enum filling how, float scale)
+int zoo_constant(struct zoo *z, const char *what, struct tensor_shape shape, enum zoo_filling how, float scale)
 {
     char name[64];
     float *f;
@@ -40,13 +38,13 @@ static int constant(struct zoo *z, const char *what, struct tensor_shape shape, 
     int64_t n = tensor_count(&shape);
     uint64_t s = z->seed ^ hash64(name, strlen(name), 7);
     for (int64_t i = 0; i < n; i++)
-        f[i] = how == ZERO ? 0 : how == ONE ? 1 : scale * (how == BELL ? bell(&s) : 2 * uniform(&s) - 1);
+        f[i] = how == ZOO_ZERO ? 0 : how == ZOO_ONE ? 1 : scale * (how == ZOO_BELL ? bell(&s) : 2 * uniform(&s) - 1);
     return v;
 }
 
 /* ---- nodes */
 
-static int node(struct zoo *z, enum op_kind kind, const int *in, int n_in, struct tensor_shape shape)
+int zoo_node(struct zoo *z, enum op_kind kind, const int *in, int n_in, struct tensor_shape shape)
 {
     char name[64];
     if (z->e) return 0;
@@ -58,24 +56,24 @@ static int node(struct zoo *z, enum op_kind kind, const int *in, int n_in, struc
     return out;
 }
 
-static struct graph_node *last(struct zoo *z)
+struct graph_node *zoo_last(struct zoo *z)
 {
     return &z->g->nodes[z->g->n_nodes - 1];
 }
 
-static struct tensor_shape shape_of(const struct zoo *z, int value)
+struct tensor_shape zoo_shape(const struct zoo *z, int value)
 {
     return z->e ? (struct tensor_shape){.rank = 4, .dims = {1, 1, 1, 1}} : z->g->values[value].shape;
 }
 
 static void set4(struct zoo *z, const char *name, int64_t v)
 {
-    if (!z->e) graph_set_ints(last(z), name, (int64_t[]){v, v, v, v}, 4);
+    if (!z->e) graph_set_ints(zoo_last(z), name, (int64_t[]){v, v, v, v}, 4);
 }
 
 static void set2(struct zoo *z, const char *name, int64_t v)
 {
-    if (!z->e) graph_set_ints(last(z), name, (int64_t[]){v, v}, 2);
+    if (!z->e) graph_set_ints(zoo_last(z), name, (int64_t[]){v, v}, 2);
 }
 
 int zoo_input(struct zoo *z, int channels, int height, int width)
@@ -86,22 +84,24 @@ int zoo_input(struct zoo *z, int channels, int height, int width)
 
 int zoo_channels(const struct zoo *z, int value)
 {
-    return (int)shape_of(z, value).dims[1];
+    return (int)zoo_shape(z, value).dims[1];
 }
 
 void zoo_sides(const struct zoo *z, int value, int64_t *ret_h, int64_t *ret_w)
 {
-    struct tensor_shape s = shape_of(z, value);
+    struct tensor_shape s = zoo_shape(z, value);
     *ret_h = s.dims[2];
     *ret_w = s.dims[3];
 }
 
-static int norm(struct zoo *z, int x)
+int zoo_norm(struct zoo *z, int x)
 {
-    struct tensor_shape s = shape_of(z, x), c = {.rank = 1, .dims = {s.dims[1]}};
-    int in[5] = {x, constant(z, "scale", c, ONE, 1), constant(z, "shift", c, ZERO, 0), constant(z, "running_mean", c, ZERO, 0),
-                 constant(z, "running_var", c, ONE, 1)};
-    return node(z, OP_BATCH_NORM, in, 5, s);
+    struct tensor_shape s = zoo_shape(z, x), c = {.rank = 1, .dims = {s.dims[1]}};
+    int in[5] = {x, zoo_constant(z, "scale", c, ZOO_ONE, 1), zoo_constant(z, "shift", c, ZOO_ZERO, 0), zoo_constant(z, "running_mean", c, ZOO_ZERO, 0),
+                 zoo_constant(z, "running_var", c, ZOO_ONE, 1)};
+    int y = zoo_node(z, OP_BATCH_NORM, in, 5, s);
+    if (z->eps > 0 && !z->e) graph_set_float(zoo_last(z), "epsilon", z->eps);
+    return y;
 }
 
 int zoo_act(struct zoo *z, int x, enum op_kind kind)
@@ -110,67 +110,83 @@ int zoo_act(struct zoo *z, int x, enum op_kind kind)
     int in[3] = {x};
     if (kind == OP_CLIP) {
         struct tensor_shape scalar = {0};
-        in[1] = constant(z, "low", scalar, ZERO, 0);
-        in[2] = constant(z, "high", scalar, ONE, 1);
+        in[1] = zoo_constant(z, "low", scalar, ZOO_ZERO, 0);
+        in[2] = zoo_constant(z, "high", scalar, ZOO_ONE, 1);
         if (!z->e) *(float *)z->g->values[in[2]].owned = 6;
-        return node(z, kind, in, 3, shape_of(z, x));
+        return zoo_node(z, kind, in, 3, zoo_shape(z, x));
     }
-    int y = node(z, kind, in, 1, shape_of(z, x));
-    if (kind == OP_LEAKY_RELU && !z->e) graph_set_float(last(z), "alpha", 0.1f);
+    if (kind == OP_SILU) { /* as two nodes that ONNX knows; the engine makes one of them again */
+        in[1] = zoo_node(z, OP_SIGMOID, in, 1, zoo_shape(z, x));
+        return zoo_node(z, OP_MUL, in, 2, zoo_shape(z, x));
+    }
+    int y = zoo_node(z, kind, in, 1, zoo_shape(z, x));
+    if (kind == OP_HARD_SIGMOID && !z->e) graph_set_float(zoo_last(z), "alpha", 1 / 6.0f);
+    if (kind == OP_LEAKY_RELU && !z->e) graph_set_float(zoo_last(z), "alpha", 0.1f);
     return y;
 }
 
 int zoo_conv(struct zoo *z, int x, struct zoo_conv c)
 {
-    int k = c.kernel ? c.kernel : 1, stride = c.stride ? c.stride : 1, group = c.group ? c.group : 1;
-    struct tensor_shape s = shape_of(z, x), w = {.rank = 4, .dims = {c.out, s.dims[1] / group, k, k}}, b = {.rank = 1, .dims = {c.out}};
-    float fan = (float)(s.dims[1] / group * k * k);
-    int in[3] = {x, constant(z, "weight", w, BELL, sqrtf(2 / fan))};
-    if (c.bias) in[2] = constant(z, "bias", b, UNIFORM, 1 / sqrtf(fan));
-    struct tensor_shape y = {.rank = 4, .dims = {1, c.out, (s.dims[2] + 2 * c.pad - k) / stride + 1, (s.dims[3] + 2 * c.pad - k) / stride + 1}};
-    int v = node(z, OP_CONV, in, c.bias ? 3 : 2, y);
-    set2(z, "kernel_shape", k);
+    int k = c.kernel ? c.kernel : 1, kw = c.kernel_w ? c.kernel_w : k, stride = c.stride ? c.stride : 1, group = c.group ? c.group : 1;
+    int pad_w = c.kernel_w ? c.pad_w : c.pad, dilation = c.dilation ? c.dilation : 1;
+    struct tensor_shape s = zoo_shape(z, x), w = {.rank = 4, .dims = {c.out, s.dims[1] / group, k, kw}}, b = {.rank = 1, .dims = {c.out}};
+    float fan = (float)(s.dims[1] / group * k * kw);
+    int in[3] = {x, zoo_constant(z, "weight", w, ZOO_BELL, sqrtf(2 / fan))};
+    if (c.bias) in[2] = zoo_constant(z, "bias", b, ZOO_UNIFORM, 1 / sqrtf(fan));
+    struct tensor_shape y = {.rank = 4, .dims = {s.dims[0], c.out, (s.dims[2] + 2 * c.pad - dilation * (k - 1) - 1) / stride + 1,
+                                                 (s.dims[3] + 2 * pad_w - dilation * (kw - 1) - 1) / stride + 1}};
+    if (!z->e && (y.dims[2] < 1 || y.dims[3] < 1)) z->e = err_set(ERR_USAGE, "%s: the input is too small for this network", z->g->name);
+    int v = zoo_node(z, OP_CONV, in, c.bias ? 3 : 2, y);
+    if (!z->e) graph_set_ints(zoo_last(z), "kernel_shape", (int64_t[]){k, kw}, 2);
     set2(z, "strides", stride);
-    set4(z, "pads", c.pad);
-    if (!z->e && group > 1) graph_set_int(last(z), "group", group);
-    if (c.norm) v = norm(z, v);
+    if (!z->e) graph_set_ints(zoo_last(z), "pads", (int64_t[]){c.pad, pad_w, c.pad, pad_w}, 4);
+    if (dilation > 1) set2(z, "dilations", dilation);
+    if (!z->e && group > 1) graph_set_int(zoo_last(z), "group", group);
+    if (c.norm) v = zoo_norm(z, v);
     return zoo_act(z, v, c.act);
 }
 
 int zoo_add(struct zoo *z, int a, int b)
 {
-    return node(z, OP_ADD, (int[]){a, b}, 2, shape_of(z, a));
+    return zoo_node(z, OP_ADD, (int[]){a, b}, 2, zoo_shape(z, a));
 }
 
 int zoo_concat(struct zoo *z, const int *xs, int n)
 {
-    struct tensor_shape s = shape_of(z, xs[0]);
-    for (int i = 1; i < n; i++) s.dims[1] += shape_of(z, xs[i]).dims[1];
-    int v = node(z, OP_CONCAT, xs, n, s);
-    if (!z->e) graph_set_int(last(z), "axis", 1);
+    struct tensor_shape s = zoo_shape(z, xs[0]);
+    for (int i = 1; i < n; i++) s.dims[1] += zoo_shape(z, xs[i]).dims[1];
+    int v = zoo_node(z, OP_CONCAT, xs, n, s);
+    if (!z->e) graph_set_int(zoo_last(z), "axis", 1);
     return v;
 }
 
 int zoo_max_pool(struct zoo *z, int x, int kernel, int stride, int pad, bool ceil)
 {
-    struct tensor_shape s = shape_of(z, x);
-    for (int i = 2; i < 4; i++) s.dims[i] = (s.dims[i] + 2 * pad - kernel + (ceil ? stride - 1 : 0)) / stride + 1;
-    int v = node(z, OP_MAX_POOL, &x, 1, s);
+    struct tensor_shape s = zoo_shape(z, x);
+    for (int i = 2; i < 4; i++) {
+        int64_t from = s.dims[i];
+        s.dims[i] = (from + 2 * pad - kernel + (ceil ? stride - 1 : 0)) / stride + 1;
+        if (ceil && (s.dims[i] - 1) * stride >= from + pad) s.dims[i]--; /* no window begins in the padding */
+    }
+    if (!z->e && (s.dims[2] < 1 || s.dims[3] < 1)) z->e = err_set(ERR_USAGE, "%s: the input is too small for this network", z->g->name);
+    int v = zoo_node(z, OP_MAX_POOL, &x, 1, s);
     set2(z, "kernel_shape", kernel);
     set2(z, "strides", stride);
     set4(z, "pads", pad);
-    if (!z->e && ceil) graph_set_int(last(z), "ceil_mode", 1);
+    if (!z->e && ceil) graph_set_int(zoo_last(z), "ceil_mode", 1);
     return v;
 }
 
 int zoo_avg_pool_to(struct zoo *z, int x, int side)
 {
-    struct tensor_shape s = shape_of(z, x);
+    struct tensor_shape s = zoo_shape(z, x);
     int kernel = (int)(s.dims[2] / side);
+    if (!z->e && side > 1 && (s.dims[2] % side || s.dims[3] != s.dims[2]))
+        z->e = err_set(ERR_USAGE, "%s: its last pooling takes inputs of %d pixels or a multiple", z->g->name, side * 32);
     s.dims[2] = s.dims[3] = side;
-    if (side == 1) return node(z, OP_GLOBAL_AVERAGE_POOL, &x, 1, s);
+    if (side == 1) return zoo_node(z, OP_GLOBAL_AVERAGE_POOL, &x, 1, s);
     if (kernel == 1) return x;
-    int v = node(z, OP_AVERAGE_POOL, &x, 1, s);
+    int v = zoo_node(z, OP_AVERAGE_POOL, &x, 1, s);
     set2(z, "kernel_shape", kernel);
     set2(z, "strides", kernel);
     return v;
@@ -178,32 +194,32 @@ int zoo_avg_pool_to(struct zoo *z, int x, int side)
 
 int zoo_flatten(struct zoo *z, int x)
 {
-    struct tensor_shape s = shape_of(z, x), y = {.rank = 2, .dims = {1, s.dims[1] * s.dims[2] * s.dims[3]}};
-    return node(z, OP_FLATTEN, &x, 1, y);
+    struct tensor_shape s = zoo_shape(z, x), y = {.rank = 2, .dims = {1, s.dims[1] * s.dims[2] * s.dims[3]}};
+    return zoo_node(z, OP_FLATTEN, &x, 1, y);
 }
 
 int zoo_linear(struct zoo *z, int x, int out)
 {
-    struct tensor_shape s = shape_of(z, x), w = {.rank = 2, .dims = {out, s.dims[1]}}, b = {.rank = 1, .dims = {out}};
+    struct tensor_shape s = zoo_shape(z, x), w = {.rank = 2, .dims = {out, s.dims[1]}}, b = {.rank = 1, .dims = {out}};
     float scale = 1 / sqrtf((float)s.dims[1]);
-    int in[3] = {x, constant(z, "weight", w, UNIFORM, scale), constant(z, "bias", b, UNIFORM, scale)};
-    int v = node(z, OP_GEMM, in, 3, (struct tensor_shape){.rank = 2, .dims = {1, out}});
-    if (!z->e) graph_set_int(last(z), "transB", 1);
+    int in[3] = {x, zoo_constant(z, "weight", w, ZOO_UNIFORM, scale), zoo_constant(z, "bias", b, ZOO_UNIFORM, scale)};
+    int v = zoo_node(z, OP_GEMM, in, 3, (struct tensor_shape){.rank = 2, .dims = {1, out}});
+    if (!z->e) graph_set_int(zoo_last(z), "transB", 1);
     return v;
 }
 
 int zoo_upsample2(struct zoo *z, int x)
 {
-    struct tensor_shape s = shape_of(z, x), four = {.rank = 1, .dims = {4}};
-    int scales = constant(z, "scales", four, ONE, 1);
+    struct tensor_shape s = zoo_shape(z, x), four = {.rank = 1, .dims = {4}};
+    int scales = zoo_constant(z, "scales", four, ZOO_ONE, 1);
     if (!z->e) ((float *)z->g->values[scales].owned)[2] = ((float *)z->g->values[scales].owned)[3] = 2;
     s.dims[2] *= 2;
     s.dims[3] *= 2;
-    int v = node(z, OP_RESIZE, (int[]){x, -1, scales}, 3, s);
+    int v = zoo_node(z, OP_RESIZE, (int[]){x, -1, scales}, 3, s);
     if (z->e) return 0;
-    graph_set_string(last(z), "mode", "nearest");
-    graph_set_string(last(z), "coordinate_transformation_mode", "asymmetric");
-    graph_set_string(last(z), "nearest_mode", "floor");
+    graph_set_string(zoo_last(z), "mode", "nearest");
+    graph_set_string(zoo_last(z), "coordinate_transformation_mode", "asymmetric");
+    graph_set_string(zoo_last(z), "nearest_mode", "floor");
     return v;
 }
 
