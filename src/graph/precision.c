@@ -76,7 +76,7 @@ static int64_t flops_of(const struct graph *g, const struct graph_node *n)
 
 bool graph_gains_by_bf16(const struct graph *g, const struct graph_node *n)
 {
-    if (n->dead || n->loose || !has_weights(g, n)) return false;
+    if (n->dead || n->loose || !has_weights(g, n) || !kernels_fuse_bf16(n->post, n->n_post)) return false;
     if (!(convolves(n) ? g->values[n->op.in[0]].shape.rank == 4 && op_attr_int(&n->op, "group", 1) == 1 : supported_product(g, n))) return false;
     return flops_of(g, n) >= LEAST_FLOPS;
 }
@@ -113,7 +113,7 @@ static enum role first_role(const struct graph *g, const struct graph_node *n, b
 {
     if (keep || n->dead || n->loose || n->op.n_in < 1 || n->op.n_out < 1) return REST;
     if (graph_gains_by_bf16(g, n)) return STRONG;
-    if (has_weights(g, n) && depthwise(g, n)) return WEAK;
+    if (has_weights(g, n) && depthwise(g, n)) return kernels_fuse_bf16(n->post, n->n_post) ? WEAK : REST;
     return weak_kind(n->op.kind) && only_numbers_flow(g, n) ? WEAK : REST;
 }
 
