@@ -46,7 +46,7 @@ bool str_ends(const char *s, const char *suffix);
 int64_t clock_ns(void);
 double clock_wall(void);
 
-/* FNV-1a, 64 bits: for hash tables and deterministic seeds, not for identity (that is BLAKE2b in `weights`). */
+/* FNV-1a up to 127 bytes, then faster; 64 bits: for hash tables and deterministic seeds, not for identity (that is BLAKE2b in `weights`). */
 uint64_t hash64(const void *p, size_t n, uint64_t seed);
 
 /* "300M", "1.5G", "64K", "4096" in bytes (K, M, G of 1024; an optional final B or iB is accepted).

@@ -43,17 +43,20 @@ static void winograd_pack(const struct own_conv *c, const float *src, float *dst
                             {1 / n3, q / n3, q * q / n3}, {1 / n3, -q / n3, q * q / n3}, {0, 0, 1}};
     int64_t ocp = padded(c->oc);
     memset(dst, 0, winograd_weight_floats(c) * sizeof *dst);
-    for (int64_t o = 0; o < c->oc; o++) {
-        int64_t first = o / (2 * LANES) * (2 * LANES), width = MIN(ocp - first, 2 * LANES);
+    for (int64_t first = 0; first < c->oc; first += 2 * LANES) {
+        int64_t width = MIN(ocp - first, 2 * LANES), n = MIN(c->oc - first, 2 * LANES);
         for (int64_t i = 0; i < c->ic; i++) {
-            const float *g = src + (o * c->ic + i) * 9;
-            double half[6][3];
+            double g[9][2 * LANES] = {{0}}, half[6][3][2 * LANES]; /* all channels of a panel at once */
+            for (int64_t o = 0; o < n; o++)
+                for (int t = 0; t < 9; t++) g[t][o] = (double)src[((first + o) * c->ic + i) * 9 + t];
             for (int a = 0; a < 6; a++)
-                for (int b = 0; b < 3; b++) half[a][b] = G[a][0] * (double)g[b] + G[a][1] * (double)g[3 + b] + G[a][2] * (double)g[6 + b];
-            float *to = dst + first * c->ic + i * width + (o - first);
+                for (int b = 0; b < 3; b++)
+                    for (int o = 0; o < 2 * LANES; o++) half[a][b][o] = G[a][0] * g[b][o] + G[a][1] * g[3 + b][o] + G[a][2] * g[6 + b][o];
+            float *to = dst + first * c->ic + i * width;
             for (int a = 0; a < 6; a++)
                 for (int b = 0; b < 6; b++)
-                    to[(a * 6 + b) * c->ic * ocp] = (float)(half[a][0] * G[b][0] + half[a][1] * G[b][1] + half[a][2] * G[b][2]);
+                    for (int64_t o = 0; o < width; o++)
+                        to[(a * 6 + b) * c->ic * ocp + o] = (float)(half[a][0][o] * G[b][0] + half[a][1][o] * G[b][1] + half[a][2][o] * G[b][2]);
         }
     }
 }
