@@ -10,6 +10,7 @@
 #include "cli/plan.h"
 #include "cli/scene.h"
 #include "cli/serve_cmd.h"
+#include "cli/train.h"
 #include "video/video.h"
 
 /* clang-format off */
@@ -24,4 +25,6 @@
     {"bench", cli_bench, "honest figures: the site at several budgets"}, \
     {"check", cli_check, "is a site file right"}, \
     {"plan", cli_plan, "will a site fit into a budget, and how well will it run"}, \
-    {"eval", cli_eval, "score tracks against truth"},
+    {"train", cli_train, "train a network on pictures"}, \
+    {"export", cli_export, "a training checkpoint as ONNX"}, \
+    {"eval", cli_eval, "score tracks against truth, or a network on a set of pictures"},

@@ -8,6 +8,7 @@
 #include "cli/eval.h"
 
 #include "cli/args.h"
+#include "cli/train.h"
 #include "mem/mem.h"
 #include "task/metric.h"
 #include "task/mot.h"
@@ -243,6 +244,10 @@ static err work(struct mem_payer *payer, const struct options *o)
 
 int cli_eval(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "classify") == 0) {
+        argv[1] = argv[0];
+        return cli_eval_network(argc - 1, argv + 1);
+    }
     struct options o = {.iou = 0.5, .fps = 30, .seed = 1, .every = 1};
     const struct args_option table[] = {
         {"truth", ARGS_STRING, &o.truth, "FILE: the true boxes (MOT Challenge CSV, or CAMPUS annotation)"},

@@ -16,6 +16,7 @@ struct place {
     size_t at, count;
     int source_value;
     bool decay, state;
+    int input; /* its number among the plan's inputs */
     int grad; /* output number of the gradient, or of the state's next; -1: none */
 };
 struct target {
@@ -34,6 +35,7 @@ struct train_net {
     struct target *targets;
     size_t n_flat, n_all;         /* floats of trained parameters; with states */
     float *values, *grads, *sum;  /* values, grads: n_all floats (grads holds the next of states too); sum: n_flat, NULL without accumulation */
+    float *kept;                  /* states as of the last update; NULL without accumulation */
     float *loss;                  /* one number in a block of 64 bytes */
     int accumulate, runs;
     uint64_t fixed;
@@ -51,6 +53,13 @@ static err take(struct train_net *n, size_t bytes, void *ret)
 
 /* ---- making the graph */
 
+static int input_number(const struct graph *g, int value)
+{
+    for (int i = 0; i < g->n_inputs; i++)
+        if (g->inputs[i] == value) return i;
+    return -1;
+}
+
 static void lay_out(struct train_net *n, const struct graph_training *t)
 {
     n->n_places = t->n_params;
@@ -58,7 +67,7 @@ static void lay_out(struct train_net *n, const struct graph_training *t)
     n->places = xnewn(struct place, t->n_params + 1);
     for (int i = 0; i < t->n_params; i++) {
         const struct graph_parameter *p = &t->params[i];
-        n->places[i] = (struct place){.name = xstrdup(p->name), .at = n->n_all, .count = (size_t)p->count, .source_value = p->source_value,
+        n->places[i] = (struct place){.name = xstrdup(p->name), .at = n->n_all, .count = (size_t)p->count, .source_value = p->source_value, .input = input_number(t->g, p->value),
                                       .decay = p->role == GRAPH_PARAMETER_WEIGHT, .state = p->role == GRAPH_PARAMETER_STATE, .grad = -1};
         n->n_all += ((size_t)p->count + 15) / 16 * 16;
         if (i + 1 == t->n_trained) n->n_flat = n->n_all;
@@ -149,7 +158,7 @@ static uint64_t still_to_come(const struct train_net *n, const struct train_net_
 {
     struct model_sizes s = model_plan_sizes(n->plan);
     uint64_t bytes = s.activations + s.scratch + LOSS_BYTES + 2 * n->n_all * sizeof(float) + train_optimiser_bytes(&o->optimiser, n->n_flat);
-    if (o->accumulate > 1) bytes += n->n_flat * sizeof(float);
+    if (o->accumulate > 1) bytes += n->n_all * sizeof(float);
     for (int i = 0; i < n->n_targets; i++) bytes += n->targets[i].bytes;
     return bytes;
 }
@@ -180,6 +189,7 @@ static err take_memory(struct train_net *n, const struct train_net_options *o)
     err e = take(n, n->n_all * sizeof(float), &n->values);
     if (!e) e = take(n, n->n_all * sizeof(float), &n->grads);
     if (!e && n->accumulate > 1) e = take(n, n->n_flat * sizeof(float), &n->sum);
+    if (!e && n->accumulate > 1) e = take(n, (n->n_all - n->n_flat) * sizeof(float), &n->kept);
     if (!e) e = take(n, LOSS_BYTES, &n->loss);
     for (int i = 0; i < n->n_targets && !e; i++) e = take(n, n->targets[i].bytes, &n->targets[i].p);
     if (!e) e = make_optimiser(n, o);
@@ -192,10 +202,10 @@ static err take_memory(struct train_net *n, const struct train_net_options *o)
     return e;
 }
 
-static void connect(struct train_net *n, int n_inputs)
+static void connect(struct train_net *n)
 {
     for (int i = 0; i < n->n_places; i++) {
-        model_plan_bind_input(n->plan, n_inputs + i, n->values + n->places[i].at);
+        model_plan_bind_input(n->plan, n->places[i].input, n->values + n->places[i].at);
         if (n->places[i].grad >= 0) model_plan_bind_output(n->plan, n->places[i].grad, n->grads + n->places[i].at);
     }
     for (int i = 0; i < n->n_targets; i++) model_plan_bind_input(n->plan, n->first_target + i, n->targets[i].p);
@@ -211,7 +221,6 @@ err train_net_new(const struct graph *source, const struct train_net_options *o,
     n->accumulate = MAX(o->accumulate, 1);
     mem_budget_set_limit(o->budget, UINT64_MAX); /* so that the refusal can say how much would do */
     err e = make_graph(n, source, o, &t);
-    int n_inputs = e ? 0 : t->n_inputs;
     if (!e) e = make_plan(n, t, o);
     mem_budget_set_limit(o->budget, limit);
     if (!e) {
@@ -221,7 +230,7 @@ err train_net_new(const struct graph *source, const struct train_net_options *o,
     if (!e) e = take_memory(n, o);
     if (!e) {
         for (int i = 0; i < n->n_places; i++) memcpy(n->values + n->places[i].at, t->params[i].initial, n->places[i].count * sizeof(float));
-        connect(n, n_inputs);
+        connect(n);
         train_optimiser_begin(n->optimiser, n->values);
     }
     graph_training_free(&t);
@@ -243,6 +252,7 @@ void train_net_free(struct train_net **np)
     mem_free(n->payer, MEM_TRAINING, n->values, n->n_all * sizeof(float));
     mem_free(n->payer, MEM_TRAINING, n->grads, n->n_all * sizeof(float));
     mem_free(n->payer, MEM_TRAINING, n->sum, n->n_flat * sizeof(float));
+    mem_free(n->payer, MEM_TRAINING, n->kept, (n->n_all - n->n_flat) * sizeof(float));
     mem_free(n->payer, MEM_TRAINING, n->loss, LOSS_BYTES);
     for (int i = 0; i < n->n_targets; i++) mem_free(n->payer, MEM_TRAINING, n->targets[i].p, n->targets[i].bytes);
     for (int i = 0; i < n->n_places; i++) free(n->places[i].name);
@@ -287,6 +297,7 @@ static err not_finite(struct train_net *n)
 static err after_run(struct train_net *n, float *ret_loss)
 {
     if (!isfinite(n->loss[0]) || !isfinite(train_norm(n->grads, n->n_all))) return not_finite(n);
+    if (n->kept && n->runs == 0) memcpy(n->kept, n->values + n->n_flat, (n->n_all - n->n_flat) * sizeof(float));
     n->runs++;
     for (size_t i = 0; n->sum && i < n->n_flat; i++) n->sum[i] = (n->runs == 1 ? 0 : n->sum[i]) + n->grads[i];
     /* running statistics follow every run, as in PyTorch */
@@ -323,6 +334,12 @@ void train_net_update(struct train_net *n, double lr, double *ret_norm)
     n->runs = 0;
 }
 
+void train_net_rewind(struct train_net *n)
+{
+    if (n->kept && n->runs) memcpy(n->values + n->n_flat, n->kept, (n->n_all - n->n_flat) * sizeof(float));
+    n->runs = 0;
+}
+
 /* ---- what lasts */
 
 int train_net_sections(struct train_net *n, struct train_section *ret)
@@ -346,15 +363,27 @@ void train_net_set_steps(struct train_net *n, int64_t steps)
     n->runs = 0;
 }
 
+int train_net_tensors(const struct train_net *n)
+{
+    return n->n_places;
+}
+
+bool train_net_tensor(const struct train_net *n, int i, struct train_net_tensor *ret)
+{
+    const struct place *p = &n->places[i];
+    if (p->source_value < 0 || p->grad < 0) return false;
+    *ret = (struct train_net_tensor){p->name, p->source_value, p->state, (int64_t)p->at, (int64_t)p->count};
+    return true;
+}
+
 err train_net_store(const struct train_net *n, struct graph *g, bool mean)
 {
     err e = ERR_OK;
+    struct train_net_tensor t;
     for (int i = 0; i < n->n_places && !e; i++) {
-        const struct place *p = &n->places[i];
-        if (!p->state && p->grad < 0) continue;
-        if (p->source_value < 0 || (size_t)p->source_value >= g->n_values) return err_set(ERR_FORMAT, "%s: another network", g->name);
-        const float *from = mean && n->optimiser->ema && !p->state ? n->optimiser->ema : n->values;
-        e = graph_set_constant(g, p->source_value, from + p->at, (int64_t)p->count);
+        if (!train_net_tensor(n, i, &t)) continue;
+        const float *from = mean && n->optimiser->ema && !t.state ? n->optimiser->ema : n->values;
+        e = graph_set_constant(g, t.source_value, from + t.at, t.count);
     }
     return e;
 }

@@ -51,6 +51,9 @@ void train_net_set_stop(struct train_net *n, const atomic_bool *stop);
 /* One step of the optimiser on the mean of the runs since the last; ret_norm (may be NULL): of the gradients before clipping. */
 void train_net_update(struct train_net *n, double lr, double *ret_norm);
 
+/* Drops runs since the last update, and what they did to running statistics: before a checkpoint in the middle of an accumulation. */
+void train_net_rewind(struct train_net *n);
+
 /* ---- what lasts */
 
 /* What a checkpoint holds: sections point into the net. Reading into the same sections restores it, with train_net_set_steps. */
@@ -60,6 +63,16 @@ int64_t train_net_steps(const struct train_net *n);
 void train_net_set_steps(struct train_net *n, int64_t steps);
 /* Puts the numbers (of the running mean if there is one and `mean`) into a graph read from the same file as the source. */
 err train_net_store(const struct train_net *n, struct graph *g, bool mean);
+
+/* What the flat arrays hold: tensor i < train_net_tensors(). Only those that train_net_store would put. */
+struct train_net_tensor {
+    const char *name;
+    int source_value;        /* a constant of the source */
+    bool state;              /* a running statistic: the running mean of the parameters has none */
+    int64_t at, count;       /* floats in "parameters" */
+};
+int train_net_tensors(const struct train_net *n);
+bool train_net_tensor(const struct train_net *n, int i, struct train_net_tensor *ret); /* false: it is not trained */
 
 struct train_net_sizes {
     int64_t parameters;      /* trained numbers */

@@ -1,0 +1,112 @@
+/* `brim eval classify` and `brim export`. SPDX-License-Identifier: Apache-2.0 */
+#include "cli/args.h"
+#include "cli/train.h"
+#include "train/job.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct options {
+    const char *model, *data, *fit, *mean, *std;
+    int64_t batch, threads;
+    uint64_t budget;
+    bool bgr, json, help;
+};
+
+static err numbers(const char *name, const char *text, float *to)
+{
+    double v[3];
+    int n = sscanf(text, "%lf,%lf,%lf", &v[0], &v[1], &v[2]);
+    if (n != 1 && n != 3) return err_set(ERR_USAGE, "--%s: one number or three with commas, not '%s'", name, text);
+    for (int i = 0; i < 3; i++) to[i] = (float)v[n == 1 ? 0 : i];
+    return ERR_OK;
+}
+
+static err feed(const struct options *o, struct train_feed *ret)
+{
+    float over[3];
+    struct train_feed f = {.bgr = o->bgr};
+    err e = numbers("mean", o->mean, f.mean);
+    if (!e) e = numbers("std", o->std, over);
+    if (e) return e;
+    for (int i = 0; i < 3; i++) {
+        if (!(over[i] > 0)) return err_set(ERR_USAGE, "--std: numbers above 0");
+        f.scale[i] = 1 / over[i];
+    }
+    if (!strcmp(o->fit, "letterbox")) f.fit = TRAIN_LETTERBOX;
+    else if (!strcmp(o->fit, "crop")) f.fit = TRAIN_CROP;
+    else if (strcmp(o->fit, "stretch")) return err_set(ERR_USAGE, "--fit: stretch, letterbox or crop, not '%s'", o->fit);
+    *ret = f;
+    return ERR_OK;
+}
+
+static err work(const struct options *o, struct mem_budget *b, struct train_scores *ret)
+{
+    struct mem_payer *payer = mem_payer_new(b, "eval");
+    struct train_set *set = NULL;
+    struct graph *g = NULL;
+    struct train_evaluate_options e_options = {.budget = b, .batch = (int)MIN(o->batch, 4096), .threads = (int)MIN(o->threads, 1024)};
+    err e = feed(o, &e_options.feed);
+    if (!e) e = graph_load(o->model, payer, &g);
+    if (!e) e = train_set_open(o->data, &(struct train_set_options){0}, payer, &set);
+    if (!e) e = train_evaluate_classify(g, set, &e_options, ret);
+    train_set_free(&set);
+    graph_free(&g);
+    mem_payer_free(&payer);
+    return e;
+}
+
+int cli_eval_network(int argc, char **argv)
+{
+    struct options o = {.mean = "123.675,116.28,103.53", .std = "58.395,57.12,57.375", .fit = "stretch"};
+    const struct args_option table[] = {{"model", ARGS_STRING, &o.model, "F.onnx"},
+                                        {"data", ARGS_STRING, &o.data, "as for brim train"},
+                                        {"mean", ARGS_STRING, &o.mean, "of pixels of 0-255 (ImageNet's)"},
+                                        {"std", ARGS_STRING, &o.std, "... and what they are divided by"},
+                                        {"bgr", ARGS_FLAG, &o.bgr, "channels in this order"},
+                                        {"fit", ARGS_STRING, &o.fit, "stretch (default), letterbox, crop"},
+                                        {"batch", ARGS_INT, &o.batch, "(32)"},
+                                        {"threads", ARGS_INT, &o.threads, "(all)"},
+                                        {"budget", ARGS_SIZE, &o.budget, "bytes for everything"},
+                                        {"json", ARGS_FLAG, &o.json, "one object on stdout"},
+                                        {NULL, 0, NULL, NULL}};
+    struct args_list rest = {0};
+    struct train_scores s = {0};
+    err e = args_parse(argc, argv, table, &rest, &o.help);
+    if (!e && o.help) args_help("eval classify --model F.onnx --data DATA [options]", table);
+    if (!e && !o.help) {
+        if (!o.model || !o.data) e = err_set(ERR_USAGE, "--model and --data are needed");
+        struct mem_budget *b = mem_budget_new("host", o.budget ? o.budget : mem_budget_auto());
+        if (!e) e = work(&o, b, &s);
+        mem_budget_free(&b);
+    }
+    free(rest.items);
+    if (e) return args_fail("eval", e);
+    if (o.help) return 0;
+    if (o.json)
+        printf("{\"samples\": %lld, \"skipped\": %lld, \"top1\": %.5f, \"top5\": %.5f, \"loss\": %.6f, \"seconds\": %.2f}\n", (long long)s.samples,
+               (long long)s.skipped, s.top1, s.top5, s.loss, s.seconds);
+    else
+        printf("top-1    %.2f %%\ntop-5    %.2f %%\nloss     %.4f\nsamples  %lld\nskipped  %lld\n", 100 * s.top1, 100 * s.top5, s.loss, (long long)s.samples, (long long)s.skipped);
+    return 0;
+}
+
+int cli_export(int argc, char **argv)
+{
+    const char *output = NULL;
+    bool help = false, raw = false;
+    struct args_list rest = {0};
+    const struct args_option table[] = {{"output", ARGS_STRING, &output, "the file to write (also -o)"},
+                                        {"last-weights", ARGS_FLAG, &raw, "not the running mean, where the job kept one (--ema)"},
+                                        {NULL, 0, NULL, NULL}};
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "-o")) argv[i] = (char *)(uintptr_t)"--output";
+    err e = args_parse(argc, argv, table, &rest, &help);
+    if (!e && help) args_help("export DIR/last.brim -o F.onnx", table);
+    else if (!e && (rest.n != 1 || !output)) e = err_set(ERR_USAGE, "expected one checkpoint and -o F.onnx");
+    else if (!e) e = train_export(rest.items[0], output, !raw);
+    if (!e && !help) printf("%s\n", output);
+    free(rest.items);
+    return e ? args_fail("export", e) : 0;
+}

@@ -1,0 +1,42 @@
+/* How good is a network: runs it as inference would (folded, fused) over a set in the set's order. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "graph/graph.h"
+#include "train/data.h"
+
+#include <stdatomic.h>
+
+/* How pictures are fed: value = (pixel - mean) * scale, pixels of 0 to 255. */
+struct train_feed {
+    float mean[3], scale[3]; /* scale 0, 0, 0: 1 */
+    bool bgr;
+    enum train_fit fit;
+};
+/* What a picture input wants: [N, C, H, W], or [N, H, W, C] with 1 or 3 channels. ERR_SHAPE says what is wrong. */
+struct train_picture {
+    int width, height, channels;
+    bool nhwc;
+};
+err train_picture_input(const struct graph *g, struct train_picture *ret);
+/* Copies `rows` rows of a batch (always NHWC float) into an input of the graph, wherever its layout puts them; rows behind are left. */
+err train_fill_input(const struct train_picture *p, const float *images, int rows, const struct tensor *input);
+
+struct train_scores {
+    int64_t samples, skipped; /* skipped: pictures that cannot be decoded */
+    double top1, top5;        /* classify */
+    double loss;              /* mean cross entropy */
+    double rank1, map;        /* embed: the nearest other sample has its class; mean average precision over samples */
+    double ap50, ap;          /* detect */
+    double seconds;
+};
+struct train_evaluate_options {
+    struct mem_budget *budget;
+    int batch, threads;      /* 0: 32, all */
+    struct train_feed feed;
+    const int64_t *samples;  /* NULL: all */
+    int64_t n_samples;
+    const atomic_bool *stop;
+    bool idle;
+};
+/* The graph is borrowed. ERR_USAGE: the set's classes are not the network's outputs. ERR_CANCELLED. */
+err train_evaluate_classify(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);

@@ -1,0 +1,375 @@
+/* The loop. One epoch is all batches of the training part once; what fills no batch is left out. An update takes `accumulate` batches (the last of an epoch may
+ * take fewer), so an epoch ends with an update and a checkpoint is always between two. SPDX-License-Identifier: Apache-2.0 */
+#include "train/job_inside.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SAVE_MS = 300000 };
+
+static bool stopped(const struct train_job *j)
+{
+    if (j->o->max_steps && j->state.updates >= j->o->max_steps) return true;
+    return j->o->stop && atomic_load(j->o->stop);
+}
+
+/* ---- data */
+
+static err open_sets(struct train_job *j)
+{
+    const struct train_job_options *o = j->o;
+    err e = train_set_open(o->data, &(struct train_set_options){0}, j->payer, &j->set);
+    if (e) return e;
+    if (train_set_has_boxes(j->set)) return err_set(ERR_USAGE, "%s: it has boxes, not one class per picture; this is --task detect", o->data);
+    j->classes = train_set_classes(j->set);
+    if (o->val) {
+        const char **names = xnewn(const char *, j->classes + 1);
+        for (int i = 0; i < j->classes; i++) names[i] = train_set_class(j->set, i);
+        e = train_set_open(o->val, &(struct train_set_options){.classes = names, .n_classes = j->classes}, j->payer, &j->val);
+        free(names);
+        if (e) return err_wrap(e, "held-out data");
+    } else if (o->held_out > 0) {
+        j->val = j->set;
+        train_data_split(j->set, o->held_out, o->seed, &j->train_samples, &j->n_train, &j->val_samples, &j->n_val);
+        if (!j->n_train || !j->n_val) return err_set(ERR_USAGE, "%s: %lld samples are too few to hold %g of them out", o->data, (long long)train_set_count(j->set), o->held_out);
+    }
+    return ERR_OK;
+}
+
+static struct train_data_options data_options(const struct train_job *j)
+{
+    const struct train_job_options *o = j->o;
+    struct train_data_options d = {.width = j->picture.width, .height = j->picture.height, .channels = j->picture.channels, .batch = o->batch, .seed = o->seed,
+                                   .threads = o->data_threads, .idle = o->idle, .epochs = o->epochs, .first_batch = j->state.batches,
+                                   .samples = j->train_samples, .n_samples = j->n_train, .bgr = o->feed.bgr, .fit = o->feed.fit, .augment = o->augment};
+    memcpy(d.mean, o->feed.mean, sizeof d.mean);
+    memcpy(d.scale, o->feed.scale, sizeof d.scale);
+    return d;
+}
+
+/* ---- frozen layers */
+
+struct choice {
+    const struct train_job *j;
+    char **names; /* collected: those that would be trained */
+    size_t n, cap;
+};
+
+static bool frozen_by_name(const struct train_job_options *o, const char *name)
+{
+    for (int i = 0; i < o->n_freeze; i++)
+        if (str_starts(name, o->freeze[i])) return true;
+    return false;
+}
+
+static bool choose(void *context, const char *name, bool usual)
+{
+    const struct train_job *j = context;
+    if (!usual || frozen_by_name(j->o, name)) return false;
+    for (int i = 0; j->trained && i < j->n_trained; i++)
+        if (!strcmp(j->trained[i], name)) return true;
+    return !j->trained;
+}
+
+/* All but the last n: the names are asked of a training form that is thrown away. */
+static err choose_last(struct train_job *j, const struct tensor_shape *shape)
+{
+    if (j->o->freeze_but <= 0) return ERR_OK;
+    struct graph_training_options form = {.input_shapes = shape, .choose = choose, .context = j};
+    struct graph_training *t;
+    err e = graph_training_form(j->source, &form, j->payer, &t);
+    if (e) return e;
+    int n = MIN(j->o->freeze_but, t->n_trained);
+    char **names = xnewn(char *, n + 1);
+    for (int i = 0; i < n; i++) names[i] = xstrdup(t->params[t->n_trained - n + i].name);
+    graph_training_free(&t);
+    j->trained = names;
+    j->n_trained = n;
+    return ERR_OK;
+}
+
+/* ---- the network */
+
+static struct train_evaluate_options evaluation(const struct train_job *j, struct mem_budget *b, const atomic_bool *stop)
+{
+    return (struct train_evaluate_options){.budget = b, .batch = MIN(j->o->batch, 32), .threads = j->o->threads, .feed = j->o->feed, .samples = j->val_samples,
+                                           .n_samples = j->n_val, .stop = stop, .idle = j->o->idle};
+}
+
+/* What an evaluation takes, found by one that is stopped at once; it also tells whether classes and outputs fit before hours went by. */
+static err evaluation_bytes(struct train_job *j, uint64_t *ret)
+{
+    static const atomic_bool at_once = true;
+    struct train_scores scores;
+    *ret = 0;
+    struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
+    struct train_evaluate_options o = evaluation(j, b, &at_once);
+    err e = train_evaluate_classify(j->source, j->val ? j->val : j->set, &o, &scores);
+    *ret = mem_budget_peak(b);
+    mem_budget_free(&b);
+    return e == ERR_CANCELLED ? ERR_OK : e;
+}
+
+static uint64_t constant_bytes(const struct graph *g)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < g->n_values; i++) sum += g->values[i].constant ? g->values[i].constant_bytes : 0;
+    return sum;
+}
+
+static err open_net(struct train_job *j)
+{
+    const struct train_job_options *o = j->o;
+    struct tensor_shape shape = j->source->values[j->source->inputs[0]].shape;
+    struct train_classify loss = o->classify;
+    uint64_t beside;
+    shape.dims[0] = o->batch;
+    err e = evaluation_bytes(j, &beside);
+    if (!e) e = choose_last(j, &shape);
+    if (e) return e;
+    struct train_net_options n = {.budget = j->budget, .beside = beside + constant_bytes(j->source), .input_shapes = &shape, .threads = o->threads, .choose = choose,
+                                  .choose_context = j, .frozen_statistics = o->frozen_statistics, .loss = train_loss_classify, .loss_context = &loss,
+                                  .optimiser = o->optimiser, .accumulate = o->accumulate};
+    if ((e = train_net_new(j->source, &n, &j->net))) return e;
+    train_net_set_stop(j->net, o->stop);
+    return ERR_OK;
+}
+
+static void make_schedule(struct train_job *j)
+{
+    const struct train_job_options *o = j->o;
+    int64_t steps = train_data_steps(j->data), updates = (steps + MAX(o->accumulate, 1) - 1) / MAX(o->accumulate, 1);
+    struct train_schedule *s = &j->schedule;
+    *s = (struct train_schedule){.kind = o->schedule, .lr = o->lr, .last = o->lr_last, .gamma = o->gamma, .total = updates * o->epochs,
+                                 .warmup = (int64_t)llround(o->warmup * (double)updates), .every = o->every * updates};
+    if (!o->every) {
+        s->n_at = 2;
+        s->at[0] = updates * o->epochs / 2;
+        s->at[1] = updates * o->epochs * 3 / 4;
+    }
+}
+
+/* ---- one batch */
+
+static void fill_target(const struct train_job *j, const struct train_batch *b)
+{
+    struct tensor t = train_net_target(j->net, 0);
+    float *to = t.data;
+    memset(to, 0, (size_t)tensor_count(&t.shape) * sizeof *to);
+    for (int i = 0; i < b->count; i++) {
+        float *row = to + (size_t)i * (size_t)j->classes;
+        if (b->labels[i] >= 0) row[b->labels[i]] += b->mix[i];
+        if (b->mix[i] < 1 && b->labels2[i] >= 0) row[b->labels2[i]] += 1 - b->mix[i];
+    }
+}
+
+static err one_batch(struct train_job *j, const struct train_batch *b, float *ret_loss)
+{
+    struct tensor in = train_net_input(j->net, 0);
+    err e = train_fill_input(&j->picture, b->images, b->count, &in);
+    if (e) return e;
+    fill_target(j, b);
+    return train_net_run(j->net, ret_loss);
+}
+
+/* ---- epochs */
+
+static double elapsed(const struct train_job *j)
+{
+    return j->seconds_before + (double)(clock_ns() - j->begun_ns) * 1e-9;
+}
+
+static err end_epoch(struct train_job *j, struct train_progress *p, train_progress_fn *fn, void *user)
+{
+    struct train_scores *s = &p->scores;
+    err e = ERR_OK;
+    j->state.loss_sum = 0;
+    if (j->val) {
+        struct mem_payer *payer = mem_payer_new(j->budget, "evaluation");
+        struct graph *g;
+        struct train_evaluate_options o = evaluation(j, j->budget, j->o->stop);
+        if (!(e = train_job_graph(j, payer, &g))) {
+            e = train_evaluate_classify(g, j->val, &o, s);
+            graph_free(&g);
+        }
+        mem_payer_free(&payer);
+        if (e) return e;
+        p->scored = true;
+    }
+    j->state.epochs_done = p->epoch;
+    double score = p->scored ? s->top1 : -p->loss;
+    if (!j->state.best_epoch || score > j->state.best) {
+        p->best = true;
+        j->state.best = score;
+        j->state.best_epoch = p->epoch;
+    }
+    train_curves_add(&j->curves, &(struct train_point){p->epoch, (double)j->state.updates, p->loss, p->lr, p->scored ? s->loss : (double)NAN,
+                                                       p->scored ? s->top1 : (double)NAN, elapsed(j)});
+    p->epoch_done = true;
+    p->peak = mem_budget_peak(j->budget);
+    if (p->best && !(e = train_job_write_onnx(j, "best"))) e = train_job_save(j, "best");
+    if (!e) e = train_job_save(j, "last");
+    if (!e) e = train_curves_write(&j->curves, j->o->out, "top1");
+    if (!e && fn) fn(user, p);
+    return e;
+}
+
+static void tell(struct train_job *j, struct train_progress *p, int64_t batches_here, train_progress_fn *fn, void *user)
+{
+    double s = (double)(clock_ns() - j->begun_ns) * 1e-9;
+    p->images_per_s = (double)batches_here * j->o->batch / fmax(s, 1e-9);
+    p->eta_s = (double)(p->steps * p->epochs - j->state.batches) * s / (double)MAX(batches_here, 1);
+    if (fn) fn(user, p);
+}
+
+static bool patience_is_over(const struct train_job *j)
+{
+    return j->o->patience > 0 && j->state.best_epoch && j->state.epochs_done - j->state.best_epoch >= j->o->patience;
+}
+
+/* Batches since the last update go: they are drawn again. */
+static err leave(struct train_job *j)
+{
+    train_net_rewind(j->net);
+    err e = train_job_save(j, "last");
+    return e ? e : err_set(ERR_CANCELLED, "stopped after %lld updates; --resume goes on", (long long)j->state.updates);
+}
+
+static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct train_result *r)
+{
+    const struct train_batch *b;
+    int accumulate = MAX(j->o->accumulate, 1), runs = 0;
+    int64_t here = 0, steps = train_data_steps(j->data);
+    double pending = 0;
+    float loss;
+    err e;
+    if (patience_is_over(j)) return ERR_OK;
+    while (!stopped(j) && !(e = train_data_next(j->data, &b))) {
+        if ((e = one_batch(j, b, &loss)) == ERR_CANCELLED) return leave(j);
+        if (e) return e;
+        pending += (double)loss;
+        here++;
+        if (++runs < accumulate && b->step + 1 < steps) continue;
+        double lr = train_schedule_at(&j->schedule, j->state.updates);
+        train_net_update(j->net, lr, NULL);
+        j->state.updates++;
+        j->state.batches = b->number + 1;
+        j->state.loss_sum += pending;
+        struct train_progress p = {.epoch = (int)b->epoch + 1, .epochs = j->o->epochs, .step = b->step + 1, .steps = steps, .lr = lr,
+                                   .loss = j->state.loss_sum / (double)(b->step + 1)};
+        pending = runs = 0;
+        r->loss = p.loss;
+        if (b->step + 1 < steps) {
+            tell(j, &p, here, fn, user);
+            if ((clock_ns() - j->saved_ns) / 1000000 > (j->o->save_ms ? j->o->save_ms : SAVE_MS) && (e = train_job_save(j, "last"))) return e;
+            continue;
+        }
+        tell(j, &p, here, NULL, NULL);
+        if ((e = end_epoch(j, &p, fn, user)) == ERR_CANCELLED) {
+            j->state.loss_sum = r->loss * (double)steps; /* the evaluation is done after the resume */
+            return leave(j);
+        }
+        if (e) return e;
+        if (p.scored) r->last_top1 = p.scores.top1;
+        r->stopped_early = patience_is_over(j) && p.epoch < j->o->epochs;
+        if (r->stopped_early) return ERR_OK;
+    }
+    return stopped(j) ? leave(j) : e == ERR_CLOSED ? ERR_OK : e;
+}
+
+/* ---- all of it */
+
+static err open_job(struct train_job *j)
+{
+    const struct train_job_options *o = j->o;
+    err e = open_sets(j);
+    if (!e) e = train_job_bring_model(j);
+    if (!e) e = train_picture_input(j->source, &j->picture);
+    if (!e) e = open_net(j);
+    if (!e && o->resume) e = train_job_restore(j);
+    if (e) return e;
+    if (o->resume) {
+        train_curves_read(&j->curves, o->out, j->state.epochs_done);
+        j->seconds_before = j->state.seconds;
+    }
+    struct train_data_options d = data_options(j);
+    e = train_data_open(j->set, &d, j->payer, &j->data);
+    if (e) return e;
+    make_schedule(j);
+    j->begun_ns = j->saved_ns = clock_ns();
+    return ERR_OK;
+}
+
+/* A job that was stopped between an epoch's last update and its scores. */
+static err finish_epoch(struct train_job *j, train_progress_fn *fn, void *user)
+{
+    int64_t steps = train_data_steps(j->data);
+    if (!j->o->resume || j->state.batches == 0 || j->state.batches % steps || j->state.batches / steps == j->state.epochs_done) return ERR_OK;
+    struct train_progress p = {.epoch = (int)(j->state.batches / steps), .epochs = j->o->epochs, .step = steps, .steps = steps,
+                               .loss = j->state.loss_sum / (double)steps, .lr = train_schedule_at(&j->schedule, j->state.updates - 1)};
+    err e = end_epoch(j, &p, fn, user);
+    if (e != ERR_CANCELLED) return e;
+    j->state.loss_sum = p.loss * (double)steps;
+    return leave(j);
+}
+
+static void close_job(struct train_job *j)
+{
+    train_data_close(&j->data);
+    train_net_free(&j->net);
+    graph_free(&j->source);
+    if (j->val != j->set) train_set_free(&j->val);
+    train_set_free(&j->set);
+    free(j->train_samples);
+    free(j->val_samples);
+    for (int i = 0; i < j->n_trained; i++) free(j->trained[i]);
+    free(j->trained);
+    train_curves_done(&j->curves);
+    mem_payer_free(&j->payer);
+    mem_budget_free(&j->budget);
+}
+
+static err check(const struct train_job_options *o)
+{
+    if (o->task != TRAIN_CLASSIFY) return err_set(ERR_UNSUPPORTED, "only --task classify can be trained yet");
+    if (o->batch < 1 || o->batch > 65536) return err_set(ERR_USAGE, "--batch goes from 1 to 65536");
+    if (o->epochs < 1 || o->epochs > 1000000) return err_set(ERR_USAGE, "--epochs goes from 1 to 1000000");
+    if (!(o->lr > 0 && o->lr < 1000)) return err_set(ERR_USAGE, "--lr is above 0");
+    if (!(o->held_out >= 0 && o->held_out < 1)) return err_set(ERR_USAGE, "--held-out goes from 0 to below 1");
+    if (o->accumulate < 0 || o->accumulate > 100000) return err_set(ERR_USAGE, "--accumulate goes from 1 to 100000");
+    if (!(o->classify.smoothing >= 0 && o->classify.smoothing < 1)) return err_set(ERR_USAGE, "--smoothing goes from 0 to below 1");
+    if (!(o->warmup >= 0 && o->warmup <= o->epochs)) return err_set(ERR_USAGE, "--warmup goes from 0 to the number of epochs");
+    return ERR_OK;
+}
+
+err train_job(const struct train_job_options *o, train_progress_fn *fn, void *user, struct train_result *ret)
+{
+    err e = check(o);
+    if (e) return e;
+    struct train_job j = {.o = o, .begun_ns = clock_ns()};
+    struct train_result r = {0};
+    if (o->idle) {
+        struct sched_param none = {0};
+        sched_setscheduler(0, SCHED_IDLE, &none); /* threads that are made from here on inherit it; where it is refused, the job runs as it is */
+    }
+    j.budget = mem_budget_new("host", o->budget ? o->budget : mem_budget_auto());
+    j.payer = mem_payer_new(j.budget, "job");
+    e = open_job(&j);
+    if (!e) e = finish_epoch(&j, fn, user);
+    if (!e) e = loop(&j, fn, user, &r);
+    if (!e) e = train_job_write_onnx(&j, "last");
+    r.epochs = j.state.epochs_done;
+    r.updates = j.state.updates;
+    r.best_epoch = j.state.best_epoch;
+    r.best_top1 = j.state.best;
+    r.peak = mem_budget_peak(j.budget);
+    r.seconds = elapsed(&j);
+    if (j.net) r.sizes = train_net_sizes(j.net);
+    close_job(&j);
+    if (!e || e == ERR_CANCELLED) *ret = r;
+    return e;
+}

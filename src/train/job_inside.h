@@ -1,0 +1,42 @@
+/* Inside the job: its parts, and where it stands. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "train/curves.h"
+#include "train/job.h"
+
+struct train_job_state {
+    int64_t batches;    /* done as of the last update, since the start of epoch 0 */
+    int64_t updates;
+    double loss_sum;    /* of this epoch's batches so far */
+    double best;        /* score of the best epoch; -1: none yet */
+    int best_epoch, epochs_done;
+    double seconds;
+};
+struct train_job {
+    const struct train_job_options *o;
+    struct mem_budget *budget;
+    struct mem_payer *payer;
+    struct graph *source;          /* OUT/model.onnx */
+    uint32_t model_crc;
+    struct train_picture picture;
+    struct train_set *set, *val;   /* val: NULL, the same as set, or its own */
+    int64_t *train_samples, *val_samples, n_train, n_val;
+    int classes;
+    struct train_net *net;
+    struct train_data *data;
+    struct train_schedule schedule;
+    struct train_job_state state;
+    struct train_curves curves;
+    char **trained;                /* names that may be trained, n_trained of them; NULL: all usual ones */
+    int n_trained;
+    int64_t begun_ns, saved_ns;
+    double seconds_before;
+};
+
+/* job_files.c */
+err train_job_bring_model(struct train_job *j);             /* makes OUT, copies or draws the network, loads it */
+err train_job_save(struct train_job *j, const char *name);  /* OUT/NAME.brim */
+err train_job_restore(struct train_job *j);
+err train_job_write_onnx(struct train_job *j, const char *name);
+/* The source with the numbers as they are now; free with graph_free. `payer` pays for the numbers. */
+err train_job_graph(struct train_job *j, struct mem_payer *payer, struct graph **ret);
