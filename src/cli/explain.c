@@ -1,8 +1,9 @@
-/* `brim explain MODEL`: the operations in order, the kernel chosen for each, layouts and bytes.
+/* `brim explain MODEL`: the operations in order, the kernel chosen for each, types, layouts and bytes; with a budget, which weights stay and which stream.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
 #include "cli/model_cmd.h"
-#include "model/model.h"
+#include "cli/precision.h"
+#include "cli/one_model.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -14,42 +15,84 @@ static const char *layout_name(const struct tensor *t)
     return t->shape.rank < 3 || (row && last) ? "dense" : last ? "nhwc" : row ? "nchw" : "strided";
 }
 
-static void print_table(const struct model *m, const struct model_plan *p)
+/* "stays", "streams", or nothing where everything stays. */
+static const char *place(const struct one_model *o, int step, size_t bytes)
 {
-    struct model_sizes s = model_plan_sizes(p);
-    char shape[96], a[16], b[16], c[16], d[16], e[16];
-    printf("%4s  %-18s %-22s %-8s %10s %9s  %-24s %s\n", "step", "operator", "output", "layout", "MFLOP", "weights", "kernel",
-           "implementation");
-    for (int i = 0; i < s.steps; i++) {
-        struct model_step_info x = model_plan_step(p, i);
-        char op[32];
-        snprintf(op, sizeof op, x.n_post ? "%s +%d" : "%s", x.op, x.n_post);
-        printf("%4d  %-18s %-22s %-8s %10.3f %9s  %-24s %s\n", i, op, tensor_shape_text(&x.out.shape, NULL, shape, sizeof shape),
-               layout_name(&x.out), (double)x.flops / 1e6, x.weight_bytes ? size_text(x.weight_bytes, a) : "", x.kernel, x.implementation);
-    }
-    printf("%s: %d steps (%d in plain C, %d layout copies), %d views, %.3f GFLOP\n", model_name(m), s.steps, s.ref_steps, s.copies, s.views,
-           (double)s.flops / 1e9);
-    printf("weights %s packed, activations %s (lower bound %s), scratch %s, code %s\n", size_text(s.weights, a), size_text(s.activations, b),
-           size_text(s.activations_lower_bound, c), size_text(s.scratch, d), size_text(s.code, e));
+    if (!o->within.ring || !bytes) return "";
+    return model_step_streams(o->plan, step) ? "streams" : "stays";
 }
 
-static void print_json(const struct model *m, const struct model_plan *p)
+static void print_steps(const struct one_model *o, int steps)
 {
-    struct model_sizes s = model_plan_sizes(p);
-    json_t *steps = json_array();
-    for (int i = 0; i < s.steps; i++) {
-        struct model_step_info x = model_plan_step(p, i);
-        json_t *shape = json_array();
-        for (int k = 0; k < x.out.shape.rank; k++) json_array_append_new(shape, json_integer(x.out.shape.dims[k]));
-        json_array_append_new(steps, json_pack("{s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:i, s:s, s:s}", "op", x.op, "name", x.name, "shape", shape,
-                                               "layout", layout_name(&x.out), "flops", (json_int_t)x.flops, "weight_bytes",
-                                               (json_int_t)x.weight_bytes, "code_bytes", (json_int_t)x.code_bytes, "post_ops", x.n_post,
-                                               "kernel", x.kernel, "implementation", x.implementation));
+    char shape[96], a[16];
+    printf("%4s  %-18s %-22s %-8s %-8s %10s %9s %-8s %-24s %s\n", "step", "operator", "output", "type", "layout", "MFLOP", "weights",
+           o->within.ring ? "which" : "", "kernel", "implementation");
+    for (int i = 0; i < steps; i++) {
+        struct model_step_info x = model_plan_step(o->plan, i);
+        char op[32];
+        snprintf(op, sizeof op, x.n_post ? "%s +%d" : "%s", x.op, x.n_post);
+        printf("%4d  %-18s %-22s %-8s %-8s %10.3f %9s %-8s %-24s %s\n", i, op, tensor_shape_text(&x.out.shape, NULL, shape, sizeof shape),
+               tensor_dtype_name(x.out.dtype), layout_name(&x.out), (double)x.flops / 1e6, x.weight_bytes ? size_text(x.weight_bytes, a) : "",
+               place(o, i, x.weight_bytes), x.kernel, x.implementation);
     }
-    json_t *j = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:o}", "model", model_name(m), "flops", (json_int_t)s.flops,
-                          "weight_bytes", (json_int_t)s.weights, "activation_bytes", (json_int_t)s.activations, "activation_lower_bound_bytes",
-                          (json_int_t)s.activations_lower_bound, "scratch_bytes", (json_int_t)s.scratch, "code_bytes", (json_int_t)s.code,
-                          "ref_steps", s.ref_steps, "copies", s.copies, "views", s.views, "steps", steps);
+}
+
+/* The block plan in words. */
+static void print_blocks(const struct one_model *o)
+{
+    const struct blocks_plan *b = &o->within.blocks;
+    char t[5][16];
+    size_t paid = weights_paid_bytes(model_weights(o->model)), kept = weights_kept_bytes(model_weights(o->model));
+    printf("block plan for %s of weights: %s stay, %s stream through a window of %s at %s/s\n", size_text(o->within.weight_budget, t[0]),
+           size_text(b->kept, t[1]), size_text(b->streamed, t[2]), size_text(b->window, t[3]), size_text((uint64_t)o->within.bandwidth, t[4]));
+    printf("predicted %.3f ms (without a pause between runs %.3f); all in memory %.3f, no plan can be below %.3f\n", (double)b->predicted_ns / 1e6,
+           (double)b->steady_ns / 1e6, (double)b->compute_ns / 1e6, (double)b->bound_ns / 1e6);
+    if (paid < kept) printf("%s of what stays are shared with another model\n", size_text(kept - paid, t[0]));
+}
+
+static void print_table(const struct one_model *o)
+{
+    struct model_sizes s = model_plan_sizes(o->plan);
+    char a[16], b[16], c[16], d[16], e[16];
+    print_steps(o, s.steps);
+    printf("%s: %d steps (%d in plain C, %d layout copies), %d views, %.3f GFLOP, %s\n", model_name(o->model), s.steps, s.ref_steps, s.copies, s.views,
+           (double)s.flops / 1e9, cli_precision_name(model_precision(o->model)));
+    printf("weights %s packed, activations %s (lower bound %s), scratch %s, code %s\n", size_text(s.weights, a), size_text(s.activations, b),
+           size_text(s.activations_lower_bound, c), size_text(s.scratch, d), size_text(s.code, e));
+    if (o->within.ring) print_blocks(o);
+    else if (o->limited) printf("everything stays: the budget has room for all weights\n");
+}
+
+static json_t *step_json(const struct one_model *o, int i)
+{
+    struct model_step_info x = model_plan_step(o->plan, i);
+    json_t *shape = json_array();
+    for (int k = 0; k < x.out.shape.rank; k++) json_array_append_new(shape, json_integer(x.out.shape.dims[k]));
+    return json_pack("{s:s, s:s, s:o, s:s, s:s, s:I, s:I, s:b, s:I, s:i, s:s, s:s}", "op", x.op, "name", x.name, "shape", shape, "dtype",
+                     tensor_dtype_name(x.out.dtype), "layout", layout_name(&x.out), "flops", (json_int_t)x.flops, "weight_bytes",
+                     (json_int_t)x.weight_bytes, "streams", o->within.ring && x.weight_bytes && model_step_streams(o->plan, i), "code_bytes",
+                     (json_int_t)x.code_bytes, "post_ops", x.n_post, "kernel", x.kernel, "implementation", x.implementation);
+}
+
+static json_t *blocks_json(const struct one_model *o)
+{
+    const struct blocks_plan *b = &o->within.blocks;
+    return json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "weight_budget_bytes", (json_int_t)o->within.weight_budget, "kept_bytes",
+                     (json_int_t)b->kept, "streamed_bytes", (json_int_t)b->streamed, "window_bytes", (json_int_t)b->window, "disk_bytes_per_s",
+                     o->within.bandwidth, "predicted_ms", (double)b->predicted_ns / 1e6, "steady_ms", (double)b->steady_ns / 1e6, "compute_ms",
+                     (double)b->compute_ns / 1e6, "bound_ms", (double)b->bound_ns / 1e6);
+}
+
+static void print_json(const struct one_model *o)
+{
+    struct model_sizes s = model_plan_sizes(o->plan);
+    json_t *steps = json_array();
+    for (int i = 0; i < s.steps; i++) json_array_append_new(steps, step_json(o, i));
+    json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:o}", "model", model_name(o->model), "precision", cli_precision_name(model_precision(o->model)),
+                          "flops", (json_int_t)s.flops, "weight_bytes", (json_int_t)s.weights, "activation_bytes", (json_int_t)s.activations,
+                          "activation_lower_bound_bytes", (json_int_t)s.activations_lower_bound, "scratch_bytes", (json_int_t)s.scratch, "code_bytes",
+                          (json_int_t)s.code, "ref_steps", s.ref_steps, "copies", s.copies, "views", s.views, "steps", steps);
+    if (o->within.ring) json_object_set_new(j, "blocks", blocks_json(o));
     json_dumpf(j, stdout, JSON_PRESERVE_ORDER | JSON_INDENT(1));
     putchar('\n');
     json_decref(j);
@@ -57,33 +100,21 @@ static void print_json(const struct model *m, const struct model_plan *p)
 
 int cli_explain(int argc, char **argv)
 {
-    uint64_t budget_bytes = UINT64_MAX;
-    int64_t threads = 0;
-    bool json = false, help = false, only_ref = false, no_rewrites = false;
+    struct one_model o = {.command = "explain", .budget_bytes = UINT64_MAX};
+    bool json = false, help = false;
     struct args_list rest = {0};
-    const struct args_option table[] = {{"budget", ARGS_SIZE, &budget_bytes, "refuse what does not fit"},
-                                        {"threads", ARGS_INT, &threads, "default: all processors"},
-                                        {"only-ref", ARGS_FLAG, &only_ref, "plain C kernels only"},
-                                        {"no-rewrites", ARGS_FLAG, &no_rewrites, "the graph as the file has it"},
-                                        {"json", ARGS_FLAG, &json, "one JSON object on stdout"},
-                                        {NULL, 0, NULL, NULL}};
-    struct mem_budget *budget = NULL;
-    struct model *m = NULL;
-    struct model_plan *p = NULL;
+    const struct args_option table[] = {ONE_MODEL_OPTIONS(o), {"json", ARGS_FLAG, &json, "one JSON object on stdout"}, {NULL, 0, NULL, NULL}};
     err e = args_parse(argc, argv, table, &rest, &help);
-    if (!e && !help && rest.n != 1) e = err_set(ERR_USAGE, "expected one MODEL.onnx; --help says more");
+    if (!e && !help && rest.n != 1) e = err_set(ERR_USAGE, "expected one MODEL.onnx, or the name of a stored model; --help says more");
     if (help) args_help("explain MODEL.onnx [options]", table);
     if (!e && !help) {
-        budget = mem_budget_new("host", budget_bytes);
-        struct model_options o = {.budget = budget, .threads = (int)threads, .only_ref = only_ref, .no_rewrites = no_rewrites};
-        e = model_open(rest.items[0], rest.items[0], &o, &m);
-        if (!e) e = model_plan_new(m, NULL, &p);
-        if (!e) (json ? print_json : print_table)(m, p);
+        o.path = rest.items[0];
+        e = one_model_open(&o);
+        if (!e) e = one_model_plan(&o, NULL);
+        if (!e) (json ? print_json : print_table)(&o);
     }
     int status = e ? args_fail("explain", e) : 0;
-    model_plan_free(&p);
-    model_free(&m);
-    mem_budget_free(&budget);
+    one_model_close(&o);
     free(rest.items);
     return status;
 }

@@ -5,10 +5,11 @@
  * in row-major order. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
 #include "cli/model_cmd.h"
+#include "cli/one_model.h"
+#include "cli/precision.h"
 #include "engine/engine.h"
 #include "model/within.h"
 #include "tensor/npy.h"
-#include "weights/store.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -22,22 +23,12 @@
 enum { MAX_INPUTS = 64 };
 
 struct run {
-    const char *path, *output, *precision;
+    struct one_model o;
+    const char *output, *swap; /* swap: NULL: blocks; "copy", "whole": for comparison */
     struct args_list inputs;
-    uint64_t budget_bytes;
-    int64_t seed, repeat, threads;
-    bool json, only_ref, no_rewrites, profile;
-    struct mem_budget *budget;
-    struct model *model;
-    struct model_plan *plan;
-    struct model_within within; /* with --budget: owns model and plan */
-    struct weights_reader *reader;
-    const char *store;
-    struct weights_store *models; /* of a model that is named, not a file */
-    uint64_t disk, pace, read_bytes_per_run;
-    int64_t pause_ms;
-    uint64_t slice;
-    const char *swap; /* NULL: blocks; "copy", "whole": for comparison */
+    int64_t seed, repeat, pause_ms;
+    bool json, profile;
+    uint64_t read_bytes_per_run;
     double load_ms, first_ms, *times_ms;
     double run_bandwidth; /* of the disk during the measured runs, bytes a second; 0: nothing was read */
     int64_t bound_ns, naive_ns; /* with that */
@@ -76,7 +67,7 @@ static const char *file_for(const struct run *r, const char *name)
         const char *item = r->inputs.items[i];
         size_t n = strlen(name);
         if (strncmp(item, name, n) == 0 && item[n] == '=') return item + n + 1;
-        if (model_input_count(r->model) == 1 && !strchr(item, '=')) return item;
+        if (model_input_count(r->o.model) == 1 && !strchr(item, '=')) return item;
     }
     return NULL;
 }
@@ -84,15 +75,15 @@ static const char *file_for(const struct run *r, const char *name)
 static err check_names(const struct run *r)
 {
     for (size_t i = 0; i < r->inputs.n; i++) {
-        bool known = model_input_count(r->model) == 1 && !strchr(r->inputs.items[i], '=');
-        for (int k = 0; k < model_input_count(r->model); k++) {
-            const char *name = model_input(r->model, k).name;
+        bool known = model_input_count(r->o.model) == 1 && !strchr(r->inputs.items[i], '=');
+        for (int k = 0; k < model_input_count(r->o.model); k++) {
+            const char *name = model_input(r->o.model, k).name;
             size_t n = strlen(name);
             known |= strncmp(r->inputs.items[i], name, n) == 0 && r->inputs.items[i][n] == '=';
         }
         if (!known)
             return err_set(ERR_USAGE, "--input %s: the model has no such input; its first is '%s' (NAME=FILE.npy)", r->inputs.items[i],
-                           model_input(r->model, 0).name);
+                           model_input(r->o.model, 0).name);
     }
     return ERR_OK;
 }
@@ -100,12 +91,12 @@ static err check_names(const struct run *r)
 /* Shapes come from the .npy files that were given; the rest from the model. */
 static err input_shapes(struct run *r, struct tensor_shape *shapes)
 {
-    int n = model_input_count(r->model);
+    int n = model_input_count(r->o.model);
     err e = check_names(r);
     if (e) return e;
     if (n > MAX_INPUTS) return err_set(ERR_LIMIT, "%d inputs", n);
     for (int i = 0; i < n; i++) {
-        struct model_io io = model_input(r->model, i);
+        struct model_io io = model_input(r->o.model, i);
         const char *file = file_for(r, io.name);
         shapes[i] = io.shape;
         if (io.shape.rank > 0 && io.shape.dims[0] < 0) shapes[i].dims[0] = 1;
@@ -126,30 +117,14 @@ static err plan(struct run *r)
 {
     struct tensor_shape shapes[MAX_INPUTS];
     err e = input_shapes(r, shapes);
-    if (!e) e = model_plan_new(r->model, shapes, &r->plan);
-    return e ? e : model_plan_reserve(r->plan);
-}
-
-/* Inside a budget: packed into the store's folder, then as much stays as fits and the rest streams. */
-static err plan_within(struct run *r)
-{
-    struct tensor_shape shapes[MAX_INPUTS];
-    err e = input_shapes(r, shapes);
-    if (e) return e;
-    struct model *m = r->model;
-    r->model = NULL; /* taken over */
-    r->within.no_ahead = r->swap && !strcmp(r->swap, "copy");
-    e = model_within_open(m, shapes, (double)r->disk, &r->within);
-    r->model = r->within.model;
-    r->plan = r->within.plan;
-    return e;
+    return e ? e : one_model_plan(&r->o, shapes);
 }
 
 static err fill(const struct run *r)
 {
-    for (int i = 0; i < model_input_count(r->model); i++) {
-        struct tensor to = model_plan_input(r->plan, i), t;
-        const char *file = file_for(r, model_input(r->model, i).name);
+    for (int i = 0; i < model_input_count(r->o.model); i++) {
+        struct tensor to = model_plan_input(r->o.plan, i), t;
+        const char *file = file_for(r, model_input(r->o.model, i).name);
         void *owned;
         err e;
         if (!file) {
@@ -176,13 +151,13 @@ static err save_outputs(const struct run *r)
 {
     if (!r->output) return ERR_OK;
     if (mkdir(r->output, 0777) && errno != EEXIST) return err_set(ERR_IO, "%s: cannot make the folder: %s", r->output, strerror(errno));
-    for (int i = 0; i < model_output_count(r->model); i++) {
-        struct tensor from = model_plan_output(r->plan, i);
+    for (int i = 0; i < model_output_count(r->o.model); i++) {
+        struct tensor from = model_plan_output(r->o.plan, i);
         size_t bytes = (size_t)tensor_count(&from.shape) * tensor_dtype_size(from.dtype);
         void *flat = malloc(bytes ? bytes : 1);
         if (!flat) return err_set(ERR_NOMEM, "no memory for output %d", i);
         struct tensor to = tensor_view(from.dtype, &from.shape, flat);
-        char *path = output_path(r->output, model_output(r->model, i).name);
+        char *path = output_path(r->output, model_output(r->o.model, i).name);
         err e = model_copy(&from, &to);
         if (!e) e = npy_save(path, &to);
         free(path);
@@ -202,16 +177,16 @@ static void rest(const struct run *r)
 static err settle(struct run *r)
 {
     enum { ROUNDS = 4, RUNS = 2 };
-    for (int round = 0; round < ROUNDS && r->repeat > 1 && r->within.ring && !r->disk; round++) {
-        double before = r->within.bandwidth;
+    for (int round = 0; round < ROUNDS && r->repeat > 1 && r->o.within.ring && !r->o.disk; round++) {
+        double before = r->o.within.bandwidth;
         for (int i = 0; i < RUNS; i++) {
             err e = fill(r);
-            if (!e) e = model_within_run(&r->within, NULL);
+            if (!e) e = model_within_run(&r->o.within, NULL);
             if (e) return e;
             rest(r);
         }
-        double now = weights_reader_stats(r->reader).bandwidth;
-        err e = now > 0 ? model_within_divide(&r->within, now) : ERR_OK;
+        double now = weights_reader_stats(r->o.reader).bandwidth;
+        err e = now > 0 ? model_within_divide(&r->o.within, now) : ERR_OK;
         if (e || fabs(now / before - 1) < 0.05) return e;
     }
     return ERR_OK;
@@ -220,15 +195,15 @@ static err settle(struct run *r)
 /* What no plan could beat on the disk as it was during the measured runs. */
 static err bound(struct run *r, const struct weights_reader_stats *before)
 {
-    if (!r->within.ring) return ERR_OK;
-    struct weights_reader_stats now = weights_reader_stats(r->reader);
+    if (!r->o.within.ring) return ERR_OK;
+    struct weights_reader_stats now = weights_reader_stats(r->o.reader);
     if (now.busy_ns <= before->busy_ns || now.bytes == before->bytes) return ERR_OK;
     struct blocks_plan b;
     r->run_bandwidth = (double)(now.bytes - before->bytes) / (double)(now.busy_ns - before->busy_ns) * 1e9;
-    err e = model_blocks_make(r->plan, r->within.weight_budget, r->run_bandwidth, &b);
+    err e = model_blocks_make(r->o.plan, r->o.within.weight_budget, r->run_bandwidth, &b);
     if (e) return e;
     r->bound_ns = b.bound_ns;
-    r->naive_ns = MAX(b.compute_ns, (int64_t)((double)r->within.blocks.streamed / r->run_bandwidth * 1e9));
+    r->naive_ns = MAX(b.compute_ns, (int64_t)((double)r->o.within.blocks.streamed / r->run_bandwidth * 1e9));
     blocks_done(&b);
     return ERR_OK;
 }
@@ -240,21 +215,21 @@ static err measure(struct run *r)
     int64_t ns;
     err x = settle(r);
     if (x) return x;
-    struct weights_reader_stats disk = r->reader ? weights_reader_stats(r->reader) : (struct weights_reader_stats){0};
-    weights_counts(model_weights(r->model), &loads, &before, &ns);
+    struct weights_reader_stats disk = r->o.reader ? weights_reader_stats(r->o.reader) : (struct weights_reader_stats){0};
+    weights_counts(model_weights(r->o.model), &loads, &before, &ns);
     r->times_ms = xnewn(double, r->repeat);
-    r->step_ns = xnewn(int64_t, model_plan_sizes(r->plan).steps);
+    r->step_ns = xnewn(int64_t, model_plan_sizes(r->o.plan).steps);
     for (int64_t i = 0; i < r->repeat; i++) {
         err e = fill(r);
         if (e) return e;
-        if (r->swap && !strcmp(r->swap, "whole") && (e = model_evict(r->model))) return e;
+        if (r->swap && !strcmp(r->swap, "whole") && (e = model_evict(r->o.model))) return e;
         int64_t begin = clock_ns();
         int64_t *step_ns = r->profile && i ? r->step_ns : NULL;
-        if ((e = r->within.model ? model_within_run(&r->within, step_ns) : model_plan_run(r->plan, step_ns))) return e;
+        if ((e = r->o.within.model ? model_within_run(&r->o.within, step_ns) : model_plan_run(r->o.plan, step_ns))) return e;
         r->times_ms[i] = (double)(clock_ns() - begin) / 1e6;
         rest(r);
     }
-    weights_counts(model_weights(r->model), &loads, &after, &ns);
+    weights_counts(model_weights(r->o.model), &loads, &after, &ns);
     r->read_bytes_per_run = (after - before) / (uint64_t)r->repeat;
     r->first_ms = r->times_ms[0];
     err e = bound(r, &disk);
@@ -263,32 +238,19 @@ static err measure(struct run *r)
 
 static err execute(struct run *r)
 {
-    struct model_options o = {.threads = (int)r->threads, .only_ref = r->only_ref, .no_rewrites = r->no_rewrites};
-    int64_t begin = clock_ns();
-    if (!r->precision || !strcmp(r->precision, "f32")) o.precision = KERNEL_F32;
-    else if (!strcmp(r->precision, "auto")) o.precision = KERNEL_AUTO;
-    else if (!strcmp(r->precision, "bf16")) o.precision = KERNEL_BF16;
-    else return err_set(ERR_USAGE, "--precision: expected f32, bf16 or auto, found '%s'", r->precision);
     bool whole = r->swap && !strcmp(r->swap, "whole"), copy = r->swap && !strcmp(r->swap, "copy");
+    int64_t begin = clock_ns();
     if (r->swap && !whole && !copy) return err_set(ERR_USAGE, "--swap: expected copy or whole, found '%s'", r->swap);
-    o.budget = r->budget = mem_budget_new("host", r->budget_bytes);
-    bool stored = access(r->path, F_OK) != 0 && !weights_name_check(r->path), limited = stored || whole || r->budget_bytes != UINT64_MAX;
-    char *folder = limited ? (r->store ? xstrdup(r->store) : engine_store_path(NULL)) : NULL;
-    err e = folder ? engine_make_folders(folder) : ERR_OK;
-    if (!e && stored) e = weights_store_open(folder, NULL, &r->models);
-    if (!e && limited) e = weights_reader_new_with(copy ? WEIGHTS_COPYING : WEIGHTS_URING, &r->reader);
-    if (!e && limited) weights_reader_set_pace(r->reader, (double)r->pace);
-    o.slice_bytes = (size_t)r->slice;
-    o.reader = r->reader;
-    o.spill_dir = folder;
-    if (!e) e = stored ? model_open_stored(r->models, r->path, r->path, &o, &r->model) : model_open(r->path, r->path, &o, &r->model);
-    if (!e) e = limited ? plan_within(r) : plan(r);
-    if (!e && *model_stored_problem(r->model)) fprintf(stderr, "brim run: packed weights are not kept: %s\n", model_stored_problem(r->model));
-    free(folder);
+    r->o.limited = whole;
+    r->o.kind = copy ? WEIGHTS_COPYING : WEIGHTS_URING;
+    r->o.within.no_ahead = copy;
+    err e = one_model_open(&r->o);
+    if (!e) e = plan(r);
+    if (!e && *model_stored_problem(r->o.model)) fprintf(stderr, "brim run: packed weights are not kept: %s\n", model_stored_problem(r->o.model));
     r->load_ms = (double)(clock_ns() - begin) / 1e6;
-    mem_budget_reset_peak(r->budget);
-    if (!e) e = measure(r);
-    return e;
+    if (e) return e;
+    mem_budget_reset_peak(r->o.budget);
+    return measure(r);
 }
 
 static json_t *shape_json(const struct tensor_shape *s)
@@ -300,7 +262,7 @@ static json_t *shape_json(const struct tensor_shape *s)
 
 static json_t *blocks_json(const struct run *r)
 {
-    const struct model_within *w = &r->within;
+    const struct model_within *w = &r->o.within;
     const struct blocks_plan *b = &w->blocks;
     return json_pack("{s:f, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "pack_ms", w->pack_ms, "window_bytes", (json_int_t)b->window,
                      "kept_bytes", (json_int_t)b->kept, "streamed_bytes", (json_int_t)b->streamed, "disk_bytes_per_s", w->bandwidth, "compute_ms",
@@ -311,7 +273,7 @@ static json_t *blocks_json(const struct run *r)
 
 static void print_blocks(const struct run *r)
 {
-    const struct model_within *w = &r->within;
+    const struct model_within *w = &r->o.within;
     const struct blocks_plan *b = &w->blocks;
     char t[4][16];
     printf("blocks: %s stay, %s stream through a window of %s at %s/s; predicted %.3f ms (without a pause %.3f), all in memory %.3f, bound %.3f\n",
@@ -322,41 +284,40 @@ static void print_blocks(const struct run *r)
 
 static void report(struct run *r, const double *sorted)
 {
-    struct model_sizes s = model_plan_sizes(r->plan);
-    static const char *const names[] = {[KERNEL_F32] = "f32", [KERNEL_BF16] = "bf16", [KERNEL_AUTO] = "auto"};
-    const char *precision = names[model_precision(r->model)]; /* what it is, not what was asked for */
+    struct model_sizes s = model_plan_sizes(r->o.plan);
+    const char *precision = cli_precision_name(model_precision(r->o.model)); /* what it is, not what was asked for */
     double median = sorted[r->repeat / 2], p95 = sorted[(r->repeat * 95 + 99) / 100 - 1];
     if (!r->json) {
         char t[5][16];
-        printf("%s: %.3f ms (median of %lld; first %.3f, p95 %.3f), loaded in %.0f ms\n", r->path, median, (long long)r->repeat,
+        printf("%s: %s, %.3f ms (median of %lld; first %.3f, p95 %.3f), loaded in %.0f ms\n", r->o.path, precision, median, (long long)r->repeat,
                r->first_ms, p95, r->load_ms);
         printf("memory: weights %s, activations %s (lower bound %s), scratch %s, code %s\n", size_text(s.weights, t[0]),
                size_text(s.activations, t[1]), size_text(s.activations_lower_bound, t[2]), size_text(s.scratch, t[3]),
                size_text(s.code, t[4]));
-        if (r->within.model) print_blocks(r);
-        for (int i = 0; i < model_output_count(r->model); i++) {
+        if (r->o.within.model) print_blocks(r);
+        for (int i = 0; i < model_output_count(r->o.model); i++) {
             char shape[128];
-            struct tensor o = model_plan_output(r->plan, i);
-            printf("output %s %s %s\n", model_output(r->model, i).name, tensor_dtype_name(o.dtype),
+            struct tensor o = model_plan_output(r->o.plan, i);
+            printf("output %s %s %s\n", model_output(r->o.model, i).name, tensor_dtype_name(o.dtype),
                    tensor_shape_text(&o.shape, NULL, shape, sizeof shape));
         }
         return;
     }
     json_t *outputs = json_array();
-    for (int i = 0; i < model_output_count(r->model); i++) {
-        struct tensor o = model_plan_output(r->plan, i);
-        json_array_append_new(outputs, json_pack("{s:s, s:s, s:o}", "name", model_output(r->model, i).name, "dtype",
+    for (int i = 0; i < model_output_count(r->o.model); i++) {
+        struct tensor o = model_plan_output(r->o.plan, i);
+        json_array_append_new(outputs, json_pack("{s:s, s:s, s:o}", "name", model_output(r->o.model, i).name, "dtype",
                                                  tensor_dtype_name(o.dtype), "shape", shape_json(&o.shape)));
     }
-    json_t *j = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:i, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "model", r->path,
+    json_t *j = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:i, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "model", r->o.path,
                           "load_ms", r->load_ms, "first_ms", r->first_ms, "median_ms", median, "p95_ms", p95, "min_ms", sorted[0],
-                          "threads", (int)r->threads, "precision", precision, "budget_bytes",
-                          r->budget_bytes == UINT64_MAX ? json_null() : json_integer((json_int_t)r->budget_bytes), "peak_bytes",
-                          (json_int_t)mem_budget_peak(r->budget), "peak_rss_bytes", (json_int_t)mem_process_rss().peak, "weight_bytes",
-                          (json_int_t)s.weights, "resident_weight_bytes", (json_int_t)weights_kept_bytes(model_weights(r->model)), "read_bytes_per_run",
+                          "threads", (int)r->o.threads, "precision", precision, "budget_bytes",
+                          r->o.budget_bytes == UINT64_MAX ? json_null() : json_integer((json_int_t)r->o.budget_bytes), "peak_bytes",
+                          (json_int_t)mem_budget_peak(r->o.budget), "peak_rss_bytes", (json_int_t)mem_process_rss().peak, "weight_bytes",
+                          (json_int_t)s.weights, "resident_weight_bytes", (json_int_t)weights_kept_bytes(model_weights(r->o.model)), "read_bytes_per_run",
                           (json_int_t)r->read_bytes_per_run,
                           "activation_bytes", (json_int_t)s.activations, "flops", (json_int_t)s.flops, "outputs", outputs);
-    if (r->within.model) json_object_update_new(j, blocks_json(r));
+    if (r->o.within.model) json_object_update_new(j, blocks_json(r));
     json_dumpf(j, stdout, JSON_REAL_PRECISION(6) | JSON_PRESERVE_ORDER);
     putchar('\n');
     json_decref(j);
@@ -364,10 +325,10 @@ static void report(struct run *r, const double *sorted)
 
 static void report_profile(const struct run *r)
 {
-    struct model_sizes s = model_plan_sizes(r->plan);
+    struct model_sizes s = model_plan_sizes(r->o.plan);
     double runs = (double)MAX(r->repeat - 1, 1);
     for (int i = 0; i < s.steps; i++) {
-        struct model_step_info info = model_plan_step(r->plan, i);
+        struct model_step_info info = model_plan_step(r->o.plan, i);
         double ms = (double)r->step_ns[i] / runs / 1e6;
         fprintf(stderr, "%8.4f ms %7.1f GFLOP/s  %-18s %-24s %s\n", ms, ms > 0 ? (double)info.flops / ms / 1e6 : 0, info.op,
                 info.kernel, info.implementation);
@@ -376,35 +337,28 @@ static void report_profile(const struct run *r)
 
 int cli_run(int argc, char **argv)
 {
-    struct run r = {.budget_bytes = UINT64_MAX, .repeat = 1};
+    struct run r = {.o.command = "run", .o.budget_bytes = UINT64_MAX, .repeat = 1};
     struct args_list rest = {0};
     bool help = false;
     const struct args_option table[] = {
         {"input", ARGS_STRINGS, &r.inputs, "NAME=F.npy; just F.npy for a model with one input"},
         {"seed", ARGS_INT, &r.seed, "draws inputs that were not given (default 0)"},
         {"output", ARGS_STRING, &r.output, "folder for the outputs, NAME.npy each"},
-        {"budget", ARGS_SIZE, &r.budget_bytes, "a hard limit on all that grows; weights that do not fit stream from the store"},
-        {"store", ARGS_STRING, &r.store, "where packed weights lie with --budget (default: $BRIM_STORE, else the usual place)"},
-        {"disk", ARGS_SIZE, &r.disk, "bytes a second of the disk, for the block plan (default: measured)"},
-        {"pace", ARGS_SIZE, &r.pace, "read weights no faster than so many bytes a second, as from a slower disk"},
-        {"precision", ARGS_STRING, &r.precision, "f32 (default), bf16 or auto"},
-        {"threads", ARGS_INT, &r.threads, "default: all processors"},
+        ONE_MODEL_OPTIONS(r.o),
+        {"pace", ARGS_SIZE, &r.o.pace, "read weights no faster than so many bytes a second, as from a slower disk"},
         {"repeat", ARGS_INT, &r.repeat, "runs to time (default 1)"},
-        {"only-ref", ARGS_FLAG, &r.only_ref, "plain C kernels only"},
-        {"no-rewrites", ARGS_FLAG, &r.no_rewrites, "the graph as the file has it"},
         {"pause", ARGS_INT, &r.pause_ms, "milliseconds between runs, as between frames (default 0)"},
         {"swap", ARGS_STRING, &r.swap, "for comparison: copy (blocks by read and copy, none ahead), whole (load, run, drop)"},
-        {"slice", ARGS_SIZE, &r.slice, "cut weights of more bytes along the output channel (default: 3M)"},
+        {"slice", ARGS_SIZE, &r.o.slice, "cut weights of more bytes along the output channel (default: 3M)"},
         {"profile", ARGS_FLAG, &r.profile, "time of each kernel on stderr (needs --repeat 2 or more)"},
         {"json", ARGS_FLAG, &r.json, "one JSON object on stdout"},
         {NULL, 0, NULL, NULL}};
     err e = args_parse(argc, argv, table, &rest, &help);
-    if (!e && !help && rest.n != 1) e = err_set(ERR_USAGE, "expected one MODEL.onnx; --help says more");
+    if (!e && !help && rest.n != 1) e = err_set(ERR_USAGE, "expected one MODEL.onnx, or the name of a stored model; --help says more");
     if (!e && (r.repeat < 1 || r.repeat > 1000000)) e = err_set(ERR_USAGE, "--repeat: from 1 to 1000000");
-    if (!e && (r.threads < 0 || r.threads > 1024)) e = err_set(ERR_USAGE, "--threads: from 1 to 1024");
     if (help) args_help("run MODEL.onnx [options]", table);
     if (!e && !help) {
-        r.path = rest.items[0];
+        r.o.path = rest.items[0];
         e = execute(&r);
         if (!e) {
             if (r.profile) report_profile(&r);
@@ -413,15 +367,7 @@ int cli_run(int argc, char **argv)
         }
     }
     int status = e ? args_fail("run", e) : 0;
-    if (r.within.payer) {
-        model_within_close(&r.within);
-    } else {
-        model_plan_free(&r.plan);
-        model_free(&r.model);
-    }
-    weights_reader_free(&r.reader);
-    weights_store_close(&r.models);
-    mem_budget_free(&r.budget);
+    one_model_close(&r.o);
     free(r.times_ms);
     free(r.step_ns);
     free(r.inputs.items);
