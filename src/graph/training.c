@@ -90,7 +90,7 @@ static err check_states(const struct graph *g, const char *as_input, const enum 
 static bool is_parameter(const struct graph *g, int v, enum slot slot, const struct graph_training_options *o)
 {
     const struct graph_value *c = &g->values[v];
-    if (!c->constant || c->dtype != TENSOR_F32 || slot == SLOT_STATE) return false;
+    if (!c->constant || c->dtype != TENSOR_F32 || slot == SLOT_STATE || ends(c->name, ".fixed")) return false; /* the zoo's masks and angles */
     bool usual = slot == SLOT_WEIGHT || slot == SLOT_VECTOR || (slot == SLOT_NAMED && named_like_one(c->name));
     return o->choose ? o->choose(o->context, c->name, usual) : usual;
 }

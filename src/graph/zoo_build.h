@@ -64,6 +64,7 @@ int zoo_transpose(struct zoo *z, int x, const int *order);
 int zoo_slice(struct zoo *z, int x, int axis, int64_t from, int64_t to, int64_t step);
 /* One number. */
 int zoo_number(struct zoo *z, float v);
+int zoo_count(struct zoo *z, int n); /* 0, 1 ... n - 1 as int64 */
 int zoo_flatten(struct zoo *z, int x);
 int zoo_linear(struct zoo *z, int x, int out);
 int zoo_upsample2(struct zoo *z, int x);

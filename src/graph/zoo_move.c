@@ -1,6 +1,7 @@
 /* The zoo's bricks that only move numbers, and a few small ones. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/zoo_build.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static int integers(struct zoo *z, const int64_t *v, int n)
@@ -13,6 +14,15 @@ static int integers(struct zoo *z, const int64_t *v, int n)
     snprintf(name, sizeof name, "n%d.ints%zu", z->count, z->g->n_values);
     if ((z->e = graph_add_constant(z->g, name, TENSOR_I64, &s, &value, (void **)&p))) return 0;
     memcpy(p, v, (size_t)n * sizeof *v);
+    return value;
+}
+
+int zoo_count(struct zoo *z, int n)
+{
+    int64_t *v = xnewn(int64_t, (size_t)n);
+    for (int i = 0; i < n; i++) v[i] = i;
+    int value = integers(z, v, n);
+    free(v);
     return value;
 }
 

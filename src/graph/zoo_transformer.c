@@ -167,12 +167,12 @@ static int feed_forward(struct zoo *z, const struct net *n, int x)
     return linear(z, n, zoo_mul(z, gate, linear(z, n, x, n->hidden)), n->width);
 }
 
-static int embed(struct zoo *z, const struct net *n, int tokens, int table)
+static int embed(struct zoo *z, const struct net *n, int tokens, int words)
 {
-    int x = zoo_node(z, OP_GATHER, (int[]){table, tokens}, 2, shape(3, 1, n->length, n->width, 0, 0));
+    int x = zoo_node(z, OP_GATHER, (int[]){words, tokens}, 2, shape(3, 1, n->length, n->width, 0, 0));
     if (!n->llama) {
-        int where = zoo_constant(z, "positions", shape(2, n->positions, n->width, 0, 0, 0), ZOO_BELL, 0.02f);
-        if (n->length < n->positions) where = zoo_slice(z, where, 0, 0, n->length, 1);
+        int table = zoo_constant(z, "positions", shape(2, n->positions, n->width, 0, 0, 0), ZOO_BELL, 0.02f);
+        int where = zoo_node(z, OP_GATHER, (int[]){table, zoo_count(z, n->length)}, 2, shape(2, n->length, n->width, 0, 0, 0));
         x = zoo_add(z, x, where);
     }
     return zoo_reshape(z, x, shape(2, -1, n->width, 0, 0, 0));
