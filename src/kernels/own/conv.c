@@ -11,7 +11,7 @@
 #include "kernels/onednn/state.h"
 #include "kernels/own/conv.h"
 
-enum { MAX_KERNEL = 16, WINOGRAD_MIN_WEIGHT = 144, WINOGRAD_MAX_WEIGHT = 128 * 128, WINOGRAD_MIN_TILES = 4 };
+enum { MAX_KERNEL = 16, WINOGRAD_MIN_WEIGHT = 144, WINOGRAD_MAX_WEIGHT = 128 * 128, WINOGRAD_MIN_TILES = 4, DEPTHWISE_MIN_WIDTH = 12 };
 
 struct kernel_state {
     struct own_conv c;
@@ -24,24 +24,32 @@ struct kernel_state {
     const char *describe;
 };
 
-static bool geometry(const struct kernel_query *q, struct own_conv *ret)
+/* Square strides and dilations; one group, or as many as channels. */
+static bool geometry_any(const struct kernel_query *q, struct own_conv *ret, int64_t *ret_group)
 {
     const struct op_node *n = q->node;
     struct op_window w;
     if (n->kind != OP_CONV || !onednn_takes_all(q) || onednn_own_inputs(q) < 2 || q->in[0].shape.rank != 4 || !q->in[1].data) return false;
     if (onednn_present(q, 2) && (q->in[2].shape.rank != 1 || q->in[2].shape.dims[0] != q->in[1].shape.dims[0])) return false;
-    if (op_window(n, &q->in[0].shape, &q->in[1].shape, &w) || w.n != 2 || w.group != 1) return false;
+    if (op_window(n, &q->in[0].shape, &q->in[1].shape, &w) || w.n != 2) return false;
     for (int i = 0; i < 2; i++)
-        if (w.stride[i] != 1 || w.dilation[i] != 1 || w.pad_begin[i] < 0 || w.pad_end[i] < 0 || w.kernel[i] > MAX_KERNEL || w.pad_begin[i] >= MAX_KERNEL)
+        if (w.stride[i] != w.stride[0] || w.dilation[i] != w.dilation[0] || w.pad_begin[i] < 0 || w.pad_end[i] < 0 || w.kernel[i] > MAX_KERNEL || w.pad_begin[i] >= 4 * MAX_KERNEL)
             return false;
     int adds = 0;
     for (int i = 0; i < q->n_post; i++) adds += q->post[i].kind == KERNEL_POST_ADD;
     if (adds > 1) return false;
     const int64_t *x = q->in[0].shape.dims, *y = q->out[0].shape.dims;
     *ret = (struct own_conv){.n = x[0], .h = x[2], .w = x[3], .ic = x[1], .oc = y[1], .oh = y[2], .ow = y[3], .kh = w.kernel[0], .kw = w.kernel[1],
-                             .top = w.pad_begin[0], .left = w.pad_begin[1], .n_post = q->n_post};
+                             .top = w.pad_begin[0], .left = w.pad_begin[1], .stride = w.stride[0], .dilation = w.dilation[0], .n_post = q->n_post};
+    *ret_group = w.group;
     memcpy(ret->post, q->post, sizeof ret->post);
     return true;
+}
+
+static bool geometry(const struct kernel_query *q, struct own_conv *ret)
+{
+    int64_t group;
+    return geometry_any(q, ret, &group) && group == 1 && ret->stride == 1 && ret->dilation == 1 && ret->left < MAX_KERNEL;
 }
 
 /* [ADD] [RELU or CLIP] at the beginning. */
@@ -82,6 +90,14 @@ static bool accepts_product(const struct kernel_query *q)
     return own_lanes() && geometry(q, &c) && c.kh == 1 && c.kw == 1 && !c.top && !c.left && c.oh == c.h && c.ow == c.w;
 }
 
+static bool accepts_depthwise(const struct kernel_query *q)
+{
+    struct own_conv c;
+    int64_t group;
+    if (!own_lanes() || !geometry_any(q, &c, &group) || group != c.ic || group != c.oc || c.kh != 3 || c.kw != 3 || c.dilation != 1) return false;
+    return c.stride <= 2 && c.oc % own_lanes()->lanes == 0 && c.ow >= DEPTHWISE_MIN_WIDTH;
+}
+
 static void layouts(const struct kernel_query *q, struct kernel_layouts *ret)
 {
     onednn_layouts_last(q, ret);
@@ -96,7 +112,8 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, const 
     if (!e) e = mem_charge(payer, MEM_CODE, sizeof *s);
     if (e) return e;
     s = xnew(struct kernel_state);
-    geometry(q, &s->c);
+    int64_t group;
+    geometry_any(q, &s->c, &group);
     simple_posts(&s->c);
     s->payer = payer;
     s->lanes = own_lanes();
@@ -105,8 +122,8 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, const 
     s->add = -1;
     for (int i = 0; i < q->n_post; i++)
         if (q->post[i].kind == KERNEL_POST_ADD) s->add = q->post[i].input;
-    int64_t flops = 2 * s->c.n * s->c.oh * s->c.ow * s->c.oc * s->c.ic * s->c.kh * s->c.kw;
-    s->threads = onednn_threads_for((double)flops / 100, q->threads);
+    int64_t flops = 2 * s->c.n * s->c.oh * s->c.ow * s->c.oc * (s->c.ic / group) * s->c.kh * s->c.kw;
+    s->threads = onednn_threads_for((double)flops / (group > 1 ? 40 : 100), q->threads);
     s->method->plan(&s->c, s->threads);
     s->describe = s->lanes->lanes == 16 ? "avx512" : "avx2";
     snprintf(s->format, sizeof s->format, "f32:%s%d/%lldx%lld", word, s->lanes->lanes, (long long)s->c.oc, (long long)s->c.ic);
@@ -122,6 +139,7 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, const 
 PREPARE(winograd)
 PREPARE(narrow)
 PREPARE(product)
+PREPARE(depthwise)
 
 static size_t weight_bytes(const struct kernel_state *s, int input)
 {
@@ -191,9 +209,10 @@ static void state_free(struct kernel_state **s)
                                                    .describe = describe,                                               \
                                                    .run = run,                                                         \
                                                    .free = state_free}
-extern const struct kernel_class own_winograd, own_narrow, own_product, own_binary, own_concat, own_softmax, own_norm; /* named by list.c */
+extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_concat, own_softmax, own_norm; /* named by list.c */
 CLASS(winograd);
 CLASS(narrow);
 CLASS(product);
+CLASS(depthwise);
 
-const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_binary, &own_concat, &own_softmax, &own_norm, NULL};
+const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_depthwise, &own_binary, &own_concat, &own_softmax, &own_norm, NULL};

@@ -4,7 +4,7 @@
 #include "kernels/own/own.h"
 
 struct own_conv {
-    int64_t n, h, w, ic, oc, oh, ow, kh, kw, top, left;
+    int64_t n, h, w, ic, oc, oh, ow, kh, kw, top, left, stride, dilation;
     int64_t block;          /* winograd: tiles at a time */
     size_t thread_floats;   /* of scratch, per thread */
     int n_post, n_simple; /* the first n_simple of them are done in registers: an ADD first, then bounds */
@@ -56,7 +56,7 @@ enum { OWN_NORM_BLOCK = 1024, OWN_NORM_CHANNELS = 64, OWN_SOFTMAX_ROW = 8 };
 
 struct own_lanes {
     int lanes;
-    struct own_method winograd, narrow, product;
+    struct own_method winograd, narrow, product, depthwise;
     void (*binary)(const struct own_flat_call *k, int thread, int threads);
     void (*concat)(const struct own_flat_call *k, int thread, int threads);
     void (*softmax)(const struct own_flat_call *k, int thread, int threads);

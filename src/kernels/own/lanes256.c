@@ -19,6 +19,7 @@ enum { OWN_MAX_KERNEL = 16 };
 #include "kernels/own/winograd.h"
 #include "kernels/own/narrow.h"
 #include "kernels/own/product.h"
+#include "kernels/own/depthwise.h"
 #include "kernels/own/flat.h"
 #ifdef __clang__
 #pragma clang attribute pop
@@ -29,6 +30,7 @@ const struct own_lanes own_lanes256 = {
     {winograd_weight_floats, winograd_pack, winograd_plan, winograd_run},
     {narrow_weight_floats, narrow_pack, narrow_plan, narrow_run},
     {product_weight_floats, product_pack, product_plan, product_run},
+    {depthwise_weight_floats, depthwise_pack, depthwise_plan, depthwise_run},
     binary_run,
     concat_run,
     softmax_run,

@@ -14,13 +14,14 @@
 #include "kernels/onednn/try.h"
 #include "kernels/own/conv.h"
 
-extern const struct kernel_class own_winograd, own_narrow, own_product, own_binary, own_concat, own_softmax, own_norm;
+extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_concat, own_softmax, own_norm;
 
 static struct mem_budget *budget;
 static struct mem_payer *payer;
 
 struct conv {
     int n, ic, oc, h, w, kh, kw, pads[4]; /* top, left, bottom, right */
+    int stride, dilation; /* 0: 1; depthwise if not 0 */
     bool bias;
     int which; /* < 0: post-operation -1 - which alone; else drawn */
 };
@@ -31,11 +32,18 @@ static void conv_case(const struct conv *v, uint64_t *seed, struct try_node *nod
     try_init(node, OP_CONV, 11);
     try_ints(node, "kernel_shape", 2, (int64_t[]){v->kh, v->kw});
     try_ints(node, "pads", 4, (int64_t[]){v->pads[0], v->pads[1], v->pads[2], v->pads[3]});
+    int64_t s = MAX(v->stride, 1), d = MAX(v->dilation, 1);
+    if (v->stride) {
+        try_ints(node, "strides", 2, (int64_t[]){s, s});
+        try_ints(node, "dilations", 2, (int64_t[]){d, d});
+        try_int(node, "group", v->ic);
+    }
     c->in[0] = try_tensor(4, (int64_t[]){v->n, v->ic, v->h, v->w}, seed);
-    c->in[1] = try_tensor(4, (int64_t[]){v->oc, v->ic, v->kh, v->kw}, seed);
+    c->in[1] = try_tensor(4, (int64_t[]){v->oc, v->stride ? 1 : v->ic, v->kh, v->kw}, seed);
     if (v->bias) c->in[2] = try_tensor(1, (int64_t[]){v->oc}, seed);
     c->constant[1] = c->constant[2] = true;
-    c->out = try_tensor(4, (int64_t[]){v->n, v->oc, v->h + v->pads[0] + v->pads[2] - v->kh + 1, v->w + v->pads[1] + v->pads[3] - v->kw + 1}, seed);
+    c->out = try_tensor(4, (int64_t[]){v->n, v->oc, (v->h + v->pads[0] + v->pads[2] - (v->kh - 1) * d - 1) / s + 1,
+                                          (v->w + v->pads[1] + v->pads[3] - (v->kw - 1) * d - 1) / s + 1}, seed);
     try_query(c, node, v->bias ? 3 : 2, 1);
 }
 
@@ -43,12 +51,13 @@ static double at(const struct try_case *c, const struct conv *v, int64_t n, int6
 {
     const float *in = c->in[0].data, *f = c->in[1].data, *b = c->in[2].data;
     double sum = v->bias ? (double)b[o] : 0;
-    for (int64_t i = 0; i < v->ic; i++)
+    int64_t s = MAX(v->stride, 1), d = MAX(v->dilation, 1), each = v->stride ? 1 : v->ic;
+    for (int64_t i = 0; i < each; i++)
         for (int64_t ky = 0; ky < v->kh; ky++)
             for (int64_t kx = 0; kx < v->kw; kx++) {
-                int64_t iy = y + ky - v->pads[0], ix = x + kx - v->pads[1];
+                int64_t iy = y * s + ky * d - v->pads[0], ix = x * s + kx * d - v->pads[1], from = v->stride ? o : i;
                 if (iy < 0 || iy >= v->h || ix < 0 || ix >= v->w) continue;
-                sum += (double)in[((n * v->ic + i) * v->h + iy) * v->w + ix] * (double)f[((o * v->ic + i) * v->kh + ky) * v->kw + kx];
+                sum += (double)in[((n * v->ic + from) * v->h + iy) * v->w + ix] * (double)f[((o * each + i) * v->kh + ky) * v->kw + kx];
             }
     return sum;
 }
@@ -173,6 +182,22 @@ static void product(void **state)
         v.h = 1 + try_below(&seed, 20);
         v.w = 1 + try_below(&seed, 20);
         check(&own_product, &v, &seed);
+    }
+}
+
+static void depthwise(void **state)
+{
+    (void)state;
+    uint64_t seed = 16;
+    if (!here()) skip();
+    for (int i = 0; i < 120; i++) {
+        struct conv v = {.n = 1 + try_below(&seed, 2), .kh = 3, .kw = 3, .bias = try_below(&seed, 2), .which = i < TRY_POST_COUNT ? -1 - i : 0};
+        v.ic = v.oc = 16 * (1 + try_below(&seed, 4));
+        v.stride = 1 + try_below(&seed, 2);
+        v.h = 3 + try_below(&seed, 10);
+        v.w = 12 * v.stride + 2 + try_below(&seed, 20);
+        for (int k = 0; k < 4; k++) v.pads[k] = try_below(&seed, 4);
+        check(&own_depthwise, &v, &seed);
     }
 }
 
@@ -462,6 +487,7 @@ int main(void)
         cmocka_unit_test(winograd),
         cmocka_unit_test(narrow),
         cmocka_unit_test(product),
+        cmocka_unit_test(depthwise),
         cmocka_unit_test(binary),
         cmocka_unit_test(concat),
         cmocka_unit_test(softmax),
