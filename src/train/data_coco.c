@@ -26,85 +26,85 @@ struct categories {
 };
 
 /* An id: a whole number. */
-static int64_t integer(struct json *j)
+static int64_t integer(struct train_json *j)
 {
-    double v = json_number(j);
-    if (!j->e && !(fabs(v) < 9e15 && v == floor(v))) json_fail(j, "expected a whole number");
+    double v = train_json_number(j);
+    if (!j->e && !(fabs(v) < 9e15 && v == floor(v))) train_json_fail(j, "expected a whole number");
     return j->e ? 0 : (int64_t)v;
 }
 
-static int32_t side(struct json *j)
+static int32_t side(struct train_json *j)
 {
-    double v = json_number(j);
+    double v = train_json_number(j);
     return v >= 1 && v <= 1e6 ? (int32_t)v : 0; /* 0: not known */
 }
 
-static void read_image(struct train_set *s, struct json *j, struct data_coco *c)
+static void read_image(struct train_set *s, struct train_json *j, struct data_coco *c)
 {
     struct data_coco_image im = {.id = INT64_MIN, .name = -1};
-    json_begin(j, '{');
+    train_json_begin(j, '{');
     im.line = (int32_t)j->line;
-    while (json_more(j, '}')) {
-        json_key(j);
+    while (train_json_more(j, '}')) {
+        train_json_key(j);
         if (!strcmp(j->text, "id")) im.id = integer(j);
         else if (!strcmp(j->text, "width")) im.w = side(j);
         else if (!strcmp(j->text, "height")) im.h = side(j);
         else if (!strcmp(j->text, "file_name")) {
-            json_string(j);
+            train_json_string(j);
             if (!j->e && (j->text[0] == '/' || !strncmp(j->text, "../", 3) || strstr(j->text, "/../")))
-                json_fail(j, "a file_name that leaves the folder of pictures");
+                train_json_fail(j, "a file_name that leaves the folder of pictures");
             im.name = (int64_t)s->text.len;
             if (!j->e) j->e = data_append(s, &s->text, 1, j->text, j->length + 1);
-        } else json_skip(j);
+        } else train_json_skip(j);
     }
-    if (!j->e && (im.id == INT64_MIN || im.name < 0)) json_fail(j, "an image without id or file_name");
-    if (!j->e && c->images.len >= DATA_MAX_SAMPLES) json_fail(j, "too many images");
+    if (!j->e && (im.id == INT64_MIN || im.name < 0)) train_json_fail(j, "an image without id or file_name");
+    if (!j->e && c->images.len >= DATA_MAX_SAMPLES) train_json_fail(j, "too many images");
     if (!j->e) j->e = data_append(s, &c->images, sizeof im, &im, 1);
 }
 
-static void read_box(struct train_set *s, struct json *j, struct data_coco *c)
+static void read_box(struct train_set *s, struct train_json *j, struct data_coco *c)
 {
     struct data_coco_box b = {.image = INT64_MIN, .category = INT64_MIN, .order = (int32_t)c->boxes.len};
     int n = -1;
-    json_begin(j, '{');
+    train_json_begin(j, '{');
     b.line = (int32_t)j->line;
-    while (json_more(j, '}')) {
-        json_key(j);
+    while (train_json_more(j, '}')) {
+        train_json_key(j);
         if (!strcmp(j->text, "image_id")) b.image = integer(j);
         else if (!strcmp(j->text, "category_id")) b.category = integer(j);
-        else if (!strcmp(j->text, "iscrowd")) b.crowd = json_flag(j);
+        else if (!strcmp(j->text, "iscrowd")) b.crowd = train_json_flag(j);
         else if (!strcmp(j->text, "bbox")) {
-            json_begin(j, '[');
-            for (n = 0; json_more(j, ']'); n++) {
-                double v = json_number(j);
+            train_json_begin(j, '[');
+            for (n = 0; train_json_more(j, ']'); n++) {
+                double v = train_json_number(j);
                 if (n < 4) b.box[n] = v;
             }
-        } else json_skip(j);
+        } else train_json_skip(j);
     }
-    if (!j->e && (b.image == INT64_MIN || b.category == INT64_MIN)) json_fail(j, "an annotation without image_id or category_id");
-    if (!j->e && n != 4 && n != -1) json_fail(j, "a bbox of other than 4 numbers");
+    if (!j->e && (b.image == INT64_MIN || b.category == INT64_MIN)) train_json_fail(j, "an annotation without image_id or category_id");
+    if (!j->e && n != 4 && n != -1) train_json_fail(j, "a bbox of other than 4 numbers");
     if (n == -1) b.box[0] = NAN;
-    if (!j->e && c->boxes.len >= DATA_MAX_BOXES) json_fail(j, "too many annotations");
+    if (!j->e && c->boxes.len >= DATA_MAX_BOXES) train_json_fail(j, "too many annotations");
     if (!j->e) j->e = data_append(s, &c->boxes, sizeof b, &b, 1);
 }
 
-static void read_category(struct json *j, struct categories *cs)
+static void read_category(struct train_json *j, struct categories *cs)
 {
     struct category c = {0};
     bool id = false;
-    json_begin(j, '{');
+    train_json_begin(j, '{');
     c.line = j->line;
-    while (json_more(j, '}')) {
-        json_key(j);
+    while (train_json_more(j, '}')) {
+        train_json_key(j);
         if (!strcmp(j->text, "id")) id = true, c.id = integer(j);
         else if (!strcmp(j->text, "name")) {
-            json_string(j);
+            train_json_string(j);
             free(c.name);
             c.name = xstrdup(j->text);
-        } else json_skip(j);
+        } else train_json_skip(j);
     }
-    if (!j->e && (!id || !c.name)) json_fail(j, "a category without id or name");
-    if (!j->e && cs->n >= DATA_MAX_CLASSES) json_fail(j, "too many categories");
+    if (!j->e && (!id || !c.name)) train_json_fail(j, "a category without id or name");
+    if (!j->e && cs->n >= DATA_MAX_CLASSES) train_json_fail(j, "too many categories");
     if (j->e) {
         free(c.name);
         return;
@@ -146,29 +146,29 @@ static err take_categories(struct train_set *s, const char *name, struct categor
 
 err data_coco_parse(struct train_set *s, FILE *f, const char *name, struct data_coco *ret)
 {
-    struct json *j = xnew(struct json);
+    struct train_json *j = xnew(struct train_json);
     struct categories cs = {0};
     bool images = false;
     *ret = (struct data_coco){0};
-    json_init(j, f, name);
-    json_begin(j, '{');
-    while (json_more(j, '}')) {
-        json_key(j);
+    train_json_init(j, f, name);
+    train_json_begin(j, '{');
+    while (train_json_more(j, '}')) {
+        train_json_key(j);
         int what = !strcmp(j->text, "images") ? 1 : !strcmp(j->text, "annotations") ? 2 : !strcmp(j->text, "categories") ? 3 : 0;
         images |= what == 1;
         if (!what) {
-            json_skip(j);
+            train_json_skip(j);
             continue;
         }
-        json_begin(j, '[');
-        while (json_more(j, ']')) {
+        train_json_begin(j, '[');
+        while (train_json_more(j, ']')) {
             if (what == 1) read_image(s, j, ret);
             else if (what == 2) read_box(s, j, ret);
             else read_category(j, &cs);
         }
     }
-    json_end(j);
-    if (!j->e && !images) json_fail(j, "no list of images; is this COCO's 'instances' JSON?");
+    train_json_end(j);
+    if (!j->e && !images) train_json_fail(j, "no list of images; is this COCO's 'instances' JSON?");
     err e = j->e;
     free(j);
     err e2 = take_categories(s, name, &cs, ret);
