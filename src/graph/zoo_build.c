@@ -146,6 +146,16 @@ int zoo_conv(struct zoo *z, int x, struct zoo_conv c)
     return zoo_act(z, v, c.act);
 }
 
+int zoo_start(struct zoo *z, int x, float gain, float bias)
+{
+    if (z->e) return x;
+    const struct op_node *n = &zoo_last(z)->op;
+    const struct graph_value *w = &z->g->values[n->in[1]], *b = &z->g->values[n->in[2]];
+    for (int64_t i = 0, count = tensor_count(&w->shape); i < count; i++) ((float *)w->owned)[i] *= gain;
+    for (int64_t i = 0; i < b->shape.dims[0]; i++) ((float *)b->owned)[i] = bias;
+    return x;
+}
+
 int zoo_add(struct zoo *z, int a, int b)
 {
     return zoo_node(z, OP_ADD, (int[]){a, b}, 2, zoo_shape(z, a));

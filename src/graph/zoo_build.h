@@ -52,6 +52,8 @@ int zoo_input(struct zoo *z, int channels, int height, int width);
 int zoo_channels(const struct zoo *z, int value);
 int zoo_conv(struct zoo *z, int x, struct zoo_conv c);
 int zoo_act(struct zoo *z, int x, enum op_kind kind);
+/* The newest node, a convolution with a bias: its weights times `gain`, its bias all `bias`. Returns x. */
+int zoo_start(struct zoo *z, int x, float gain, float bias);
 int zoo_norm(struct zoo *z, int x);
 int zoo_add(struct zoo *z, int a, int b);
 int zoo_concat(struct zoo *z, const int *xs, int n);

@@ -20,7 +20,7 @@ static const struct {
     {"vgg16_bn", 138365992}, {"vgg19_bn", 143678248}, {"alexnet", 61100840}, {"mobilenetv2", 3504872}, {"squeezenet", 1248424},
     {"yolov3", 61949149}, {"yolov3-tiny", 8852366}, {"mobilenetv3-large", 5483032}, {"mobilenetv3-small", 2542856}, {"shufflenetv2", 2278604},
     {"googlenet", 6624904}, {"inceptionv3", 23834568}, {"densenet121", 7978856}, {"ssd300-vgg", 35641826}, {"ssdlite-mobilenetv3", 3440060},
-    {"gpt2", 124439808}, {"yolox-nano", 912159}, {"yolox-tiny", 5055855}, {"yolox-s", 8968255}, {"brimdet", 227227}, {"osnet-x0.25", 201864},
+    {"gpt2", 124439808}, {"yolox-nano", 912159}, {"yolox-tiny", 5055855}, {"yolox-s", 8968255}, {"brimdet", 242919}, {"osnet-x0.25", 201864},
     {"gpt2-mini", 10942464}, {"llama-mini", 260032}, {"unet", 434771},
 };
 

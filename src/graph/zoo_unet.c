@@ -24,7 +24,8 @@ static void unet(struct zoo *z, const struct graph_zoo_options *o, int variant)
         x = zoo_conv(z, zoo_upsample2(z, x), (struct zoo_conv){.out = widths[i], .kernel = 3, .pad = 1, .bias = true, .act = OP_RELU});
         x = twice(z, zoo_concat(z, (int[]){skip[i], x}, 2), widths[i]);
     }
-    zoo_output(z, zoo_add(z, input, zoo_conv(z, x, (struct zoo_conv){.out = 3, .kernel = 3, .pad = 1, .bias = true})), "image");
+    x = zoo_start(z, zoo_conv(z, x, (struct zoo_conv){.out = 3, .kernel = 3, .pad = 1, .bias = true}), 0.02f, 0);
+    zoo_output(z, zoo_add(z, input, x), "image");
 }
 
 const struct zoo_entry zoo_others[] = {{"unet", unet, 0}, {NULL, NULL, 0}};

@@ -68,14 +68,26 @@ static void points(struct zoo *z, const int maps[3])
     zoo_output(z, zoo_transpose(z, y, (int[]){0, 2, 1}), "output");
 }
 
+/* The last layers of both nets. Untrained they say 'nothing here' with 99 %, or the first steps would be spent on learning just that (Lin et al., 2017). */
+static const float nothing = -4.59512f; /* sigmoid: 0.01 */
+
+static int predict_classes(struct zoo *z, int x, int classes)
+{
+    return zoo_start(z, zoo_conv(z, x, (struct zoo_conv){.out = classes, .bias = true}), 1, nothing);
+}
+
+static int predict(struct zoo *z, int x, int classified)
+{
+    int box = zoo_conv(z, x, (struct zoo_conv){.out = 4, .bias = true});
+    int object = zoo_start(z, zoo_conv(z, x, (struct zoo_conv){.out = 1, .bias = true}), 1, nothing);
+    return zoo_concat(z, (int[]){box, zoo_act(z, object, OP_SIGMOID), zoo_act(z, classified, OP_SIGMOID)}, 3);
+}
+
 static int yolox_head(struct zoo *z, const struct shape_of_net *n, int x, int width, int classes)
 {
     x = base(z, x, width, 1, 1, 1);
-    int c = conv(z, n, conv(z, n, x, width, 3, 1), width, 3, 1);
-    c = zoo_conv(z, c, (struct zoo_conv){.out = classes, .bias = true});
-    int r = conv(z, n, conv(z, n, x, width, 3, 1), width, 3, 1);
-    int box = zoo_conv(z, r, (struct zoo_conv){.out = 4, .bias = true}), object = zoo_conv(z, r, (struct zoo_conv){.out = 1, .bias = true});
-    return zoo_concat(z, (int[]){box, zoo_act(z, object, OP_SIGMOID), zoo_act(z, c, OP_SIGMOID)}, 3);
+    int c = predict_classes(z, conv(z, n, conv(z, n, x, width, 3, 1), width, 3, 1), classes);
+    return predict(z, conv(z, n, conv(z, n, x, width, 3, 1), width, 3, 1), c);
 }
 
 static int input_of_32(struct zoo *z, const struct graph_zoo_options *o, int own)
@@ -129,10 +141,10 @@ static int inverted(struct zoo *z, int x, int out, int stride)
 static void brimdet(struct zoo *z, const struct graph_zoo_options *o, int variant)
 {
     static const int widths[4] = {16, 24, 48, 96}, repeats[4] = {1, 2, 3, 2};
-    enum { NECK = 48 };
+    enum { STEM = 16, NECK = 56 };
     int maps[3], classes = zoo_classes(o, 80), level[4];
     (void)variant;
-    int x = plain(z, input_of_32(z, o, 320), 12, 3, 2, 1, OP_RELU);
+    int x = plain(z, input_of_32(z, o, 320), STEM, 3, 2, 1, OP_RELU);
     for (int stage = 0; stage < 4; stage++) {
         for (int i = 0; i < repeats[stage]; i++) x = inverted(z, x, widths[stage], i ? 1 : 2);
         level[stage] = x;
@@ -143,10 +155,8 @@ static void brimdet(struct zoo *z, const struct graph_zoo_options *o, int varian
     }
     for (int i = 1; i < 3; i++) maps[i] = separable(z, zoo_add(z, maps[i], separable(z, maps[i - 1], NECK, 2)), NECK, 1);
     for (int i = 0; i < 3; i++) {
-        int c = separable(z, maps[i], NECK, 1), r = separable(z, maps[i], NECK, 1);
-        c = zoo_conv(z, c, (struct zoo_conv){.out = classes, .bias = true});
-        int box = zoo_conv(z, r, (struct zoo_conv){.out = 4, .bias = true}), object = zoo_conv(z, r, (struct zoo_conv){.out = 1, .bias = true});
-        maps[i] = zoo_concat(z, (int[]){box, zoo_act(z, object, OP_SIGMOID), zoo_act(z, c, OP_SIGMOID)}, 3);
+        int c = predict_classes(z, separable(z, maps[i], NECK, 1), classes);
+        maps[i] = predict(z, separable(z, maps[i], NECK, 1), c);
     }
     points(z, maps);
 }
