@@ -179,6 +179,34 @@ static void test_conv(void **state)
     assert_true(b->taken * 10 > b->asked * 7);
 }
 
+/* The sizes of a ResNet's last layers, where oneDNN takes other ways. */
+static void test_big(void **state)
+{
+    struct box *b = *state;
+    static const int64_t SHAPES[][4] = {{512, 512, 2, 1}, {512, 256, 4, 2}, {512, 256, 4, 1}, {64, 64, 16, 1}};
+    for (int k = 0; k < 12; k++) {
+        int64_t o = SHAPES[k / 3][0], c = SHAPES[k / 3][1], side = SHAPES[k / 3][2], stride = SHAPES[k / 3][3], out_side = (side - 1) / stride + 1;
+        int64_t image[] = {4, c, side, side}, weight[] = {o, c, 3, 3}, result[] = {4, o, out_side, out_side};
+        static const enum op_kind KINDS[] = {OP_CONV, OP_CONV_TRANSPOSE, OP_CONV_GRAD_WEIGHT};
+        enum op_kind kind = KINDS[k % 3];
+        struct try_node n;
+        try_init(&n, kind, 13);
+        try_ints(&n, "strides", 2, (int64_t[]){stride, stride});
+        try_ints(&n, "pads", 4, (int64_t[]){1, 1, 1, 1});
+        if (kind == OP_CONV_TRANSPOSE) try_ints(&n, "output_padding", 2, (int64_t[]){(side + 1) % stride, (side + 1) % stride});
+        if (kind == OP_CONV_GRAD_WEIGHT) try_ints(&n, "shape", 4, weight);
+        struct tensor x = try_tensor(4, image, &b->seed), w = try_tensor(4, weight, &b->seed), y = try_tensor(4, result, &b->seed);
+        n.op.n_in = 2;
+        n.op.n_out = 1;
+        struct tensor in[2] = {x, w}, out[1] = {y};
+        if (kind == OP_CONV_TRANSPOSE) in[0] = y, out[0] = x;
+        if (kind == OP_CONV_GRAD_WEIGHT) in[0] = y, in[1] = x, out[0] = w;
+        char what[60];
+        snprintf(what, sizeof what, "%s big %d", op_name(kind), k);
+        check(b, &onednn_train_conv, &n, in, 2, out, 1, what);
+    }
+}
+
 /* What is added after a backward convolution. */
 static void test_add(void **state)
 {
@@ -261,6 +289,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_conv, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_big, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_add, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_norm, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_product, set_up, tear_down),

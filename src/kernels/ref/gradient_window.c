@@ -145,7 +145,7 @@ static int64_t count_taps(const struct pool_grad *p, const int64_t *at)
             if (ref_tap(&p->w, at, t, &pixel)) share_##suffix(dx + pixel * p->channels, dy, by, p->channels); \
     }                                                                                                        \
     /* CHUNK channels at a time: the best so far and where it is */                                          \
-    static void most_##suffix(const struct pool_grad *p, T *dx, const T *dy, const T *x, const int64_t *at)  \
+    static void REF_HOT most_##suffix(const struct pool_grad *p, T *restrict dx, const T *restrict dy, const T *restrict x, const int64_t *at) \
     {                                                                                                        \
         for (int64_t from = 0; from < p->channels; from += REF_CHUNK) {                                      \
             T best[REF_CHUNK];                                                                               \
