@@ -182,7 +182,14 @@ err video_reader_open(struct mem_budget *b, const char *name, const char *path, 
 
 err video_reader_next(struct video_reader *r, struct video_frame **ret)
 {
-    return video_source_ops.next(r->session, ret);
+    struct video_frame *f = NULL;
+    err e = video_source_ops.next(r->session, &f);
+    if (atomic_load(&r->c.no_memory)) { /* a camera may lose a frame; whoever counts frames may not */
+        video_frame_unref(&f);
+        return err_set(ERR_NOMEM, "the budget has no room for a frame of the video");
+    }
+    if (!e) *ret = f;
+    return e;
 }
 
 void video_reader_close(struct video_reader **p)

@@ -17,6 +17,6 @@ err video_still_read(struct video_still *s, const char *path, struct video_frame
 struct video_reader;
 /* A video file, an image or a folder of images. */
 err video_reader_open(struct mem_budget *b, const char *name, const char *path, struct video_reader **ret);
-/* Every frame in order; ERR_CLOSED at the end. What cannot be decoded is left out. */
+/* Every frame in order; ERR_CLOSED at the end. What cannot be decoded is left out; ERR_NOMEM: the budget. */
 err video_reader_next(struct video_reader *r, struct video_frame **ret);
 void video_reader_close(struct video_reader **r);

@@ -1,0 +1,143 @@
+/* Tests of videos as data sets, and of single pictures: frames and their boxes agree, in MOT rows and in COCO JSON. SPDX-License-Identifier: Apache-2.0 */
+#include "train/data_sample.h"
+#include "train/data_testing.h"
+#include "video/testing.h"
+
+enum { W = 160, H = 128, FRAMES = 12 };
+
+/* The clip's white box: its place in frame i, counted from 0 (video/testing.h). */
+static int box_x(int i)
+{
+    return i * 3 % (W / 2);
+}
+
+static char *clip(const struct bench *b)
+{
+    char *path = bench_path(b, "clip.mp4");
+    assert_int_equal(clip_make(path, W, H, FRAMES, 10, 0, false), ERR_OK);
+    return path;
+}
+
+/* In every picture of the set the box is where the pixels are white. */
+static void check_pixels(const struct bench *b, const struct train_set *s, int want, int every)
+{
+    struct train_data *d;
+    const struct train_batch *t;
+    char name[256], end[16];
+    assert_int_equal(train_set_count(s), want);
+    assert_int_equal(train_data_open(s, &(struct train_data_options){.width = W / 2, .height = H / 2, .batch = 64, .evaluate = true, .bytes = true}, b->payer, &d), ERR_OK);
+    assert_int_equal(train_data_next(d, &t), ERR_OK);
+    for (int r = 0; r < want; r++) {
+        const uint8_t *p = (const uint8_t *)t->images + (size_t)r * (W / 2) * (H / 2) * 3;
+        assert_int_equal(t->n_boxes[r], 1);
+        const struct train_box *box = &t->boxes[(size_t)r * 120];
+        assert_float_equal(box->x1, box_x(r * every) / 2.0, 0.01);
+        assert_float_equal(box->y2, H / 4.0, 0.01);
+        for (int y = 0; y < H / 2; y++)
+            for (int x = 0; x < W / 2; x++) {
+                const uint8_t *q = p + (y * (W / 2) + x) * 3;
+                bool in = x > box->x1 + 1 && x < box->x2 - 2 && y > box->y1 + 1 && y < box->y2 - 2;
+                bool out = x < box->x1 - 2 || x > box->x2 + 1 || y < box->y1 - 2 || y > box->y2 + 1;
+                if (in) assert_true(q[1] > 225);
+                if (out) assert_true(q[1] < 225);
+            }
+        snprintf(end, sizeof end, "#%d", r * every + 1);
+        assert_true(str_ends(train_set_name(s, r, name, sizeof name), end));
+    }
+    train_data_close(&d);
+}
+
+static void mot_rows(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    char *path = clip(&b), *labels = bench_path(&b, "gt.txt");
+    struct strbuf t = {0};
+    for (int i = 0; i < FRAMES; i++) strbuf_addf(&t, "%d,1,%d,%d,%d,%d,1,1,1\n", i + 1, box_x(i), H / 4, W / 4, H / 4);
+    strbuf_addf(&t, "3,2,500,500,10,10,1,1,1\n4,2,5,5,10,10,0,1,1\n");
+    bench_text(&b, "gt.txt", t.s);
+    struct train_set *s;
+    for (int every = 1; every <= 3; every += 2) {
+        if (train_set_open(path, &(struct train_set_options){.labels = labels, .every = every, .side = 100}, b.payer, &s)) fail_msg("%s", err_text());
+        if (every == 1) assert_true(train_set_report(s)->bad_boxes == 1 && train_set_report(s)->left_out == 1);
+        check_pixels(&b, s, (FRAMES + every - 1) / every, every);
+        train_set_free(&s);
+    }
+    bench_text(&b, "classes.txt", "person\n");
+    assert_int_equal(train_set_open(path, &(struct train_set_options){.labels = labels}, b.payer, &s), ERR_OK);
+    assert_string_equal(train_set_class(s, 0), "person");
+    train_set_free(&s);
+    assert_int_equal(train_set_open(path, &(struct train_set_options){0}, b.payer, &s), ERR_USAGE);
+    assert_non_null(strstr(err_text(), "needs a file of labels"));
+    for (uint64_t n = 1;; n++) { /* the budget may refuse at any moment */
+        mem_fault_at(b.budget, n);
+        err e = train_set_open(path, &(struct train_set_options){.labels = labels, .every = 4}, b.payer, &s);
+        bool hit = mem_fault_calls(b.budget) >= n;
+        mem_fault_at(b.budget, 0);
+        if (!e) train_set_free(&s);
+        if (hit != (e == ERR_NOMEM)) fail_msg("allocation %llu: %d %s", (unsigned long long)n, e, e ? err_text() : "went well");
+        assert_int_equal(mem_budget_used(b.budget), 0);
+        if (!hit) break;
+    }
+    strbuf_done(&t);
+    free(path);
+    free(labels);
+    bench_end(&b);
+}
+
+static void coco_frames(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    char *path = clip(&b), *labels = bench_path(&b, "gt.json");
+    struct strbuf t = {0};
+    strbuf_add(&t, "{\"images\": [], \"categories\": [{\"id\": 4, \"name\": \"box\"}], \"annotations\": [");
+    for (int i = 0; i < FRAMES; i++) strbuf_addf(&t, "%s{\"image_id\": %d, \"category_id\": 4, \"bbox\": [%d, %d, %d, %d]}", i ? "," : "", i + 1, box_x(i), H / 4, W / 4, H / 4);
+    strbuf_add(&t, "]}");
+    bench_text(&b, "gt.json", t.s);
+    struct train_set *s;
+    if (train_set_open(path, &(struct train_set_options){.labels = labels}, b.payer, &s)) fail_msg("%s", err_text());
+    check_pixels(&b, s, FRAMES, 1);
+    train_set_free(&s);
+    strbuf_done(&t);
+    free(path);
+    free(labels);
+    bench_end(&b);
+}
+
+static void stills(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    size_t n;
+    uint8_t *jpeg = clip_jpeg(W, H, 3, &n);
+    struct video_still *s = video_still_new(b.budget, "stills");
+    struct video_frame *f, *g;
+    for (int i = 0; i < 3; i++) { /* again and again, and after damage */
+        assert_int_equal(video_still_decode(s, jpeg, n, "a", &f), ERR_OK);
+        assert_true(f->width == W && f->height == H && f->plane[0][0] > 48 && f->plane[0][0] < 60);
+        assert_int_equal(video_still_decode(s, jpeg, n / 2, "half", &g), ERR_CORRUPT);
+        assert_non_null(strstr(err_text(), "half: "));
+        assert_int_equal(video_still_decode(s, jpeg, 0, "none", &g), ERR_CORRUPT);
+        assert_int_equal(video_still_decode(s, (const uint8_t *)"GIF89a and so on", 16, "gif", &g), ERR_CORRUPT);
+        video_frame_unref(&f);
+    }
+    assert_int_equal(video_still_decode(s, jpeg, n, "a", &f), ERR_OK);
+    video_still_free(&s); /* the frame outlives it */
+    assert_true(f->plane[0][0] > 48);
+    video_frame_unref(&f);
+    char *none = bench_path(&b, "none.jpg");
+    s = video_still_new(b.budget, "stills");
+    assert_int_equal(video_still_read(s, none, &f), ERR_NOT_FOUND);
+    assert_int_equal(video_still_read(s, b.dir, &f), ERR_IO);
+    video_still_free(&s);
+    free(none);
+    free(jpeg);
+    bench_end(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(mot_rows), cmocka_unit_test(coco_frames), cmocka_unit_test(stills)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
