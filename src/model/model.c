@@ -206,7 +206,7 @@ static err lower(struct model_plan *p)
     const struct model *m = p->model;
     bool automatic = m->options.precision == KERNEL_AUTO && m->choice.half;
     if (!automatic && m->options.precision != KERNEL_BF16) return ERR_OK;
-    bool *keep = model_choice_flags(p->graph, automatic ? m->choice.keep_first : 0);
+    bool *keep = model_choice_flags(p->graph, automatic ? &m->choice : &(struct model_choice){.groups = 1});
     err e = graph_to_bf16(p->graph, keep);
     free(keep);
     return e;

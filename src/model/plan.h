@@ -16,7 +16,8 @@ struct model_weight {
 /* How much of a model is in bf16 (choose.c). */
 struct model_choice {
     bool known, half;
-    int keep_first;   /* that many of the operators that gain stay in f32 */
+    int groups;       /* into so many the operators that gain are cut, in their order; at most 32 */
+    unsigned keep;    /* bit i: group i stays in f32 */
     double error, ms_f32, ms;
 };
 
@@ -134,7 +135,7 @@ bool model_choice_known(struct model *m, const struct graph *g);
 /* Makes it, from a graph with all its numbers. */
 err model_choose(struct model *m, const struct graph *g, const struct tensor_shape *shapes);
 /* One flag per node; free(). */
-bool *model_choice_flags(const struct graph *g, int keep_first);
+bool *model_choice_flags(const struct graph *g, const struct model_choice *c);
 /* model.c: specialised, rewritten, sliced; in f32. */
 err model_make_ready(struct model *m, const struct graph *g, const struct tensor_shape *shapes, struct graph **ret);
 /* model.c: specialise, rewrite, build from this graph. */

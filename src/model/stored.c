@@ -104,7 +104,7 @@ static char *key_of(const struct model *m, const struct tensor_shape *shapes)
     const struct model_options *o = &m->options;
     struct strbuf b = {0};
     char id[65];
-    strbuf_addf(&b, "%s precision %d %d %d threads %d ref %d raw %d slice %zu shapes", weights_id_text(&m->stored->manifest.id, id), (int)o->precision, m->choice.half, m->choice.keep_first, o->threads,
+    strbuf_addf(&b, "%s precision %d %d %d %x threads %d ref %d raw %d slice %zu shapes", weights_id_text(&m->stored->manifest.id, id), (int)o->precision, m->choice.half, m->choice.groups, m->choice.keep, o->threads,
                 o->only_ref, o->no_rewrites, o->slice_bytes);
     for (int i = 0; shapes && i < m->graph->n_inputs; i++) {
         strbuf_add(&b, " ");
