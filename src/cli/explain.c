@@ -8,6 +8,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *layout_name(const struct tensor *t)
 {
@@ -20,6 +21,48 @@ static const char *place(const struct one_model *o, int step, size_t bytes)
 {
     if (!o->within.ring || !bytes) return "";
     return model_step_streams(o->plan, step) ? "streams" : "stays";
+}
+
+/* The fastest of `runs` runs of each step. NULL: none was asked for. */
+static err measure(struct one_model *o, int64_t runs, int64_t **ret_ns)
+{
+    int n = model_plan_sizes(o->plan).steps;
+    if (runs < 1) return ERR_OK;
+    err e = ERR_OK;
+    int64_t *best = xnewn(int64_t, (size_t)n + 1), *now = xnewn(int64_t, (size_t)n + 1);
+    for (int i = 0; i < n; i++) best[i] = INT64_MAX;
+    for (int64_t r = 0; r <= runs && !e; r++) { /* the first warms up */
+        memset(now, 0, (size_t)n * sizeof *now);
+        e = o->within.model ? model_within_run(&o->within, now) : model_plan_run(o->plan, now);
+        for (int i = 0; i < n && r; i++) best[i] = MIN(best[i], now[i]);
+    }
+    free(now);
+    if (e)
+        free(best);
+    else
+        *ret_ns = best;
+    return e;
+}
+
+/* Where the time goes, largest first, up to ten rows. */
+static void print_times(const struct one_model *o, const int64_t *ns, int steps)
+{
+    bool *done = xcalloc((size_t)steps + 1, sizeof *done);
+    int64_t all = 0;
+    for (int i = 0; i < steps; i++) all += ns[i];
+    printf("fastest runs of the steps: %.3f ms together; the slowest steps:\n%4s  %-18s %9s %6s %9s %9s  %s\n", (double)all / 1e6, "step", "operator", "ms",
+           "share", "GFLOP/s", "MB out", "kernel");
+    for (int row = 0; row < 10 && row < steps; row++) {
+        int worst = -1;
+        for (int i = 0; i < steps; i++)
+            if (!done[i] && (worst < 0 || ns[i] > ns[worst])) worst = i;
+        struct model_step_info x = model_plan_step(o->plan, worst);
+        done[worst] = true;
+        printf("%4d  %-18s %9.3f %5.1f%% %9.1f %9.2f  %s\n", worst, x.op, (double)ns[worst] / 1e6, all ? 100 * (double)ns[worst] / (double)all : 0,
+               ns[worst] ? (double)x.flops / (double)ns[worst] : 0,
+               (double)tensor_count(&x.out.shape) * (double)tensor_dtype_size(x.out.dtype) / 1e6, x.kernel);
+    }
+    free(done);
 }
 
 static void print_steps(const struct one_model *o, int steps)
@@ -50,7 +93,7 @@ static void print_blocks(const struct one_model *o)
     if (paid < kept) printf("%s of what stays are shared with another model\n", size_text(kept - paid, t[0]));
 }
 
-static void print_table(const struct one_model *o)
+static void print_table(const struct one_model *o, const int64_t *ns)
 {
     struct model_sizes s = model_plan_sizes(o->plan);
     char a[16], b[16], c[16], d[16], e[16];
@@ -61,6 +104,7 @@ static void print_table(const struct one_model *o)
            size_text(s.activations_lower_bound, c), size_text(s.scratch, d), size_text(s.code, e));
     if (o->within.ring) print_blocks(o);
     else if (o->limited) printf("everything stays: the budget has room for all weights\n");
+    if (ns) print_times(o, ns, s.steps);
 }
 
 static json_t *step_json(const struct one_model *o, int i)
@@ -83,11 +127,15 @@ static json_t *blocks_json(const struct one_model *o)
                      (double)b->compute_ns / 1e6, "bound_ms", (double)b->bound_ns / 1e6);
 }
 
-static void print_json(const struct one_model *o)
+static void print_json(const struct one_model *o, const int64_t *ns)
 {
     struct model_sizes s = model_plan_sizes(o->plan);
     json_t *steps = json_array();
-    for (int i = 0; i < s.steps; i++) json_array_append_new(steps, step_json(o, i));
+    for (int i = 0; i < s.steps; i++) {
+        json_t *step = step_json(o, i);
+        if (ns) json_object_set_new(step, "ns", json_integer(ns[i]));
+        json_array_append_new(steps, step);
+    }
     json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:o}", "model", model_name(o->model), "precision", cli_precision_name(model_precision(o->model)),
                           "flops", (json_int_t)s.flops, "weight_bytes", (json_int_t)s.weights, "activation_bytes", (json_int_t)s.activations,
                           "activation_lower_bound_bytes", (json_int_t)s.activations_lower_bound, "scratch_bytes", (json_int_t)s.scratch, "code_bytes",
@@ -102,8 +150,9 @@ int cli_explain(int argc, char **argv)
 {
     struct one_model o = {.command = "explain", .budget_bytes = UINT64_MAX};
     bool json = false, help = false;
+    int64_t times = 0, *ns = NULL;
     struct args_list rest = {0};
-    const struct args_option table[] = {ONE_MODEL_OPTIONS(o), {"json", ARGS_FLAG, &json, "one JSON object on stdout"}, {NULL, 0, NULL, NULL}};
+    const struct args_option table[] = {ONE_MODEL_OPTIONS(o), {"times", ARGS_INT, &times, "runs it so often and says how long each step takes at best"}, {"json", ARGS_FLAG, &json, "one JSON object on stdout"}, {NULL, 0, NULL, NULL}};
     err e = args_parse(argc, argv, table, &rest, &help);
     if (!e && !help && rest.n != 1) e = err_set(ERR_USAGE, "expected one MODEL.onnx, or the name of a stored model; --help says more");
     if (help) args_help("explain MODEL.onnx [options]", table);
@@ -111,8 +160,10 @@ int cli_explain(int argc, char **argv)
         o.path = rest.items[0];
         e = one_model_open(&o);
         if (!e) e = one_model_plan(&o, NULL);
-        if (!e) (json ? print_json : print_table)(&o);
+        if (!e) e = measure(&o, times, &ns);
+        if (!e) (json ? print_json : print_table)(&o, ns);
     }
+    free(ns);
     int status = e ? args_fail("explain", e) : 0;
     one_model_close(&o);
     free(rest.items);
