@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# No function of ours has the name of one in a library that we link: the linker would take ours for theirs without a word. TAP. Argument: the program.
-brim=$1
+# No function of ours has the name of one in a library that we link: the linker would take ours for theirs without a word. TAP. Arguments: the
+# program, the build folder. (Ours are read from the archives of the rooms: in the program they are local, like static ones, which do no harm.)
+brim=$1 build=$2
 work=$(mktemp -d /tmp/brim-names-XXXXXX)
 trap 'rm -rf "$work"' EXIT
 echo 1..1
-nm --defined-only "$brim" | awk '$2 ~ /^[TDBR]$/ {print $3}' | sort -u >"$work/ours"
+nm --defined-only "$build"/src/libbrim-*.a 2>/dev/null | awk '$2 ~ /^[TDBR]$/ {print $3}' | sort -u >"$work/ours"
 ldd "$brim" | awk '$3 ~ /^\// && $3 !~ /lib(asan|tsan|ubsan|c|m)\.so/ {print $3}' | while read -r library; do
     nm -D --defined-only "$library" | awk '$2 ~ /^[TDBRW]$/ {print $3}' | sed 's/@.*//'
 done | sort -u | grep -v -e '^_' -e '^main$' >"$work/theirs"
