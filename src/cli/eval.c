@@ -244,8 +244,7 @@ static err work(struct mem_payer *payer, const struct options *o)
 
 int cli_eval(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "classify") == 0) {
-        argv[1] = argv[0];
+    if (argc > 1 && (strcmp(argv[1], "classify") == 0 || strcmp(argv[1], "detect") == 0)) {
         return cli_eval_network(argc - 1, argv + 1);
     }
     struct options o = {.iou = 0.5, .fps = 30, .seed = 1, .every = 1};

@@ -23,17 +23,19 @@ static void on_signal(int number)
 
 struct options {
     struct train_job_options job;
-    const char *task, *optimizer, *schedule, *fit, *mean, *scale, *priority, *augment;
+    const char *task, *optimizer, *schedule, *fit, *mean, *scale, *priority, *augment, *classes;
+    char **names;
+    size_t n_names;
     int64_t epochs, batch, threads, data_threads, accumulate, seed, size, freeze_but, patience, every, save_seconds, max_steps;
     double momentum, decay, clip, ema;
-    bool nesterov, json, help;
+    bool nesterov, json, help, rgb;
     struct args_list freeze;
 };
 
 static struct options defaults(void)
 {
-    return (struct options){.task = "classify", .optimizer = "sgd", .schedule = "cosine", .fit = "stretch", .priority = "idle", .augment = "",
-                            .mean = "123.675,116.28,103.53", .scale = "58.395,57.12,57.375", .epochs = 30, .batch = 64, .accumulate = 1, .data_threads = 1,
+    return (struct options){.task = "classify", .optimizer = "sgd", .schedule = "cosine", .priority = "idle", .augment = "",
+                            .epochs = 30, .batch = 64, .accumulate = 1, .data_threads = 1,
                             .momentum = 0.9, .decay = 5e-4, .job = {.lr = 0.05, .held_out = 0.1, .gamma = 0.1}};
 }
 
@@ -121,7 +123,12 @@ static err digest(struct options *o)
     if (!e) e = word("optimizer", o->optimizer, (const char *const[]){"sgd", "adamw", "lamb", NULL}, &rule);
     if (!e) e = word("schedule", o->schedule, (const char *const[]){"constant", "cosine", "step", NULL}, &schedule);
     if (!e) e = word("priority", o->priority, (const char *const[]){"idle", "normal", NULL}, &priority);
-    if (!e) e = fill_feed(o->mean, o->scale, o->fit, &j->feed);
+    if (!e) e = fill_feed(o->mean ? o->mean : task == 1 ? "0" : "123.675,116.28,103.53", o->scale ? o->scale : task == 1 ? "1" : "58.395,57.12,57.375",
+                          o->fit ? o->fit : task == 1 ? "letterbox" : "stretch", &j->feed);
+    if (task == 1) j->feed.bgr = !o->rgb;
+    if (!e && o->classes) e = cli_train_classes(o->classes, &o->names, &o->n_names);
+    j->classes = (const char *const *)o->names;
+    j->n_classes = (int)o->n_names;
     if (!e) e = augment(o->augment, &j->augment);
     if (e) return e;
     if (o->threads < 0 || o->threads > 1024 || o->data_threads < 0 || o->data_threads > 64) return err_set(ERR_USAGE, "--threads and --data-threads: out of range");
@@ -160,7 +167,8 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"held-out", ARGS_FLOAT, &j->held_out, "that part (0.1; 0: none)"},
         {"out", ARGS_STRING, &j->out, "DIR: checkpoints, ONNX, curves"},
         {"resume", ARGS_FLAG, &j->resume, "go on with the job in --out, with its own options"},
-        {"task", ARGS_STRING, &o->task, "classify"},
+        {"task", ARGS_STRING, &o->task, "classify (default), detect (YOLOX heads)"},
+        {"classes", ARGS_STRING, &o->classes, "detect: NAME=NUMBER,... which class of the data is which of the network's"},
         {"epochs", ARGS_INT, &o->epochs, "(30)"},
         {"batch", ARGS_INT, &o->batch, "(64)"},
         {"accumulate", ARGS_INT, &o->accumulate, "batches per update (1)"},
@@ -179,10 +187,11 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"smoothing", ARGS_FLOAT, &j->classify.smoothing, "of labels (0)"},
         {"focal", ARGS_FLOAT, &j->classify.focal, "gamma of the focal loss (0: cross entropy)"},
         {"augment", ARGS_STRING, &o->augment, "flip=0.5,shift=4,crop=1,mixup=0.2,..."},
-        {"mean", ARGS_STRING, &o->mean, "of pixels of 0-255 (ImageNet's)"},
-        {"std", ARGS_STRING, &o->scale, "... and what they are divided by"},
-        {"bgr", ARGS_FLAG, &j->feed.bgr, "channels in this order"},
-        {"fit", ARGS_STRING, &o->fit, "stretch (default), letterbox, crop"},
+        {"mean", ARGS_STRING, &o->mean, "of pixels of 0-255 (ImageNet's; detect: 0)"},
+        {"std", ARGS_STRING, &o->scale, "... and what they are divided by (detect: 1)"},
+        {"bgr", ARGS_FLAG, &j->feed.bgr, "channels in this order (detect: always, but for --rgb)"},
+        {"rgb", ARGS_FLAG, &o->rgb, "detect: channels in this order"},
+        {"fit", ARGS_STRING, &o->fit, "stretch (default), letterbox (default of detect), crop"},
         {"size", ARGS_INT, &o->size, "sides of the input of a network by name"},
         {"freeze", ARGS_STRINGS, &o->freeze, "PREFIX of tensors that stay as they are; may come again"},
         {"freeze-but", ARGS_INT, &o->freeze_but, "N: train the last N tensors only"},
@@ -205,7 +214,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
 /* ---- what is shown */
 
 struct shown {
-    bool json, terminal;
+    bool json, terminal, detect;
     int64_t last_ns;
 };
 
@@ -234,11 +243,13 @@ static void show(void *user, const struct train_progress *p)
     if (s->terminal) fprintf(stderr, "\r\033[K");
     if (s->json) {
         printf("{\"epoch\": %d, \"loss\": %.6f, \"lr\": %.6g", p->epoch, p->loss, p->lr);
-        if (p->scored) printf(", \"val_loss\": %.6f, \"top1\": %.5f, \"top5\": %.5f, \"skipped\": %lld", p->scores.loss, p->scores.top1, p->scores.top5, (long long)p->scores.skipped);
+        if (p->scored && s->detect) printf(", \"ap50\": %.5f, \"ap\": %.5f, \"skipped\": %lld", p->scores.ap50, p->scores.ap, (long long)p->scores.skipped);
+        else if (p->scored) printf(", \"val_loss\": %.6f, \"top1\": %.5f, \"top5\": %.5f, \"skipped\": %lld", p->scores.loss, p->scores.top1, p->scores.top5, (long long)p->scores.skipped);
         printf(", \"images_per_s\": %.1f, \"best\": %s}\n", p->images_per_s, p->best ? "true" : "false");
     } else {
         printf("epoch %d/%d  loss %.4f  lr %.4g", p->epoch, p->epochs, p->loss, p->lr);
-        if (p->scored) printf("  held out: loss %.4f, top-1 %.2f %%", p->scores.loss, 100 * p->scores.top1);
+        if (p->scored && s->detect) printf("  held out: AP50 %.3f, AP %.3f", p->scores.ap50, p->scores.ap);
+        else if (p->scored) printf("  held out: loss %.4f, top-1 %.2f %%", p->scores.loss, 100 * p->scores.top1);
         printf("  %.0f pictures/s%s\n", p->images_per_s, p->best ? "  best" : "");
     }
     fflush(stdout);
@@ -261,7 +272,7 @@ static void finish(const struct options *o, const struct train_result *r, bool c
 static err run(struct options *o)
 {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    struct shown shown = {.json = o->json, .terminal = isatty(2)};
+    struct shown shown = {.json = o->json, .terminal = isatty(2), .detect = o->job.task == TRAIN_DETECT};
     struct train_result r = {0};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -331,5 +342,7 @@ int cli_train(int argc, char **argv)
     free(kept);
     for (int i = 0; old && i < o.job.n_arguments; i++) free(old[i]);
     free(old);
+    for (size_t i = 0; i < o.n_names; i++) free(o.names[i]);
+    free(o.names);
     return e ? args_fail("train", e) : 0;
 }

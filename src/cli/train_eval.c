@@ -1,4 +1,4 @@
-/* `brim eval classify` and `brim export`. SPDX-License-Identifier: Apache-2.0 */
+/* `brim eval classify`, `brim eval detect` and `brim export`. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
 #include "cli/train.h"
 #include "train/job.h"
@@ -8,11 +8,42 @@
 #include <string.h>
 
 struct options {
-    const char *model, *data, *fit, *mean, *std;
+    const char *model, *data, *fit, *mean, *std, *classes;
     int64_t batch, threads;
     uint64_t budget;
-    bool bgr, json, help;
+    double held_out;
+    int64_t seed;
+    bool bgr, rgb, json, help, detect;
 };
+
+/* "car=2,ambulance=7" or "car,ambulance": the head's classes in order; numbers that nobody names get names that no data has. */
+err cli_train_classes(const char *text, char ***ret, size_t *ret_n)
+{
+    enum { MOST = 100000 };
+    char *copy = xstrdup(text), *save = NULL, *end;
+    char **names = NULL;
+    size_t cap = 0, n = 0;
+    err e = ERR_OK;
+    for (char *part = strtok_r(copy, ",", &save); part && !e; part = strtok_r(NULL, ",", &save)) {
+        char *equals = strrchr(part, '=');
+        long at = equals ? strtol(equals + 1, &end, 10) : (long)n;
+        if (equals && (end == equals + 1 || *end)) e = err_set(ERR_USAGE, "--classes: '%s': NAME=NUMBER", part);
+        if (!e && (at < 0 || at >= MOST)) e = err_set(ERR_USAGE, "--classes: class %ld", at);
+        if (equals) *equals = 0;
+        while (!e && (long)n <= at) {
+            vec_grow(&names, &cap, n);
+            names[n] = xasprintf("#%zu", n);
+            n++;
+        }
+        if (e) break;
+        free(names[at]);
+        names[at] = xstrdup(part);
+    }
+    free(copy);
+    *ret = names; /* also what there is on failure: the caller frees */
+    *ret_n = n;
+    return e;
+}
 
 static err numbers(const char *name, const char *text, float *to)
 {
@@ -26,7 +57,7 @@ static err numbers(const char *name, const char *text, float *to)
 static err feed(const struct options *o, struct train_feed *ret)
 {
     float over[3];
-    struct train_feed f = {.bgr = o->bgr};
+    struct train_feed f = {.bgr = o->detect ? !o->rgb : o->bgr};
     err e = numbers("mean", o->mean, f.mean);
     if (!e) e = numbers("std", o->std, over);
     if (e) return e;
@@ -46,11 +77,25 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
     struct mem_payer *payer = mem_payer_new(b, "eval");
     struct train_set *set = NULL;
     struct graph *g = NULL;
+    char **names = NULL;
+    size_t n_names = 0;
+    int64_t *part = NULL, *held = NULL, n_part, n_held;
     struct train_evaluate_options e_options = {.budget = b, .batch = (int)MIN(o->batch, 4096), .threads = (int)MIN(o->threads, 1024)};
     err e = feed(o, &e_options.feed);
     if (!e) e = graph_load(o->model, payer, &g);
-    if (!e) e = train_set_open(o->data, &(struct train_set_options){0}, payer, &set);
-    if (!e) e = train_evaluate_classify(g, set, &e_options, ret);
+    if (!e && o->classes) e = cli_train_classes(o->classes, &names, &n_names);
+    if (!e) e = train_set_open(o->data, &(struct train_set_options){.classes = (const char *const *)names, .n_classes = (int)n_names}, payer, &set);
+    if (!e && o->held_out > 0) {
+        train_data_split(set, o->held_out, (uint64_t)o->seed, &part, &n_part, &held, &n_held);
+        e_options.samples = held;
+        e_options.n_samples = n_held;
+        if (!n_held) e = err_set(ERR_USAGE, "%s: nothing was held out", o->data);
+    }
+    if (!e) e = o->detect ? train_evaluate_detect(g, set, &e_options, ret) : train_evaluate_classify(g, set, &e_options, ret);
+    free(part);
+    free(held);
+    for (size_t i = 0; i < n_names; i++) free(names[i]);
+    free(names);
     train_set_free(&set);
     graph_free(&g);
     mem_payer_free(&payer);
@@ -59,13 +104,18 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
 
 int cli_eval_network(int argc, char **argv)
 {
-    struct options o = {.mean = "123.675,116.28,103.53", .std = "58.395,57.12,57.375", .fit = "stretch"};
+    bool detect = strcmp(argv[0], "detect") == 0;
+    struct options o = {.mean = detect ? "0" : "123.675,116.28,103.53", .std = detect ? "1" : "58.395,57.12,57.375", .fit = detect ? "letterbox" : "stretch", .detect = detect};
     const struct args_option table[] = {{"model", ARGS_STRING, &o.model, "F.onnx"},
                                         {"data", ARGS_STRING, &o.data, "as for brim train"},
-                                        {"mean", ARGS_STRING, &o.mean, "of pixels of 0-255 (ImageNet's)"},
-                                        {"std", ARGS_STRING, &o.std, "... and what they are divided by"},
-                                        {"bgr", ARGS_FLAG, &o.bgr, "channels in this order"},
-                                        {"fit", ARGS_STRING, &o.fit, "stretch (default), letterbox, crop"},
+                                        {"mean", ARGS_STRING, &o.mean, "of pixels of 0-255 (classify: ImageNet's; detect: 0)"},
+                                        {"std", ARGS_STRING, &o.std, "... and what they are divided by (detect: 1)"},
+                                        {"bgr", ARGS_FLAG, &o.bgr, "channels in this order (detect: always, but for --rgb)"},
+                                        {"rgb", ARGS_FLAG, &o.rgb, "detect: channels in this order"},
+                                        {"classes", ARGS_STRING, &o.classes, "NAME=NUMBER,... which class of the data is which of the network's"},
+                                        {"held-out", ARGS_FLOAT, &o.held_out, "only the part that brim train holds out with this number and --seed"},
+                                        {"seed", ARGS_INT, &o.seed, "of --held-out (0)"},
+                                        {"fit", ARGS_STRING, &o.fit, "stretch (default of classify), letterbox (of detect), crop"},
                                         {"batch", ARGS_INT, &o.batch, "(32)"},
                                         {"threads", ARGS_INT, &o.threads, "(all)"},
                                         {"budget", ARGS_SIZE, &o.budget, "bytes for everything"},
@@ -74,7 +124,7 @@ int cli_eval_network(int argc, char **argv)
     struct args_list rest = {0};
     struct train_scores s = {0};
     err e = args_parse(argc, argv, table, &rest, &o.help);
-    if (!e && o.help) args_help("eval classify --model F.onnx --data DATA [options]", table);
+    if (!e && o.help) args_help("eval classify|detect --model F.onnx --data DATA [options]", table);
     if (!e && !o.help) {
         if (!o.model || !o.data) e = err_set(ERR_USAGE, "--model and --data are needed");
         struct mem_budget *b = mem_budget_new("host", o.budget ? o.budget : mem_budget_auto());
@@ -84,7 +134,11 @@ int cli_eval_network(int argc, char **argv)
     free(rest.items);
     if (e) return args_fail("eval", e);
     if (o.help) return 0;
-    if (o.json)
+    if (o.detect && o.json)
+        printf("{\"samples\": %lld, \"skipped\": %lld, \"ap50\": %.5f, \"ap\": %.5f, \"seconds\": %.2f}\n", (long long)s.samples, (long long)s.skipped, s.ap50, s.ap, s.seconds);
+    else if (o.detect)
+        printf("AP50     %.4f\nAP       %.4f\nsamples  %lld\nskipped  %lld\n", s.ap50, s.ap, (long long)s.samples, (long long)s.skipped);
+    else if (o.json)
         printf("{\"samples\": %lld, \"skipped\": %lld, \"top1\": %.5f, \"top5\": %.5f, \"loss\": %.6f, \"seconds\": %.2f}\n", (long long)s.samples,
                (long long)s.skipped, s.top1, s.top5, s.loss, s.seconds);
     else

@@ -2,7 +2,7 @@
  * the order of classes is the same. SPDX-License-Identifier: Apache-2.0 */
 #include "train/evaluate.h"
 
-#include "model/training.h"
+#include "train/runner.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -39,13 +39,7 @@ err train_fill_input(const struct train_picture *p, const float *images, int row
     return ERR_OK;
 }
 
-struct runner {
-    struct model *model;
-    struct model_plan *plan;
-    bool pinned;
-};
-
-static void close_runner(struct runner *r)
+void train_runner_close(struct train_runner *r)
 {
     if (r->pinned) model_release(r->model);
     model_plan_free(&r->plan);
@@ -53,9 +47,9 @@ static void close_runner(struct runner *r)
 }
 
 /* The model wants a graph that it may own: what is specialised keeps `g` alive and borrows its constants. */
-static err open_runner(const struct graph *g, const struct train_evaluate_options *o, int batch, struct mem_payer *payer, struct runner *ret)
+err train_runner_open(const struct graph *g, const struct train_evaluate_options *o, int batch, struct mem_payer *payer, struct train_runner *ret)
 {
-    struct runner r = {0};
+    struct train_runner r = {0};
     struct graph *own;
     struct tensor_shape shape = g->values[g->inputs[0]].shape;
     struct model_options options = {.budget = o->budget, .threads = o->threads};
@@ -70,12 +64,21 @@ static err open_runner(const struct graph *g, const struct train_evaluate_option
         e = model_wait(r.model);
     }
     if (e) {
-        close_runner(&r);
+        train_runner_close(&r);
         return e;
     }
     model_plan_set_stop(r.plan, o->stop);
     *ret = r;
     return ERR_OK;
+}
+
+struct train_data_options train_evaluate_data(const struct train_evaluate_options *o, const struct train_picture *p, int batch)
+{
+    struct train_data_options d = {.width = p->width, .height = p->height, .channels = p->channels, .batch = batch, .threads = 1, .idle = o->idle, .evaluate = true,
+                                   .samples = o->samples, .n_samples = o->n_samples, .bgr = o->feed.bgr, .fit = o->feed.fit};
+    memcpy(d.mean, o->feed.mean, sizeof d.mean);
+    memcpy(d.scale, o->feed.scale, sizeof d.scale);
+    return d;
 }
 
 static bool ends_in_softmax(const struct graph *g)
@@ -113,7 +116,7 @@ static err check_classes(const struct model_plan *plan, const struct graph *g, c
     return ERR_OK;
 }
 
-static err score_batch(const struct runner *r, const struct train_picture *picture, const struct train_batch *b, int classes, bool probabilities,
+static err score_batch(const struct train_runner *r, const struct train_picture *picture, const struct train_batch *b, int classes, bool probabilities,
                        float *rows, struct train_scores *s)
 {
     struct tensor in = model_plan_input(r->plan, 0);
@@ -132,7 +135,7 @@ static err score_batch(const struct runner *r, const struct train_picture *pictu
 err train_evaluate_classify(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret)
 {
     struct train_picture picture;
-    struct runner r = {0};
+    struct train_runner r = {0};
     struct train_data *data = NULL;
     const struct train_batch *b;
     struct train_scores s = {0};
@@ -142,20 +145,17 @@ err train_evaluate_classify(const struct graph *g, const struct train_set *set, 
     err e = train_picture_input(g, &picture);
     if (e) return e;
     struct mem_payer *payer = mem_payer_new(o->budget, "evaluation");
-    e = open_runner(g, o, batch, payer, &r);
+    e = train_runner_open(g, o, batch, payer, &r);
     if (!e) e = check_classes(r.plan, g, set, &classes);
     size_t bytes = (size_t)batch * (size_t)classes * sizeof *rows;
     if (!e) e = mem_alloc(payer, MEM_OTHER, bytes, (void **)&rows);
-    struct train_data_options d = {.width = picture.width, .height = picture.height, .channels = picture.channels, .batch = batch, .threads = 1,
-                                   .idle = o->idle, .evaluate = true, .samples = o->samples, .n_samples = o->n_samples, .bgr = o->feed.bgr, .fit = o->feed.fit};
-    memcpy(d.mean, o->feed.mean, sizeof d.mean);
-    memcpy(d.scale, o->feed.scale, sizeof d.scale);
+    struct train_data_options d = train_evaluate_data(o, &picture, batch);
     if (!e) e = train_data_open(set, &d, payer, &data);
     while (!e && !(e = train_data_next(data, &b))) e = score_batch(&r, &picture, b, classes, ends_in_softmax(g), rows, &s);
     if (e == ERR_CLOSED) e = ERR_OK;
     train_data_close(&data);
     mem_free(payer, MEM_OTHER, rows, bytes);
-    close_runner(&r);
+    train_runner_close(&r);
     mem_payer_free(&payer);
     if (e) return e;
     if (!s.samples) return err_set(ERR_FORMAT, "none of the %lld pictures could be read", (long long)s.skipped);

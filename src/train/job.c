@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SAVE_MS = 300000 };
+enum { SAVE_MS = 300000, MAX_BOXES = 120 };
 
 static bool stopped(const struct train_job *j)
 {
@@ -22,9 +22,12 @@ static bool stopped(const struct train_job *j)
 static err open_sets(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
-    err e = train_set_open(o->data, &(struct train_set_options){0}, j->payer, &j->set);
+    struct train_set_options names_of = {.classes = o->classes, .n_classes = o->n_classes};
+    err e = train_set_open(o->data, &names_of, j->payer, &j->set);
     if (e) return e;
-    if (train_set_has_boxes(j->set)) return err_set(ERR_USAGE, "%s: it has boxes, not one class per picture; this is --task detect", o->data);
+    if (train_set_has_boxes(j->set) != (o->task == TRAIN_DETECT))
+        return err_set(ERR_USAGE, "%s: it has %s; this is --task %s", o->data, o->task == TRAIN_DETECT ? "one class per picture and no boxes" : "boxes, not one class per picture",
+                       o->task == TRAIN_DETECT ? "classify" : "detect");
     j->classes = train_set_classes(j->set);
     if (o->val) {
         const char **names = xnewn(const char *, j->classes + 1);
@@ -45,7 +48,7 @@ static struct train_data_options data_options(const struct train_job *j)
     const struct train_job_options *o = j->o;
     struct train_data_options d = {.width = j->picture.width, .height = j->picture.height, .channels = j->picture.channels, .batch = o->batch, .seed = o->seed,
                                    .threads = o->data_threads, .idle = o->idle, .epochs = o->epochs, .first_batch = j->state.batches,
-                                   .samples = j->train_samples, .n_samples = j->n_train, .bgr = o->feed.bgr, .fit = o->feed.fit, .augment = o->augment};
+                                   .samples = j->train_samples, .n_samples = j->n_train, .bgr = o->feed.bgr, .fit = o->feed.fit, .augment = o->augment, .max_boxes = MAX_BOXES};
     memcpy(d.mean, o->feed.mean, sizeof d.mean);
     memcpy(d.scale, o->feed.scale, sizeof d.scale);
     return d;
@@ -94,6 +97,11 @@ static err choose_last(struct train_job *j, const struct tensor_shape *shape)
 
 /* ---- the network */
 
+static err evaluate(const struct train_job *j, const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret)
+{
+    return j->o->task == TRAIN_DETECT ? train_evaluate_detect(g, set, o, ret) : train_evaluate_classify(g, set, o, ret);
+}
+
 static struct train_evaluate_options evaluation(const struct train_job *j, struct mem_budget *b, const atomic_bool *stop)
 {
     return (struct train_evaluate_options){.budget = b, .batch = MIN(j->o->batch, 32), .threads = j->o->threads, .feed = j->o->feed, .samples = j->val_samples,
@@ -108,7 +116,7 @@ static err evaluation_bytes(struct train_job *j, uint64_t *ret)
     *ret = 0;
     struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
     struct train_evaluate_options o = evaluation(j, b, &at_once);
-    err e = train_evaluate_classify(j->source, j->val ? j->val : j->set, &o, &scores);
+    err e = evaluate(j, j->source, j->val ? j->val : j->set, &o, &scores);
     *ret = mem_budget_peak(b);
     mem_budget_free(&b);
     return e == ERR_CANCELLED ? ERR_OK : e;
@@ -134,9 +142,21 @@ static err open_net(struct train_job *j)
     struct train_net_options n = {.budget = j->budget, .beside = beside + constant_bytes(j->source), .input_shapes = &shape, .threads = o->threads, .choose = choose,
                                   .choose_context = j, .frozen_statistics = o->frozen_statistics, .loss = train_loss_classify, .loss_context = &loss,
                                   .optimiser = o->optimiser, .accumulate = o->accumulate};
+    j->yolox = (struct train_yolox){.width = j->picture.width, .height = j->picture.height};
+    if (o->task == TRAIN_DETECT) {
+        n.loss = train_loss_yolox;
+        n.loss_context = &j->yolox;
+    }
     if ((e = train_net_new(j->source, &n, &j->net))) return e;
     train_net_set_stop(j->net, o->stop);
-    return ERR_OK;
+    if (o->task != TRAIN_DETECT) return ERR_OK;
+    if (j->classes > j->yolox.classes || (!o->n_classes && j->classes != j->yolox.classes))
+        return err_set(ERR_USAGE, "the data has %d classes, the network %d: say which is which with --classes NAME=NUMBER,..., or make one with 'brim new ARCH --classes %d'",
+                       j->classes, j->yolox.classes, j->classes);
+    j->scratch_bytes = train_yolox_scratch(&j->yolox, MAX_BOXES);
+    j->row_bytes = (size_t)o->batch * (size_t)j->yolox.cells * (size_t)(5 + j->yolox.classes) * sizeof(float);
+    e = mem_alloc(j->payer, MEM_TRAINING, j->scratch_bytes, &j->scratch);
+    return e ? e : mem_alloc(j->payer, MEM_TRAINING, j->row_bytes, (void **)&j->rows);
 }
 
 static void make_schedule(struct train_job *j)
@@ -167,11 +187,29 @@ static void fill_target(const struct train_job *j, const struct train_batch *b)
     }
 }
 
+/* The first half of the run answers, SimOTA assigns, the second half compares. */
+static err one_batch_of_boxes(struct train_job *j, const struct train_batch *b, float *ret_loss)
+{
+    const struct train_yolox *y = &j->yolox;
+    err e = train_net_run_forward(j->net);
+    if (e) return e;
+    struct tensor out = train_net_output(j->net, 0), to = tensor_view(TENSOR_F32, &out.shape, j->rows);
+    if ((e = model_copy(&out, &to))) return e;
+    float *assigned = train_net_target(j->net, 0).data, *box = train_net_target(j->net, 1).data, *class = train_net_target(j->net, 2).data;
+    int64_t found = 0;
+    for (int i = 0; i < b->count; i++)
+        found += train_yolox_assign(y, j->rows + i * y->cells * (5 + y->classes), b->boxes + (size_t)i * MAX_BOXES, b->n_boxes[i], j->scratch, assigned + i * y->cells,
+                                    box + 4 * i * y->cells, class + i * y->cells * y->classes);
+    *(float *)train_net_target(j->net, 3).data = 1.0f / (float)MAX(found, 1);
+    return train_net_run_rest(j->net, ret_loss);
+}
+
 static err one_batch(struct train_job *j, const struct train_batch *b, float *ret_loss)
 {
     struct tensor in = train_net_input(j->net, 0);
     err e = train_fill_input(&j->picture, b->images, b->count, &in);
     if (e) return e;
+    if (j->o->task == TRAIN_DETECT) return one_batch_of_boxes(j, b, ret_loss);
     fill_target(j, b);
     return train_net_run(j->net, ret_loss);
 }
@@ -193,7 +231,7 @@ static err end_epoch(struct train_job *j, struct train_progress *p, train_progre
         struct graph *g;
         struct train_evaluate_options o = evaluation(j, j->budget, j->o->stop);
         if (!(e = train_job_graph(j, payer, &g))) {
-            e = train_evaluate_classify(g, j->val, &o, s);
+            e = evaluate(j, g, j->val, &o, s);
             graph_free(&g);
         }
         mem_payer_free(&payer);
@@ -201,19 +239,19 @@ static err end_epoch(struct train_job *j, struct train_progress *p, train_progre
         p->scored = true;
     }
     j->state.epochs_done = p->epoch;
-    double score = p->scored ? s->top1 : -p->loss;
+    double score = !p->scored ? -p->loss : j->o->task == TRAIN_DETECT ? s->ap50 : s->top1;
     if (!j->state.best_epoch || score > j->state.best) {
         p->best = true;
         j->state.best = score;
         j->state.best_epoch = p->epoch;
     }
-    train_curves_add(&j->curves, &(struct train_point){p->epoch, (double)j->state.updates, p->loss, p->lr, p->scored ? s->loss : (double)NAN,
-                                                       p->scored ? s->top1 : (double)NAN, elapsed(j)});
+    train_curves_add(&j->curves, &(struct train_point){p->epoch, (double)j->state.updates, p->loss, p->lr, p->scored && j->o->task == TRAIN_CLASSIFY ? s->loss : (double)NAN,
+                                                       p->scored ? score : (double)NAN, elapsed(j)});
     p->epoch_done = true;
     p->peak = mem_budget_peak(j->budget);
     if (p->best && !(e = train_job_write_onnx(j, "best"))) e = train_job_save(j, "best");
     if (!e) e = train_job_save(j, "last");
-    if (!e) e = train_curves_write(&j->curves, j->o->out, "top1");
+    if (!e) e = train_curves_write(&j->curves, j->o->out, j->o->task == TRAIN_DETECT ? "ap50" : "top1");
     if (!e && fn) fn(user, p);
     return e;
 }
@@ -274,7 +312,7 @@ static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct t
             return leave(j);
         }
         if (e) return e;
-        if (p.scored) r->last_top1 = p.scores.top1;
+        if (p.scored) r->last_top1 = j->o->task == TRAIN_DETECT ? p.scores.ap50 : p.scores.top1;
         r->stopped_early = patience_is_over(j) && p.epoch < j->o->epochs;
         if (r->stopped_early) return ERR_OK;
     }
@@ -322,6 +360,8 @@ static void close_job(struct train_job *j)
     train_data_close(&j->data);
     train_net_free(&j->net);
     graph_free(&j->source);
+    mem_free(j->payer, MEM_TRAINING, j->scratch, j->scratch_bytes);
+    mem_free(j->payer, MEM_TRAINING, j->rows, j->row_bytes);
     if (j->val != j->set) train_set_free(&j->val);
     train_set_free(&j->set);
     free(j->train_samples);
@@ -335,7 +375,7 @@ static void close_job(struct train_job *j)
 
 static err check(const struct train_job_options *o)
 {
-    if (o->task != TRAIN_CLASSIFY) return err_set(ERR_UNSUPPORTED, "only --task classify can be trained yet");
+    if (o->task == TRAIN_EMBED) return err_set(ERR_UNSUPPORTED, "--task embed cannot be trained yet; classify and detect can");
     if (o->batch < 1 || o->batch > 65536) return err_set(ERR_USAGE, "--batch goes from 1 to 65536");
     if (o->epochs < 1 || o->epochs > 1000000) return err_set(ERR_USAGE, "--epochs goes from 1 to 1000000");
     if (!(o->lr > 0 && o->lr < 1000)) return err_set(ERR_USAGE, "--lr is above 0");

@@ -11,6 +11,7 @@
 
 #include "train/evaluate.h"
 #include "train/losses.h"
+#include "train/yolox.h"
 
 #include <jansson.h>
 
@@ -22,6 +23,8 @@ struct train_job_options {
     int size;                   /* of a network by name; 0: its own */
     const char *data, *val;     /* val NULL: `held_out` of data, none if that is 0 */
     double held_out;
+    const char *const *classes; /* detect: the head's classes by name; NULL: the data's own */
+    int n_classes;
     const char *out;
     int epochs, batch, threads, data_threads, accumulate;
     uint64_t seed, budget;      /* budget 0: what the machine has */

@@ -22,6 +22,10 @@ struct train_job {
     struct train_set *set, *val;   /* val: NULL, the same as set, or its own */
     int64_t *train_samples, *val_samples, n_train, n_val;
     int classes;
+    struct train_yolox yolox;      /* detect */
+    void *scratch;                 /* detect: of the assignment */
+    float *rows;                   /* detect: the network's answers */
+    size_t scratch_bytes, row_bytes;
     struct train_net *net;
     struct train_data *data;
     struct train_schedule schedule;

@@ -149,7 +149,8 @@ static err make_plan(struct train_net *n, struct graph_training *t, const struct
     if (e) return e;
     model_external(n->model, n_inputs, n->n_outputs);
     e = model_plan_new(n->model, NULL, &n->plan);
-    return e ? e : model_plan_cut(n->plan, n->first_target, n->n_outputs, &n->cut) == ERR_OK ? ERR_OK : (n->cut = -1, ERR_OK);
+    if (!e && model_plan_cut(n->plan, n->first_target, n->n_outputs, &n->cut)) n->cut = -1; /* only some losses ask for it */
+    return e;
 }
 
 /* ---- memory */
