@@ -99,7 +99,8 @@ void bw_div(struct graph_backward *w, const struct graph_node *n)
     int da = graph_b2(&w->b, OP_DIV, bw_grad(w, n, 0), n->op.in[1]);
     bw_give_reduced(w, n, 0, da);
     if (!bw_wants(w, n, 1)) return;
-    int db = graph_b_reduce_to(&w->b, graph_b2(&w->b, OP_MUL, da, n->op.out[0]), bw_shape(w, n->op.in[1]));
+    int db = graph_b2(&w->b, OP_MUL, da, n->op.out[0]); /* adds a value: shapes asked for before may have moved */
+    db = graph_b_reduce_to(&w->b, db, bw_shape(w, n->op.in[1]));
     bw_give(w, n, 1, graph_b1(&w->b, OP_NEG, db));
 }
 
