@@ -29,8 +29,8 @@ int cli_new(int argc, char **argv)
     bool json = false, help = false, list = false;
     struct args_list rest = {0};
     const struct args_option table[] = {{"output", ARGS_STRING, &output, "the file to write (also -o)"},
-                                        {"classes", ARGS_INT, &classes, "default: the network's own, 1000 or 80"},
-                                        {"size", ARGS_INT, &size, "sides of the input in pixels (default: the network's own)"},
+                                        {"classes", ARGS_INT, &classes, "default: the network's own, 1000, 80 or 91; of a language model: words"},
+                                        {"size", ARGS_INT, &size, "sides of the input in pixels, or tokens of a text (default: the network's own)"},
                                         {"seed", ARGS_INT, &seed, "of the weights (default 0)"},
                                         {"list", ARGS_FLAG, &list, "the names of the networks"},
                                         {"json", ARGS_FLAG, &json, "one JSON object on stdout"},

@@ -125,6 +125,11 @@ int zoo_act(struct zoo *z, int x, enum op_kind kind)
     return y;
 }
 
+void zoo_too_small(struct zoo *z)
+{
+    if (!z->e) z->e = err_set(ERR_USAGE, "%s: the input is too small for this network", z->g->name);
+}
+
 int zoo_conv(struct zoo *z, int x, struct zoo_conv c)
 {
     int k = c.kernel ? c.kernel : 1, kw = c.kernel_w ? c.kernel_w : k, stride = c.stride ? c.stride : 1, group = c.group ? c.group : 1;
@@ -133,9 +138,9 @@ int zoo_conv(struct zoo *z, int x, struct zoo_conv c)
     float fan = (float)(s.dims[1] / group * k * kw);
     int in[3] = {x, zoo_constant(z, "weight", w, ZOO_BELL, sqrtf(2 / fan))};
     if (c.bias) in[2] = zoo_constant(z, "bias", b, ZOO_UNIFORM, 1 / sqrtf(fan));
-    struct tensor_shape y = {.rank = 4, .dims = {s.dims[0], c.out, (s.dims[2] + 2 * c.pad - dilation * (k - 1) - 1) / stride + 1,
-                                                 (s.dims[3] + 2 * pad_w - dilation * (kw - 1) - 1) / stride + 1}};
-    if (!z->e && (y.dims[2] < 1 || y.dims[3] < 1)) z->e = err_set(ERR_USAGE, "%s: the input is too small for this network", z->g->name);
+    int64_t h = s.dims[2] + 2 * c.pad - dilation * (k - 1) - 1, wide = s.dims[3] + 2 * pad_w - dilation * (kw - 1) - 1;
+    struct tensor_shape y = {.rank = 4, .dims = {s.dims[0], c.out, h / stride + 1, wide / stride + 1}};
+    if (h < 0 || wide < 0) zoo_too_small(z);
     int v = zoo_node(z, OP_CONV, in, c.bias ? 3 : 2, y);
     if (!z->e) graph_set_ints(zoo_last(z), "kernel_shape", (int64_t[]){k, kw}, 2);
     set2(z, "strides", stride);
@@ -175,10 +180,10 @@ int zoo_max_pool(struct zoo *z, int x, int kernel, int stride, int pad, bool cei
     struct tensor_shape s = zoo_shape(z, x);
     for (int i = 2; i < 4; i++) {
         int64_t from = s.dims[i];
+        if (from + 2 * pad < kernel) zoo_too_small(z);
         s.dims[i] = (from + 2 * pad - kernel + (ceil ? stride - 1 : 0)) / stride + 1;
         if (ceil && (s.dims[i] - 1) * stride >= from + pad) s.dims[i]--; /* no window begins in the padding */
     }
-    if (!z->e && (s.dims[2] < 1 || s.dims[3] < 1)) z->e = err_set(ERR_USAGE, "%s: the input is too small for this network", z->g->name);
     int v = zoo_node(z, OP_MAX_POOL, &x, 1, s);
     set2(z, "kernel_shape", kernel);
     set2(z, "strides", stride);

@@ -48,6 +48,7 @@ int zoo_node(struct zoo *z, enum op_kind kind, const int *in, int n_in, struct t
 struct graph_node *zoo_last(struct zoo *z); /* only while z->e is 0 */
 struct tensor_shape zoo_shape(const struct zoo *z, int value);
 
+void zoo_too_small(struct zoo *z);
 int zoo_input(struct zoo *z, int channels, int height, int width);
 int zoo_channels(const struct zoo *z, int value);
 int zoo_conv(struct zoo *z, int x, struct zoo_conv c);

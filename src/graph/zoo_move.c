@@ -47,6 +47,7 @@ int zoo_mul(struct zoo *z, int a, int b)
 int zoo_avg_pool(struct zoo *z, int x, int kernel, int stride, int pad)
 {
     struct tensor_shape s = zoo_shape(z, x);
+    if (MIN(s.dims[2], s.dims[3]) + 2 * pad < kernel) zoo_too_small(z);
     for (int i = 2; i < 4; i++) s.dims[i] = (s.dims[i] + 2 * pad - kernel) / stride + 1;
     int v = zoo_node(z, OP_AVERAGE_POOL, &x, 1, s);
     if (z->e) return 0;

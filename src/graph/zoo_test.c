@@ -59,6 +59,38 @@ static void wrong_input(void **state)
     assert_int_equal(graph_zoo("resnet19", &(struct graph_zoo_options){0}, p, &g), ERR_NOT_FOUND);
     assert_non_null(strstr(err_text(), "resnet18"));
     assert_int_equal(graph_zoo("resnet18", &(struct graph_zoo_options){.size = 5}, p, &g), ERR_USAGE);
+    assert_int_equal(graph_zoo("ssd300-vgg", &(struct graph_zoo_options){.size = 320}, p, &g), ERR_USAGE);
+    assert_int_equal(graph_zoo("yolox-nano", &(struct graph_zoo_options){.size = 100}, p, &g), ERR_USAGE);
+    assert_int_equal(graph_zoo("inceptionv3", &(struct graph_zoo_options){.size = 64}, p, &g), ERR_USAGE);
+    assert_int_equal(graph_zoo("gpt2", &(struct graph_zoo_options){.size = 2000}, p, &g), ERR_USAGE);
+    assert_non_null(strstr(err_text(), "1024 tokens"));
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
+/* Sides that are odd, small or of no multiple: either they are refused by a sentence, or the shapes are right. */
+static void any_size(void **state)
+{
+    static const char *const names[] = {"mobilenetv2", "mobilenetv3-small", "shufflenetv2", "squeezenet", "googlenet", "densenet121", "ssdlite-mobilenetv3",
+                                        "yolox-nano", "brimdet", "osnet-x0.25", "unet", "yolov3-tiny", "llama-mini"};
+    static const int sizes[] = {32, 33, 75, 160};
+    (void)state;
+    struct mem_budget *b = mem_budget_new("graph", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "zoo");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        for (size_t k = 0; k < ARRAY_LEN(sizes); k++) {
+            struct graph *g, *s;
+            err e = graph_zoo(names[i], &(struct graph_zoo_options){.size = sizes[k], .classes = 3}, p, &g);
+            if (e) {
+                if (e != ERR_USAGE || !str_starts(err_text(), names[i])) fail_msg("%s at %d: %s", names[i], sizes[k], err_text());
+                continue;
+            }
+            if (graph_specialise(g, NULL, p, &s)) fail_msg("%s at %d: %s", names[i], sizes[k], err_text());
+            for (int n = 0; n < g->n_outputs; n++)
+                if (!tensor_shape_equal(&g->values[g->outputs[n]].shape, &s->values[s->outputs[n]].shape)) fail_msg("%s at %d: output %d", names[i], sizes[k], n);
+            graph_free(&s);
+            graph_free(&g);
+        }
     mem_payer_free(&p);
     mem_budget_free(&b);
 }
@@ -87,7 +119,7 @@ static void every_allocation_may_fail(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters_are_the_published_ones), cmocka_unit_test(wrong_input),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters_are_the_published_ones), cmocka_unit_test(wrong_input), cmocka_unit_test(any_size),
                                        cmocka_unit_test(every_allocation_may_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
