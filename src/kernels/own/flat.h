@@ -83,6 +83,10 @@ static void binary_run(const struct own_flat_call *k, int thread, int threads)
 /* rows x n numbers; the strides of rows, and of numbers in the input. */
 INLINE void copy_rows(const float *from, float *to, int64_t rows, int64_t n, int64_t from_row, int64_t to_row, int64_t inner)
 {
+    if (n == 1) { /* pictures of one channel into one of three */
+        for (int64_t r = 0; r < rows; r++) to[r * to_row] = from[r * from_row];
+        return;
+    }
     for (int64_t r = 0; r < rows; r++, from += from_row, to += to_row) {
         if (inner == 1)
             for (int64_t i = 0; i < n; i += LANES) store_n(to + i, load_n(from + i, MIN(n - i, LANES)), MIN(n - i, LANES));

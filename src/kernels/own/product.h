@@ -36,6 +36,12 @@ INLINE void product_rows(const struct own_call *k, const float *a, const float *
     for (int v = 0; v < nv; v++) {
         int64_t n = full ? LANES : MIN(c->oc - ch - v * LANES, LANES);
         vf bias = k->bias ? load_n(k->bias + ch + v * LANES, n) : (vf){0};
+        if (!add && full && rows == 4 * groups) { /* the usual case, without a question for each vector */
+            float low = c->bounded ? c->low : -INFINITY, high = c->bounded ? c->high : INFINITY;
+#pragma GCC unroll 12
+            for (int r = 0; r < 4 * groups; r++) store(y + r * c->oc + v * LANES, at_most(at_least(acc[r][v] + bias, low), high));
+            continue;
+        }
 #pragma GCC unroll 12
         for (int r = 0; r < 4 * groups; r++)
             if (r < rows) store_n(y + r * c->oc + v * LANES, simple_of(c, acc[r][v] + bias, add ? add + r * c->oc + v * LANES : NULL, n), n);
