@@ -265,7 +265,11 @@ void sched_blocks_begin(struct sched *s, struct sched_model *m, int batch, int64
 
 void sched_blocks_end(struct sched_model *m, int batch)
 {
-    if (plan_for(m, batch)) model_plan_end(plan_for(m, batch));
+    struct model_plan *p = plan_for(m, batch);
+    const struct weights_set *w = model_weights(m->model);
+    if (!p) return;
+    if (weights_kept_bytes(w) < weights_bytes(w)) m->waited_ns += model_plan_wait_ns(p);
+    model_plan_end(p);
 }
 
 /* The model is about to be removed. */

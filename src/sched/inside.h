@@ -25,6 +25,7 @@ struct sched_model {
     struct model_plan *one, *many; /* block residency; borrowed */
     bool left_out;                 /* does not fit beside the others even if all of it streams */
     uint64_t runs_then;            /* at the last division */
+    int64_t waited_ns;             /* all runs, for streamed weights */
 };
 
 struct sched_blocks {

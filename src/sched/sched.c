@@ -295,16 +295,19 @@ void sched_model_set_batch(struct sched *s, struct sched_model *m, int max, sche
 
 void sched_model_get_stats(struct sched *s, struct sched_model *m, struct sched_model_stats *ret)
 {
+    const struct weights_set *w = model_weights(m->model);
     pthread_mutex_lock(&s->lock);
+    size_t bytes = weights_bytes(w), resident = weights_resident_bytes(w), paid = weights_paid_bytes(w);
     *ret = (struct sched_model_stats){
+        .resident_bytes = resident, .shared_bytes = resident - MIN(paid, resident),
+        .streamed_bytes = bytes - MIN(weights_kept_bytes(w), bytes), .waited_ns = m->waited_ns,
         .resident = weights_state(model_weights(m->model)) == WEIGHTS_RESIDENT,
         .pinned = m->pinned, .impossible = m->impossible, .run_ns = sched_estimate_ns(&m->run),
         .load_ns = sched_estimate_ns(&m->load), .evictions = m->evictions, .runs = m->runs,
         .batched = m->batched, .weight_bytes = model_weight_bytes(m->model)};
     pthread_mutex_unlock(&s->lock);
-    uint64_t bytes;
     int64_t ns;
-    weights_counts(model_weights(m->model), &ret->loads, &bytes, &ns);
+    weights_counts(w, &ret->loads, &ret->read_bytes, &ns);
     if (!ret->load_ns && ret->loads) ret->load_ns = ns / (int64_t)ret->loads;
 }
 

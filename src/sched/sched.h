@@ -75,6 +75,10 @@ struct sched_model_stats {
     int64_t run_ns, load_ns;   /* estimates in use: moving averages plus deviation */
     uint64_t loads, evictions, runs, batched; /* batched: items that ran together with others */
     size_t weight_bytes;
+    size_t resident_bytes;     /* of the weights now; shared_bytes of them are paid by another model that has the same */
+    size_t shared_bytes, streamed_bytes; /* streamed_bytes: of the weights, those that pass through the window in each run */
+    uint64_t read_bytes;       /* from disk since the start */
+    int64_t waited_ns;         /* all runs' waits for streamed weights */
 };
 
 /* A decision, for `brim why`. */

@@ -103,6 +103,11 @@ static json_t *model_json(const struct engine_model_row *m)
                           s->resident, "pinned", s->pinned, "impossible", s->impossible, "weight_bytes",
                           number(s->weight_bytes), "activation_bytes", number(m->sizes.activations), "scratch_bytes",
                           number(m->sizes.scratch), "code_bytes", number(m->sizes.code), "problem", text(m->problem));
+    json_t *blocks = json_pack("{s:o, s:o, s:o, s:o, s:f}", "resident_bytes", number(s->resident_bytes), "shared_bytes",
+                               number(s->shared_bytes), "streamed_bytes", number(s->streamed_bytes), "read_bytes",
+                               number(s->read_bytes), "wait_ms", s->runs ? ms(s->waited_ns) / (double)s->runs : 0);
+    json_object_update(j, blocks);
+    json_decref(blocks);
     json_t *more = json_pack("{s:o, s:o, s:o, s:o, s:f, s:f, s:I}", "loads", number(s->loads), "evictions",
                              number(s->evictions), "runs", number(s->runs), "batched", number(s->batched), "run_ms",
                              ms(s->run_ns), "load_ms", ms(s->load_ns), "flops", (json_int_t)m->sizes.flops);

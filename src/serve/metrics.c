@@ -101,6 +101,11 @@ GET(q_max, engine_query_row, r->stats.max_ns / 1e9)
 GET(q_healthy, engine_query_row, !r->problem[0])
 GET(m_resident, engine_model_row, r->stats.resident)
 GET(m_weights, engine_model_row, r->stats.weight_bytes)
+GET(m_in_memory, engine_model_row, r->stats.resident_bytes)
+GET(m_shared, engine_model_row, r->stats.shared_bytes)
+GET(m_streamed, engine_model_row, r->stats.streamed_bytes)
+GET(m_read, engine_model_row, r->stats.read_bytes)
+GET(m_waited, engine_model_row, r->stats.waited_ns / 1e9)
 GET(m_loads, engine_model_row, r->stats.loads)
 GET(m_evictions, engine_model_row, r->stats.evictions)
 GET(m_runs, engine_model_row, r->stats.runs)
@@ -134,6 +139,11 @@ static const struct number QUERY[] = {
 static const struct number MODEL[] = {
     {"brim_model_resident", "gauge", "1 while the weights are in memory.", m_resident},
     {"brim_model_weight_bytes", "gauge", "Size of the weights.", m_weights},
+    {"brim_model_resident_bytes", "gauge", "Bytes of the weights in memory now.", m_in_memory},
+    {"brim_model_shared_bytes", "gauge", "Of these, bytes that another model has too and pays for.", m_shared},
+    {"brim_model_streamed_bytes", "gauge", "Bytes of the weights that are read in each run.", m_streamed},
+    {"brim_model_read_bytes_total", "counter", "Bytes of weights read from disk.", m_read},
+    {"brim_model_waited_seconds_total", "counter", "Time that runs waited for weights.", m_waited},
     {"brim_model_loads_total", "counter", "Times the weights were read.", m_loads},
     {"brim_model_evictions_total", "counter", "Times the weights had to go.", m_evictions},
     {"brim_model_runs_total", "counter", "Runs.", m_runs},
