@@ -216,6 +216,8 @@ static const struct bench {
     const char *what;
 } benches[] = {
     {"site", bench_site, "the main job at several budgets, also inside a memory cgroup"},
+    {"residency", bench_site_script, "the site at 50, 25, 15 % of its weights: block against whole-model residency"},
+    {"plan", bench_site_script, "what brim plan predicts beside what a running box measures"},
     {"soak", bench_soak, "memory over time while half of the cameras are dead or flapping"},
     {"kill", bench_kill, "kill -9 at random moments: is every event there that was told"},
     {"start", bench_start, "an idle box's memory, and the time to the first detection"},
@@ -227,7 +229,7 @@ static const struct bench {
 static void usage(FILE *to) {
     fprintf(to, "usage: brim bench NAME [options]\n");
     for (size_t i = 0; i < ARRAY_LEN(benches); i++)
-        fprintf(to, "  %-6s %s\n", benches[i].name, benches[i].what);
+        fprintf(to, "  %-9s %s\n", benches[i].name, benches[i].what);
 }
 
 int cli_bench(int argc, char **argv) {
