@@ -505,7 +505,8 @@ static err add_node(struct graph_reader *r, struct graph_scope *s, const struct 
     struct graph_node *n = graph_add_node(s->g, op_find(p->domain, p->op), p->name, p->n_in, p->n_out);
     n->op.opset = MAX(opset_of(r, p->domain), 1);
     err e = fill_node(r, s, sub, n, p);
-    if (!e && graph_standard_has(p->domain, p->op)) return graph_standard_expand(r, s->g, p->op, (size_t)(n - s->g->nodes));
+    if (!e && graph_standard_has(p->domain, p->op))
+        return graph_standard_expand(r, s->g, p->domain, p->op, (size_t)(n - s->g->nodes));
     if (!e && n->op.kind == OP_CONSTANT) {
         e = take_constant(r, s->g, sub, n);
         n->dead = true;

@@ -93,4 +93,4 @@ err graph_function_attr(struct graph_reader *r, const struct graph_wire *whole, 
 void graph_functions_done(struct graph_reader *r);
 /* standard.c: the same for operators that the standard defines by others. */
 bool graph_standard_has(const char *domain, const char *name);
-err graph_standard_expand(struct graph_reader *r, struct graph *g, const char *name, size_t at);
+err graph_standard_expand(struct graph_reader *r, struct graph *g, const char *domain, const char *name, size_t at);

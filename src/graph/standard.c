@@ -3,74 +3,7 @@
  *
  * Types are not known yet, so constants are cast like the value they meet. The loss of a sample is gathered with ignored labels set to
  * 0 and weighted with 0, as the standard's own body does it. SPDX-License-Identifier: Apache-2.0 */
-#include <stdlib.h>
-#include <string.h>
-
-#include "graph/onnx.h"
-
-enum { OPSET = 13 }; /* of the nodes that are made */
-
-struct maker {
-    struct graph_reader *r;
-    struct graph *g;
-    const char *name;
-    err e;
-};
-
-static int value(struct maker *m, const char *what)
-{
-    if (!m->e) m->e = graph_count_value(m->r, strlen(m->name) + 8);
-    char *name = xasprintf("%s/%s", m->name, what);
-    int v = graph_add_value(m->g, name, TENSOR_NONE, NULL);
-    free(name);
-    return v;
-}
-
-/* A node of up to three inputs (-1: absent at the end). to < 0: a new value. */
-static int node(struct maker *m, enum op_kind kind, int a, int b, int c, int to)
-{
-    int n_in = c >= 0 ? 3 : b >= 0 ? 2 : 1;
-    if (to < 0) to = value(m, op_name(kind));
-    struct graph_node *n = graph_add_node(m->g, kind, m->name, n_in, 1);
-    n->op.opset = OPSET;
-    n->op.in[0] = a;
-    if (n_in > 1) n->op.in[1] = b;
-    if (n_in > 2) n->op.in[2] = c;
-    n->op.out[0] = to;
-    return to;
-}
-
-static struct graph_node *last(struct maker *m)
-{
-    return &m->g->nodes[m->g->n_nodes - 1];
-}
-
-static int number(struct maker *m, enum tensor_dtype dtype, int rank, const void *bytes, size_t n)
-{
-    void *p = NULL;
-    int64_t one = 1;
-    int v = value(m, "constant");
-    if (!m->e) m->e = graph_file_block(m->r->file, n, &p);
-    if (m->e) return v;
-    memcpy(p, bytes, n);
-    struct graph_value *value = &m->g->values[v];
-    value->dtype = dtype;
-    value->shape = tensor_shape_of(rank, &one);
-    value->has_shape = true;
-    value->constant = p;
-    value->constant_bytes = n;
-    return v;
-}
-
-static int integer(struct maker *m, int rank, int64_t v)
-{
-    return number(m, TENSOR_I64, rank, &v, sizeof v);
-}
-
-static int real(struct maker *m, float v)
-{
-    return number(m, TENSOR_F32, 0, &v, sizeof v);
-}
+#include "graph/standard.h"
 
 /* log_prob [N, C, d...], labels [N, d...], weights [C] or -1. */
 static void nll(struct maker *m, const struct op_node *n, int log_prob, int labels, int weights, int to)
@@ -124,15 +57,20 @@ static void mvn(struct maker *m, const struct op_node *n)
 
 bool graph_standard_has(const char *domain, const char *name)
 {
+    if (graph_standard_more_has(domain, name)) return true;
     if (*domain && strcmp(domain, "ai.onnx") != 0) return false;
     return strcmp(name, "NegativeLogLikelihoodLoss") == 0 || strcmp(name, "SoftmaxCrossEntropyLoss") == 0 ||
            strcmp(name, "MeanVarianceNormalization") == 0;
 }
 
-err graph_standard_expand(struct graph_reader *r, struct graph *g, const char *name, size_t at)
+err graph_standard_expand(struct graph_reader *r, struct graph *g, const char *domain, const char *name, size_t at)
 {
     struct op_node n = g->nodes[at].op; /* its arrays stay where they are; the list of nodes may move */
     struct maker m = {.r = r, .g = g, .name = *n.name ? n.name : name};
+    if (graph_standard_more_has(domain, name)) {
+        graph_standard_more(&m, domain, name, at, &n);
+        return m.e;
+    }
     bool loss = strcmp(name, "MeanVarianceNormalization") != 0;
     for (int i = 0; i < 1 + loss; i++)
         if (n.n_in < 1 + loss || n.in[i] < 0) return err_set(ERR_FORMAT, "%s needs %d inputs", name, 1 + loss);

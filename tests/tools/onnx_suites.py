@@ -9,7 +9,7 @@ import collections, glob, json, os, subprocess, sys, tempfile
 import numpy as np, onnx, onnxruntime as ort
 from onnx import numpy_helper as nh
 
-DATA = os.path.join(os.path.dirname(onnx.__file__), "backend", "test", "data")
+DATA = os.environ.get("BRIM_ONNX_DATA") or os.path.join(os.path.dirname(onnx.__file__), "backend", "test", "data")
 
 
 def tensor(path):
