@@ -398,6 +398,47 @@ static void casts(void **state)
     }
 }
 
+/* ---- what lets bf16 pass: nothing gained but that no cast stands between */
+
+static double passed(enum op_kind kind, const float *x, const float *y, int64_t at)
+{
+    int64_t r = at / 5 % 4, c = at % 5, plane = at / 20; /* of the pooled picture, 4 x 5 from 8 x 10 */
+    const float *p = x + plane * 80 + r * 20 + c * 2;
+    switch (kind) {
+    case OP_RELU: return fmax((double)x[at], 0);
+    case OP_SIGMOID: return 1 / (1 + exp(-(double)x[at]));
+    case OP_ADD: return (double)x[at] + (double)y[at];
+    case OP_MUL: return (double)x[at] * (double)y[at];
+    case OP_MAX_POOL: return fmax(fmax((double)p[0], (double)p[1]), fmax((double)p[10], (double)p[11]));
+    default: return ((double)p[0] + (double)p[1] + (double)p[10] + (double)p[11]) / 4;
+    }
+}
+
+static void what_follows(void **state)
+{
+    static const enum op_kind KINDS[] = {OP_RELU, OP_SIGMOID, OP_ADD, OP_MUL, OP_MAX_POOL, OP_AVERAGE_POOL};
+    uint64_t seed = 6;
+    (void)state;
+    if (!kernels_have_bf16()) skip();
+    for (size_t i = 0; i < ARRAY_LEN(KINDS); i++) {
+        struct half_case c = {0};
+        bool pool = KINDS[i] == OP_MAX_POOL || KINDS[i] == OP_AVERAGE_POOL, two = KINDS[i] == OP_ADD || KINDS[i] == OP_MUL;
+        try_init(&c.node, KINDS[i], 13);
+        if (pool) {
+            try_ints(&c.node, "kernel_shape", 2, (int64_t[]){2, 2});
+            try_ints(&c.node, "strides", 2, (int64_t[]){2, 2});
+        }
+        for (int k = 0; k < 1 + two; k++) c.in[k] = drawn(4, (int64_t[]){1, 24, 8, 10}, TENSOR_BF16, true, &seed);
+        c.q.n_in = 1 + two;
+        struct tensor_shape y = tensor_shape_of(4, pool ? (int64_t[]){1, 24, 4, 5} : (int64_t[]){1, 24, 8, 10});
+        c.out = tensor_view(TENSOR_BF16, &y, NULL);
+        double *want = xnewn(double, (size_t)tensor_count(&y));
+        for (int64_t k = 0; k < tensor_count(&y); k++) want[k] = passed(KINDS[i], c.in[0].data, c.in[1].data, k);
+        if (!near_enough(&c, want, op_name(KINDS[i]))) fail_msg("%s: not taken: %s", op_name(KINDS[i]), err_text());
+        half_done(&c);
+    }
+}
+
 /* What has no bf16 must not be taken: reference code would be a hundred times slower than f32. */
 static void refused_without(void **state)
 {
@@ -455,6 +496,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(again_on_older_processors), /* first: no thread must exist at the fork */
         cmocka_unit_test(every_post_operation), cmocka_unit_test(drawn_convolutions), cmocka_unit_test(products), cmocka_unit_test(casts),
+        cmocka_unit_test(what_follows),
         cmocka_unit_test(refused_without),
     };
     return cmocka_run_group_tests(tests, start, end);
