@@ -34,9 +34,9 @@ struct options {
 
 static struct options defaults(void)
 {
-    return (struct options){.task = "classify", .optimizer = "sgd", .schedule = "cosine", .priority = "idle", .augment = "",
+    return (struct options){.task = "classify", .schedule = "cosine", .priority = "idle", .augment = "",
                             .epochs = 30, .batch = 64, .accumulate = 1, .data_threads = 1,
-                            .momentum = 0.9, .decay = 5e-4, .job = {.lr = 0.05, .held_out = 0.1, .gamma = 0.1}};
+                            .momentum = 0.9, .decay = 5e-4, .job = {.held_out = 0.1, .gamma = 0.1}};
 }
 
 /* ---- words into numbers */
@@ -120,6 +120,7 @@ static err digest(struct options *o)
     struct train_job_options *j = &o->job;
     int task = 0, rule = 0, schedule = 0, priority = 0;
     err e = word("task", o->task, (const char *const[]){"classify", "detect", "embed", NULL}, &task);
+    if (!o->optimizer) o->optimizer = task == 1 ? "adamw" : "sgd"; /* exported detectors have their batch norms folded in: SGD ruins them */
     if (!e) e = word("optimizer", o->optimizer, (const char *const[]){"sgd", "adamw", "lamb", NULL}, &rule);
     if (!e) e = word("schedule", o->schedule, (const char *const[]){"constant", "cosine", "step", NULL}, &schedule);
     if (!e) e = word("priority", o->priority, (const char *const[]){"idle", "normal", NULL}, &priority);
@@ -134,6 +135,7 @@ static err digest(struct options *o)
     if (o->threads < 0 || o->threads > 1024 || o->data_threads < 0 || o->data_threads > 64) return err_set(ERR_USAGE, "--threads and --data-threads: out of range");
     if (o->seed < 0) return err_set(ERR_USAGE, "--seed: 0 or more");
     j->task = (enum train_task)(task + 1);
+    if (j->lr == 0) j->lr = rule == 0 ? 0.05 : task == 1 ? 0.0001 : 0.001;
     j->optimiser = (struct train_optimiser_options){.rule = (enum train_rule)(rule + 1), .momentum = rule ? 0 : (float)o->momentum, .nesterov = !rule && o->nesterov,
                                                     .weight_decay = (float)o->decay, .clip = (float)o->clip, .ema = (float)o->ema};
     j->schedule = (enum train_schedule_kind)(schedule + 1);
@@ -172,9 +174,9 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"epochs", ARGS_INT, &o->epochs, "(30)"},
         {"batch", ARGS_INT, &o->batch, "(64)"},
         {"accumulate", ARGS_INT, &o->accumulate, "batches per update (1)"},
-        {"lr", ARGS_FLOAT, &j->lr, "learning rate (0.05)"},
+        {"lr", ARGS_FLOAT, &j->lr, "learning rate (sgd: 0.05; others: 0.001, detect: 0.0001)"},
         {"lr-last", ARGS_FLOAT, &j->lr_last, "cosine: ends at --lr times this (0)"},
-        {"optimizer", ARGS_STRING, &o->optimizer, "sgd (default), adamw, lamb"},
+        {"optimizer", ARGS_STRING, &o->optimizer, "sgd (default of classify), adamw (of detect), lamb"},
         {"momentum", ARGS_FLOAT, &o->momentum, "sgd (0.9)"},
         {"nesterov", ARGS_FLAG, &o->nesterov, "sgd"},
         {"weight-decay", ARGS_FLOAT, &o->decay, "not of biases and norms (0.0005)"},
