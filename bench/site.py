@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """`brim bench residency` and `brim bench plan`: a whole site in less memory than its weights need.
 
-residency: the site at floor + 50, 25 and 15 % of its packed weights, block residency and whole-model residency in turn (blocks, model, blocks,
-model ...), so that what else the machine does meets both; one table. The floor (all that is not weights) is what a first run says.
+residency: the site at floor + 50, 25 and 15 % of its packed weights, block residency and whole-model residency in turn (blocks, model, model,
+blocks ...), so that what else the machine does meets both; one table. The floor (all that is not weights) is what a first run says.
 
 plan: what `brim plan` predicts at several budgets beside what a running box measures: bytes beside weights, and for each query the median time of
 its runs (the box's contains converting the picture and reading the heads, which the prediction does not).
@@ -85,7 +85,7 @@ def residency(site, args):
     for percent in args.percents:
         budget = floor + weights * percent // 100
         for n in range(args.rounds):
-            for kind, path in kinds.items():
+            for kind, path in list(kinds.items())[::-1 if n % 2 else 1]:
                 t = totals(site.serve(path, args.seconds, budget))
                 rows.append({"percent": percent, "budget": budget, "residency": kind, "round": n, **t})
                 print(f"{percent:6} % {budget / MIB:6.1f} MiB {kind:>9} {n:5} {t['offered']:7} {t['in_time']:8} {100 * t['in_time'] / max(t['offered'], 1):6.1f} "
