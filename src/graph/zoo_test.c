@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 /* torchvision's documentation ('num_params'; GoogLeNet and Inception: its modules without auxiliary heads, counted); of darknet's weight files (62,001,757
- * and 8,858,734 numbers) what is not running statistics; YOLOX: its table says 0.91, 5.06 and 8.97 million; OSNet: 203,568 less the three times 568 that
- * deep-person-reid's tool counts gates again which four streams share; GPT-2 and the Llama of 260 thousand: as published. Of our own the count is kept. */
+ * and 8,858,734 numbers) what is not running statistics; YOLOX: its table says 0.91, 5.06 and 8.97 million; OSNet: its authors say 0.2 million
+ * (shared gates counted once); GPT-2 and the Llama of 260 thousand: as published. Of our own the count is kept. */
 static const struct {
     const char *name;
     int64_t parameters;

@@ -349,6 +349,7 @@ static err add_inputs(struct model_plan *p)
         err e = give_slot(p, v);
         if (e) return err_wrap(e, "input '%s'", p->graph->values[p->graph->inputs[i]].name);
         p->slots[v->slot].first = -1;
+        if (p->model->first_external != INT32_MAX) p->slots[v->slot].last = INT32_MAX; /* training may run a step again: model_plan_find_nonfinite */
         p->slots[v->slot].external = i >= p->model->first_external;
     }
     return ERR_OK;
