@@ -141,6 +141,7 @@ bool try_gradients(struct graph *source, int y, uint64_t seed, double low, doubl
     struct tensor *values = ok ? try_run(g, in) : NULL;
     if (ok && !values) fprintf(stderr, "# %s: %s\n", what, err_text());
     ok = ok && values;
+    size_t all = g ? g->n_nodes : 0;
     if (ok) g->n_nodes = forward; /* differences need the loss alone */
     for (int i = 0; i < n && ok; i++) {
         const struct tensor *grad = grads[i] >= 0 ? &values[grads[i]] : NULL;
@@ -149,6 +150,7 @@ bool try_gradients(struct graph *source, int y, uint64_t seed, double low, doubl
         ok = compare(g, loss, in, i, grad, scale, &d, what);
     }
     for (int i = 0; i < n; i++) free(in[i]);
+    if (g) g->n_nodes = all;
     try_free(g, &values);
     graph_free(&g);
     return ok;
