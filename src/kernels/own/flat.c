@@ -1,4 +1,4 @@
-/* The kernel contract for what runs over memory (flat.h): sums and products of two tensors and Concat in any layout, softmax of short rows, instance
+/* The kernel contract for what runs over memory (flat.inc): sums and products of two tensors and Concat in any layout, softmax of short rows, instance
  * normalisation of few channels. What oneDNN has good code for (long rows, many channels) is left to it. SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>

@@ -15,12 +15,12 @@ enum { OWN_MAX_KERNEL = 16 };
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #endif
 #define LANES 16
-#include "kernels/own/lanes.h"
-#include "kernels/own/winograd.h"
-#include "kernels/own/narrow.h"
-#include "kernels/own/product.h"
-#include "kernels/own/depthwise.h"
-#include "kernels/own/flat.h"
+#include "kernels/own/lanes.inc"
+#include "kernels/own/winograd.inc"
+#include "kernels/own/narrow.inc"
+#include "kernels/own/product.inc"
+#include "kernels/own/depthwise.inc"
+#include "kernels/own/flat.inc"
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

@@ -1,13 +1,13 @@
 /* brim's own kernels: what is faster here than in oneDNN, or as fast and needs no code to be made.
  *
- *     own:winograd   3x3, stride 1, 8 channels or more, small weights: F(4x4, 3x3), 4 times fewer multiplications (winograd.h)
- *     own:narrow     few output channels: lanes are pixels of a row, not channels (narrow.h)
- *     own:product    1x1, stride 1 (product.h)
- *     own:depthwise  3x3, as many groups as channels (depthwise.h)
+ *     own:winograd   3x3, stride 1, 8 channels or more, small weights: F(4x4, 3x3), 4 times fewer multiplications (winograd.inc)
+ *     own:narrow     few output channels: lanes are pixels of a row, not channels (narrow.inc)
+ *     own:product    1x1, stride 1 (product.inc)
+ *     own:depthwise  3x3, as many groups as channels (depthwise.inc)
  *     own:binary, own:concat   Add, Sub, Mul, Div and Concat in any layouts; own:softmax of 2 to 8 numbers; own:norm, an InstanceNormalization of up
- *                    to 64 channels (flat.h)
+ *                    to 64 channels (flat.inc)
  *
- * Written once for LANES floats (lanes.h) and compiled for AVX-512 and for AVX2; which runs is decided by what oneDNN is allowed to use, so
+ * Written once for LANES floats (lanes.inc) and compiled for AVX-512 and for AVX2; which runs is decided by what oneDNN is allowed to use, so
  * DNNL_MAX_CPU_ISA holds for both. On a processor with neither, no query is accepted. f32 only; channels-last in and out; no code is generated, so
  * making one takes microseconds. Results do not depend on the number of threads. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
