@@ -51,7 +51,7 @@ static inline int64_t int_mod(int64_t x, int64_t y)
     X(or, 0, 0, x || y, x || y)                                                                              \
     X(xor, 0, 0, !x != !y, !x != !y)                                                                         \
     X(left, 0, 0, y<0 || y> 63 ? 0 : WRAP(<<), y > 63 ? 0 : x << y)                                          \
-    X(right, 0, 0, y<0 || y> 63 ? 0 : WRAP(>>), y > 63 ? 0 : x >> y)
+    X(right, 0, 0, x >> (y < 0 || y > 63 ? 63 : y), y > 63 ? 0 : x >> y)
 #define COMPARISON(X) X(equal, ==) X(greater, >) X(greater_equal, >=) X(less, <) X(less_equal, <=)
 
 #define LOOP(name, T, R, expression)                                                                         \

@@ -459,7 +459,7 @@ err ref_space_to_depth(struct ref_call *c)
     int64_t b, dims[6], s[6], l[6];
     err e = blocks(c, &c->out[0], &c->in[0], &b);
     if (e) return e;
-    six(&c->out[0], &c->in[0], b, false, dims, s, l);
+    six(&c->out[0], &c->in[0], b, strcmp(op_attr_string(c->node, "mode", "DCR"), "CRD") == 0, dims, s, l);
     ref_copy((size_t)ref_size(&c->out[0]), 6, dims, c->out[0].data, s, c->in[0].data, l);
     return ERR_OK;
 }
