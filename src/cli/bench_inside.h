@@ -21,6 +21,7 @@ err bench_start(int argc, char **argv);
 err bench_models(int argc, char **argv);
 err bench_swap(int argc, char **argv);
 err bench_site_script(int argc, char **argv);
+err bench_applications(int argc, char **argv);
 
 struct bench_place {
     char folder[64], self[512]; /* a fresh folder in /tmp; the path of this program */

@@ -91,6 +91,11 @@ err bench_swap(int argc, char **argv)
     return run_script("swap.py", "python3", argc, argv);
 }
 
+err bench_applications(int argc, char **argv)
+{
+    return run_script("applications.py", "python3", argc + 1, argv - 1);
+}
+
 /* The script does two benches and wants the name, which is argv[0], as its first argument. */
 err bench_site_script(int argc, char **argv)
 {
