@@ -1,0 +1,1 @@
+Bo0JJULSVMMT^yLØ{Œ_ñR›PMÄ¦sR
