@@ -73,6 +73,7 @@ static err try_open(struct engine_site *site, const struct engine_options *o, st
     e->problems = json_object();
     e->started_ns = clock_ns();
     e->own_budget = !o->budget;
+    e->measure_now = o->measure_precision;
     e->budget = o->budget ? o->budget : mem_budget_new("host", site->site->budget ? site->site->budget : mem_budget_auto());
     e->payer = mem_payer_new(e->budget, "engine");
     e->store = engine_store_path(site->site);
@@ -155,7 +156,7 @@ err engine_open_borrowed(struct site *s, struct mem_budget *budget, struct engin
     site->site = s;
     site->refs = 1;
     site->borrowed = true;
-    err x = try_open(site, &(struct engine_options){.budget = budget}, ret);
+    err x = try_open(site, &(struct engine_options){.budget = budget, .measure_precision = true}, ret);
     engine_site_unref(&site);
     return x;
 }
@@ -182,12 +183,14 @@ err engine_start(struct engine *e)
         return x;
     }
     e->running = true;
+    if (engine_precise_start(e, &e->precise)) log_warn("engine", "precision is not measured: %s", err_text());
     return ERR_OK;
 }
 
 void engine_stop(struct engine *e)
 {
     if (!e->running) return;
+    engine_precise_stop(&e->precise);
     atomic_store(&e->stop, true);
     thread_event_set(&e->wake);
     pthread_join(e->pump, NULL);

@@ -22,6 +22,7 @@ struct engine;
 
 struct engine_options {
     struct mem_budget *budget; /* its limit is the site's budget; NULL: the engine makes one from the site */
+    bool measure_precision; /* `precision: auto` is measured now (seconds per model), not beside the running box */
     bool offline; /* pace max: every frame of every file is run, nothing is dropped; ends when all cameras ended */
 };
 

@@ -59,6 +59,8 @@ struct engine_model {
     const struct site_model *o;
     struct task_card *card;
     struct model *model;
+    struct model_options options;  /* it was opened with */
+    bool stored;                   /* its ONNX is the name of a model in the store */
     struct engine_plan one, many;  /* many: for `batch` pictures at once, if the site asks for it */
     int batch;
     struct sched_model *sched;
@@ -134,6 +136,8 @@ struct engine {
     atomic_bool stop;
     bool running;
     pthread_t pump;
+    bool measure_now;              /* precision is measured while models are opened; else beside the running box (precise.c) */
+    struct engine_precise *precise; /* NULL: nothing to measure */
     int n_sinks;
     struct {
         engine_sink_fn *fn;
@@ -151,6 +155,9 @@ struct engine {
     json_t *problems;              /* object: what -> sentence */
 };
 
+/* precise.c; *ret is NULL if no model waits for a verdict */
+err engine_precise_start(struct engine *e, struct engine_precise **ret);
+void engine_precise_stop(struct engine_precise **p);
 /* model.c: *ret is always made; on an error it has no sched model, and its problem says why. */
 err engine_model_open(struct engine *e, struct engine_site *site, const struct site_model *o, struct engine_model **ret);
 void engine_model_close(struct engine_model **m);

@@ -119,6 +119,7 @@ static err open_model(struct engine_model *m, const struct model_options *o)
     if (!access(m->o->onnx, F_OK) || str_ends(name, ".onnx") || weights_manifest_current(m->engine->models_store, name, &found))
         return model_open(m->o->onnx, m->name, o, &m->model);
     weights_manifest_done(&found);
+    m->stored = true;
     return model_open_stored(m->engine->models_store, name, m->name, o, &m->model);
 }
 
@@ -142,8 +143,10 @@ static err prepare(struct engine_model *m)
     struct model_options o = {.budget = e->budget, .precision = KERNEL_F32, .threads = m->site->site->threads, .reader = e->reader,
                               .spill_dir = e->store};
     if (m->o->precision == SITE_AUTO) o.precision = KERNEL_AUTO;
+    o.precision_later = !e->measure_now;
     err x = load_card(m);
     if (!x && m->card->input_count) range_of(&m->card->inputs[0], o.sample_range);
+    m->options = o;
     if (!x) x = open_model(m, &o);
     if (!x) x = plan_shapes(m, shapes);
     if (!x) x = model_plan_new(m->model, shapes, &m->one.plan);

@@ -351,7 +351,7 @@ err engine_plan_site(struct site *site, const struct engine_plan_options *o, jso
     err e = engine_open_borrowed(site, all, &p.e);
     if (!e) {
         size_t away = engine_wait_for_cameras(p.e);
-        snprintf(text, sizeof text, "%zu cameras gave no frame within three seconds: 12 MiB for each", away);
+        snprintf(text, sizeof text, "%zu cameras gave no frame within three seconds: 16 MiB for each", away);
         if (away) assume(&p, text);
         if (site->whole_models)
             assume(&p, "`residency: model` is not considered: these figures are for `residency: blocks`");

@@ -168,12 +168,13 @@ static void twin_free(struct twin *t)
 
 static err twin_run(const struct model *m, const struct graph *g, const struct tensor_shape *shapes, const struct model_choice *c, int runs, struct twin *ret)
 {
+    *ret = (struct twin){0};
     struct model_options o = m->options;
     o.precision = c->half ? KERNEL_AUTO : KERNEL_F32;
     o.reader = NULL;
     o.spill_dir = NULL;
-    if (m->import) o.budget = m->import;
-    *ret = (struct twin){0};
+    if (m->import && !m->options.precision_in_budget) o.budget = m->import;
+    if (m->options.stop && atomic_load(m->options.stop)) return err_set(ERR_CANCELLED, "%s: stopped while its precision was measured", m->name);
     err e = model_prepare(m->name, &o, &ret->m);
     if (e) return e;
     ret->m->graph = (struct graph *)(uintptr_t)g;
@@ -303,6 +304,10 @@ static bool follows_data(const struct graph *g)
 err model_choose(struct model *m, const struct graph *g, const struct tensor_shape *shapes)
 {
     if (model_choice_known(m, g)) return ERR_OK;
+    if (m->options.precision_later) {
+        m->choice = (struct model_choice){.known = true, .groups = 1, .pending = true};
+        return ERR_OK;
+    }
     struct graph *ready = NULL;
     struct model_choice c = {.known = true, .groups = 1};
     err e = model_make_ready(m, g, shapes, &ready);
@@ -314,6 +319,8 @@ err model_choose(struct model *m, const struct graph *g, const struct tensor_sha
         save(path, &c);
         free(path);
     }
+    c.pending = e != ERR_OK;
+    if (e) c.half = false;
     m->choice = c;
     return e == ERR_NOMEM ? ERR_OK : e;
 }

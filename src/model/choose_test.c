@@ -221,12 +221,51 @@ static void a_tight_budget_is_kept(void **state)
     if (!e) assert_true(distance(a, b) <= 0.03);
 }
 
+/* What a running box does: f32 now, a verdict later, out of the same budget, and it can be told to stop. */
+static void it_may_be_left_for_later(void **state)
+{
+    struct world *w = *state;
+    if (!kernels_have_bf16()) skip();
+    write_net(w->net, false);
+    struct mem_budget *budget = mem_budget_new("host", UINT64_MAX);
+    atomic_bool stop = true;
+    struct model_options o = {.budget = budget, .precision = KERNEL_AUTO, .threads = 1, .spill_dir = w->dir, .precision_later = true, .stop = &stop};
+    assert_int_equal(weights_reader_new(&o.reader), ERR_OK);
+    for (int round = 0; round < 3; round++) {
+        struct model *m;
+        struct model_plan *p = NULL;
+        assert_int_equal(model_open(w->net, "net", &o, &m), ERR_OK);
+        err e = model_plan_new(m, NULL, &p);
+        char *path = verdict(w);
+        if (round == 0) { /* later */
+            assert_int_equal(e, ERR_OK);
+            assert_true(model_precision_pending(m) && model_precision(m) == KERNEL_F32 && !path);
+            o.precision_later = false;
+        } else if (round == 1) { /* stopped */
+            assert_int_equal(e, ERR_CANCELLED);
+            assert_null(path);
+            stop = false;
+            o.precision_in_budget = true;
+        } else {
+            assert_int_equal(e, ERR_OK);
+            assert_true(!model_precision_pending(m) && path);
+        }
+        free(path);
+        model_plan_free(&p);
+        model_free(&m);
+        assert_int_equal(mem_budget_used(budget), 0);
+    }
+    weights_reader_free(&o.reader);
+    mem_budget_free(&budget);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_verdict_is_made_once_and_believed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_bf16_ruins_is_not_in_bf16, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_tight_budget_is_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(it_may_be_left_for_later, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -128,6 +128,11 @@ const struct graph *model_graph(const struct model *m)
     return m->graph;
 }
 
+bool model_precision_pending(const struct model *m)
+{
+    return m->options.precision == KERNEL_AUTO && m->choice.pending;
+}
+
 enum kernel_precision model_precision(const struct model *m)
 {
     return m->options.precision == KERNEL_AUTO && !m->choice.half ? KERNEL_F32 : m->options.precision;

@@ -14,6 +14,8 @@
 #include "model/blocks.h"
 #include "weights/weights.h"
 
+#include <stdatomic.h>
+
 struct model;
 struct weights_store;
 struct model_plan;
@@ -28,6 +30,9 @@ struct model_options {
                                           ||a - b|| / ||a|| within 0.03 of f32's, if that is faster (measured once per model and kept in spill_dir) */
     int threads;                       /* 0: all processors */
     float sample_range[2];             /* KERNEL_AUTO: what inputs hold, from and to; both 0: not known, [0, 1] and [0, 255] are tried */
+    bool precision_later;              /* AUTO without a verdict runs in f32, and nothing is measured: model_precision_pending */
+    bool precision_in_budget;          /* what measuring takes comes from `budget`, even with a spill_dir; too little: f32, no verdict */
+    const atomic_bool *stop;           /* NULL, or ends measuring early with ERR_CANCELLED */
     bool only_ref;                     /* plain C kernels only */
     bool no_rewrites;
     struct weights_reader *reader;     /* both NULL: weights stay in memory for good */
@@ -57,6 +62,8 @@ int model_output_count(const struct model *m);
 struct model_io model_input(const struct model *m, int i);
 struct model_io model_output(const struct model *m, int i);
 const struct graph *model_graph(const struct model *m);
+/* AUTO, but it was not measured: precision_later, or the budget had no room. Known once it has a plan. */
+bool model_precision_pending(const struct model *m);
 /* What it runs in: F32, BF16, or AUTO if a part is bf16. Known once it has a plan. */
 enum kernel_precision model_precision(const struct model *m);
 /* Packed weights of all plans so far. */

@@ -16,6 +16,7 @@ struct model_weight {
 /* How much of a model is in bf16 (choose.c). */
 struct model_choice {
     bool known, half;
+    bool pending;     /* f32 without a verdict */
     int groups;       /* into so many the operators that gain are cut, in their order; at most 32 */
     unsigned keep;    /* bit i: group i stays in f32 */
     double error, ms_f32, ms;
