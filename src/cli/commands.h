@@ -5,6 +5,7 @@
 #include "cli/bench.h"
 #include "cli/check.h"
 #include "cli/eval.h"
+#include "cli/merge.h"
 #include "cli/model_cmd.h"
 #include "cli/models.h"
 #include "cli/plan.h"
@@ -25,6 +26,7 @@
     {"bench", cli_bench, "honest figures: the site at several budgets"}, \
     {"check", cli_check, "is a site file right"}, \
     {"plan", cli_plan, "will a site fit into a budget, and how well will it run"}, \
+    {"merge", cli_merge, "what models could share: layers of equal architecture"}, \
     {"train", cli_train, "train a network on pictures"}, \
     {"export", cli_export, "a training checkpoint as ONNX"}, \
     {"eval", cli_eval, "score tracks against truth, or a network on a set of pictures"},
