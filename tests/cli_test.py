@@ -388,6 +388,47 @@ def plan_gets_wrong_input():
     brim("plan", "wrong.yaml", status=2, says="wrong.yaml:3:", lines=0)
 
 
+def linear(name, width, *numbers):
+    """A chain of linear layers, width to width, each full of one number."""
+    io = value(11, "x0", [1, width]) + value(12, f"x{len(numbers)}", [1, width])
+    body = b"".join(node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) +
+                    tensor(f"w{i}", [width, width], struct.pack("<f", v) * width * width) for i, v in enumerate(numbers))
+    return write(name, onnx(body, io))
+
+
+@test
+def merge_estimates_what_models_could_share():
+    linear("l1.onnx", 4, 1, 2)
+    linear("l2.onnx", 4, 2, 3, 4)
+    linear("l3.onnx", 8, 1)
+    os.makedirs(path("empty"), exist_ok=True)
+    site = write("merge.yaml", SITE + "models: {door: {onnx: l1.onnx}, gate: {onnx: l2.onnx}}\n")
+    for members, names in (["l1.onnx", "l2.onnx"], ["l1", "l2"]), ([site], ["door", "gate"]):
+        r = json.loads(brim("merge", "--estimate", *members, "--svg", "m.svg", "--json"))
+        assert [m["name"] for m in r["members"]] == names and r["bytes"] == 5 * 64, r
+        assert r["saved_bytes"] == 2 * 64 and r["equal_bytes"] == 64 and abs(r["saved_share"] - 0.4) < 1e-4, r
+        assert r["layers"] == [{"layer": "MatMul 4x4", "bytes": 64, "counts": [2, 3], "saved_bytes": 128, "equal_bytes": 64}], r
+    assert open(path("m.svg")).read().startswith("<svg ")
+    assert "40.0 %" in brim("merge", "--estimate", site)
+    assert "nothing in common" in brim("merge", "--estimate", "l1.onnx", "l3.onnx")
+    r = json.loads(brim("merge", "--estimate", site, "l3.onnx", "--json"))
+    assert len(r["members"]) == 3 and r["layers"][0]["counts"] == [2, 3, 0], r
+
+
+@test
+def merge_gets_wrong_input():
+    linear("l1.onnx", 4, 1, 2)
+    write("still.yaml", SITE)
+    write("bad.onnx", "no model")
+    brim("merge", "l1.onnx", "l1.onnx", status=2, says="joint retraining is not built yet")
+    brim("merge", "--estimate", status=2, says="give a site file or ONNX files")
+    brim("merge", "--estimate", "l1.onnx", status=2, says="l1.onnx has one model")
+    brim("merge", "--estimate", "still.yaml", status=2, says="still.yaml has no model")
+    brim("merge", "--estimate", "l1.onnx", "nowhere.onnx", status=2, says="nowhere.onnx")
+    brim("merge", "--estimate", "l1.onnx", "bad.onnx", status=2, says="bad.onnx")
+    brim("merge", "--estimate", "l1.onnx", "l1.onnx", "--svg", "none/m.svg", status=1, says="none/m.svg")
+
+
 def main():
     print(f"1..{len(TESTS)}")
     failed = 0

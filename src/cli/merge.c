@@ -81,7 +81,8 @@ static err estimate(const struct args_list *paths, const char *svg, bool json)
     err e = ERR_OK;
     for (size_t i = 0; i < paths->n && !e; i++) e = add_member(m, payer, paths->items[i]);
     if (!e && m->n_members < 2)
-        e = err_set(ERR_USAGE, "%s has one model: sharing takes two; give more ONNX files, or a site with more models", paths->items[0]);
+        e = err_set(ERR_USAGE, "%s has %s model: sharing takes two; give more ONNX files, or a site with more models", paths->items[0],
+                    m->n_members ? "one" : "no");
     if (!e) merge_estimate_finish(m);
     if (!e && svg) e = write_picture(m, svg);
     if (!e && json) {

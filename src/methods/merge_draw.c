@@ -69,7 +69,7 @@ static void legend(const struct merge_estimate *m, double x, struct strbuf *b)
     }
     if (more) strbuf_addf(b, "<text x=\"%.0f\" y=\"%.0f\">and %zu more groups</text>\n", x + 20, y, more), y += 18;
     strbuf_addf(b, "<rect x=\"%.0f\" y=\"%.0f\" width=\"14\" height=\"12\" fill=\"#ddd\"/><text x=\"%.0f\" y=\"%.0f\">%s</text>\n", x, y - 10, x + 20, y,
-                shown ? "in one model only" : "nothing in common");
+                shown ? "not shared" : "nothing in common");
 }
 
 char *merge_draw_svg(const struct merge_estimate *m)
