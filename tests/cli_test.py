@@ -413,6 +413,11 @@ def merge_estimates_what_models_could_share():
     assert "nothing in common" in brim("merge", "--estimate", "l1.onnx", "l3.onnx")
     r = json.loads(brim("merge", "--estimate", site, "l3.onnx", "--json"))
     assert len(r["members"]) == 3 and r["layers"][0]["counts"] == [2, 3, 0], r
+    brim("models", "import", "l1.onnx", "l2.onnx", "--json")
+    stored = write("stored.yaml", SITE + "models: {door: {onnx: l1}, gate: {onnx: l2.onnx}}\n")
+    for members in ["l1", "l2"], [stored]:
+        r = json.loads(brim("merge", "--estimate", *members, "--json"))
+        assert r["bytes"] == 5 * 64 and r["saved_bytes"] == 2 * 64 and r["equal_bytes"] == 64, r
 
 
 @test
@@ -425,6 +430,7 @@ def merge_gets_wrong_input():
     brim("merge", "--estimate", "l1.onnx", status=2, says="l1.onnx has one model")
     brim("merge", "--estimate", "still.yaml", status=2, says="still.yaml has no model")
     brim("merge", "--estimate", "l1.onnx", "nowhere.onnx", status=2, says="nowhere.onnx")
+    brim("merge", "--estimate", "l1.onnx", "nobody", status=2, says="nobody")
     brim("merge", "--estimate", "l1.onnx", "bad.onnx", status=2, says="bad.onnx")
     brim("merge", "--estimate", "l1.onnx", "l1.onnx", "--svg", "none/m.svg", status=1, says="none/m.svg")
 

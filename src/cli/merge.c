@@ -1,43 +1,78 @@
 /* `brim merge --estimate SITE|MODEL...`: layers of equal architecture, and the bytes that sharing all of them would save, without training.
  *
- * Members are ONNX files and the models of site files (`.yaml`, `.yml`), in any mix; each is read, counted and closed before the next, so that
- * no more than one model is open at a time. SPDX-License-Identifier: Apache-2.0 */
+ * Members are ONNX files, names of stored models and the models of site files (`.yaml`, `.yml`), in any mix; each is read, counted and closed
+ * before the next, so that no more than one model is open at a time. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/merge.h"
 #include "cli/args.h"
-#include "engine/site.h"
+#include "engine/engine.h"
 #include "methods/merge_estimate.h"
+#include "model/import.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-static err add_file(struct merge_estimate *m, struct mem_payer *payer, const char *name, const char *path)
+struct members {
+    struct merge_estimate *m;
+    struct mem_payer *payer;
+    const char *store; /* NULL: the site's, or the usual place */
+};
+
+/* `stored`: the name of a model of the store, for what is no file. */
+static err load(const struct members *to, const struct site *site, const char *path, const char *stored, struct graph **ret)
+{
+    if (!access(path, F_OK) || str_ends(stored, ".onnx") || weights_name_check(stored)) return graph_load(path, to->payer, ret);
+    char *folder = to->store ? xstrdup(to->store) : engine_store_path(site);
+    struct weights_store *store = NULL;
+    struct weights_manifest found;
+    err e = weights_store_open(folder, NULL, &store);
+    if (!e) e = weights_manifest_current(store, stored, &found);
+    if (!e) {
+        e = model_import_graph(store, &found, false, to->payer, ret);
+        weights_manifest_done(&found);
+    }
+    weights_store_close(&store);
+    free(folder);
+    return e;
+}
+
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static err add_model(const struct members *to, const struct site *site, const char *name, const char *path)
 {
     struct graph *g = NULL;
-    err e = graph_load(path, payer, &g);
+    err e = load(to, site, path, site ? last_part(path) : path, &g); /* a site's paths are joined to its folder */
     if (e) return e;
-    merge_estimate_add(m, name, g);
+    merge_estimate_add(to->m, name, g);
     graph_free(&g);
     return ERR_OK;
 }
 
-static err add_site(struct merge_estimate *m, struct mem_payer *payer, const char *path)
+static err add_site(const struct members *to, const char *path)
 {
     struct site *site = NULL;
     err e = site_load(path, &site);
     if (e) return e;
-    for (size_t i = 0; i < site->model_count && !e; i++) e = add_file(m, payer, site->models[i].name, site->models[i].onnx);
+    for (size_t i = 0; i < site->model_count && !e; i++) {
+        e = add_model(to, site, site->models[i].name, site->models[i].onnx);
+        if (e) e = err_wrap(e, "model '%s'", site->models[i].name);
+    }
     site_free(&site);
     return e;
 }
 
-static err add_member(struct merge_estimate *m, struct mem_payer *payer, const char *path)
+static err add_member(const struct members *to, const char *path)
 {
-    if (str_ends(path, ".yaml") || str_ends(path, ".yml")) return add_site(m, payer, path);
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    if (str_ends(path, ".yaml") || str_ends(path, ".yml")) return add_site(to, path);
+    const char *base = last_part(path);
     char *name = xstrndup(base, strlen(base) - (str_ends(base, ".onnx") && base[5] ? 5 : 0));
-    err e = add_file(m, payer, name, path);
+    err e = add_model(to, NULL, name, path);
     free(name);
     return e;
 }
@@ -73,13 +108,14 @@ static void print_text(const struct merge_estimate *m)
     }
 }
 
-static err estimate(const struct args_list *paths, const char *svg, bool json)
+static err estimate(const struct args_list *paths, const char *store, const char *svg, bool json)
 {
     struct mem_budget *budget = mem_budget_new("estimate", UINT64_MAX);
     struct mem_payer *payer = mem_payer_new(budget, "models");
     struct merge_estimate *m = merge_estimate_new();
+    struct members to = {m, payer, store};
     err e = ERR_OK;
-    for (size_t i = 0; i < paths->n && !e; i++) e = add_member(m, payer, paths->items[i]);
+    for (size_t i = 0; i < paths->n && !e; i++) e = add_member(&to, paths->items[i]);
     if (!e && m->n_members < 2)
         e = err_set(ERR_USAGE, "%s has %s model: sharing takes two; give more ONNX files, or a site with more models", paths->items[0],
                     m->n_members ? "one" : "no");
@@ -102,21 +138,22 @@ static err estimate(const struct args_list *paths, const char *svg, bool json)
 int cli_merge(int argc, char **argv)
 {
     bool only = false, json = false, help = false;
-    const char *svg = NULL;
+    const char *svg = NULL, *store = NULL;
     const struct args_option table[] = {{"estimate", ARGS_FLAG, &only, "what sharing could save at most, without training"},
                                         {"svg", ARGS_STRING, &svg, "also draw the models as columns of layers into this file"},
+                                        {"store", ARGS_STRING, &store, "where names of stored models are looked for (default: the site's, or the usual place)"},
                                         {"json", ARGS_FLAG, &json, "one JSON object on stdout"},
                                         {0}};
     struct args_list rest = {0};
     err e = args_parse(argc, argv, table, &rest, &help);
     int status = 0;
     if (help) {
-        args_help("merge --estimate SITE|MODEL... [--svg F.svg] [--json]", table);
+        args_help("merge --estimate SITE|MODEL... [--svg F.svg] [--store DIR] [--json]", table);
     } else {
         if (!e && !only)
             e = err_set(ERR_USAGE, "joint retraining is not built yet; brim merge --estimate SITE|MODEL... says what it could save");
         if (!e && !rest.n) e = err_set(ERR_USAGE, "give a site file or ONNX files: brim merge --estimate SITE|MODEL...");
-        if (!e) e = estimate(&rest, svg, json);
+        if (!e) e = estimate(&rest, store, svg, json);
         if (e) status = args_fail("merge", e);
     }
     free(rest.items);
