@@ -1,4 +1,4 @@
-/* Layers of equal architecture over several models, and the bytes that sharing all of them would save (the upper bound of GEMEL, section 4).
+/* Layers of equal architecture over several models, and the bytes that sharing all of them would save (the upper bound of GEMEL).
  *
  * A group's name is its key: a sentence with the operator, the sizes and every attribute, defaults filled in, so that a file that writes
  * `group = 1` and one that leaves it out meet. A weight that two nodes of one model use is one layer: it is stored once already.
