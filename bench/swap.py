@@ -132,6 +132,7 @@ class Bench:
     def full(self, path):
         """All resident: the time to compare with, and the demand."""
         out = self.folder / "full"
+        shutil.rmtree(out, ignore_errors=True)  # outputs of another network have other names
         j, _, _, why = self.brim(path, "--repeat", str(self.args.repeat), "--output", str(out))
         if not j:
             sys.exit(f"brim bench swap: {path}: {why}")
