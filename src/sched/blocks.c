@@ -218,7 +218,8 @@ void sched_blocks_divide(struct sched *s)
     size_t bytes = room(s, true);
     if (t->n && bytes < blocks_divide_least(t->tenants, t->n)) /* rather run with nothing to spare than not at all */
         bytes = MIN(room(s, false), blocks_divide_least(t->tenants, t->n));
-    while (t->n && blocks_divide_least(t->tenants, t->n) > bytes) leave_out(t);
+    bool complete = true;
+    for (; t->n && blocks_divide_least(t->tenants, t->n) > bytes; complete = false) leave_out(t);
     if (t->n && divide_shared(t, bytes, &d) == ERR_OK) {
         apply(s, t, &d);
         blocks_division_done(&d, t->n);
@@ -230,6 +231,7 @@ void sched_blocks_divide(struct sched *s)
     s->blocks.wanted = false;
     s->blocks.divisions++;
     s->blocks.again_ns = s->blocks.divisions == 1 ? now + REMEASURE_FIRST_S * SECOND : s->blocks.divisions == 2 ? now + REMEASURE_S * SECOND : INT64_MAX;
+    if (!complete) s->blocks.again_ns = now + SECOND; /* frames may have taken the room just now: who was left out is tried again soon */
 }
 
 /* Between two items. */
