@@ -44,7 +44,7 @@ static bool has_weights(const struct graph *g, const struct graph_node *n)
     return g->values[n->op.in[1]].constant != NULL;
 }
 
-/* oneDNN packs no W of a grouped convolution that is neither one group nor depthwise well; a transposed A is left to plain C (gemm.c). */
+/* What gemm.c takes with a packed weight: a transposed A, a factor, a bias that is no row are left to plain C, which mixes no types. */
 static bool supported_product(const struct graph *g, const struct graph_node *n)
 {
     const struct tensor_shape *x = &g->values[n->op.in[0]].shape, *w = &g->values[n->op.in[1]].shape, *y = &g->values[n->op.out[0]].shape;
@@ -93,20 +93,19 @@ static bool weak_kind(enum op_kind k)
     }
 }
 
+static int flowing_inputs(const struct graph_node *n)
+{
+    return n->op.kind == OP_ADD || n->op.kind == OP_MUL ? 2 : n->op.kind == OP_CONCAT ? n->n_own_in : 1;
+}
+
 /* Shapes, axes and scales may be beside the numbers; a float constant beside them may not (it would need a rounded copy). */
 static bool only_numbers_flow(const struct graph *g, const struct graph_node *n)
 {
-    int many = n->op.kind == OP_ADD || n->op.kind == OP_MUL ? 2 : n->op.kind == OP_CONCAT ? n->n_own_in : 1;
-    for (int i = 0; i < many; i++)
+    for (int i = 0; i < flowing_inputs(n); i++)
         if (!flows(g, n->op.in[i])) return false;
     for (int i = 0; i < n->op.n_out; i++)
         if (n->op.out[i] >= 0 && !plain_float(g, n->op.out[i])) return false;
     return n->n_post == 0;
-}
-
-static int flowing_inputs(const struct graph_node *n)
-{
-    return n->op.kind == OP_ADD || n->op.kind == OP_MUL ? 2 : n->op.kind == OP_CONCAT ? n->n_own_in : 1;
 }
 
 static enum role first_role(const struct graph *g, const struct graph_node *n, bool keep)
