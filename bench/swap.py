@@ -126,7 +126,9 @@ class Bench:
             return pathlib.Path(name)
         path = self.folder / f"{name}.onnx"
         if not path.exists():
-            subprocess.run([self.args.brim, "new", name, "-o", str(path)], check=True, stdout=subprocess.DEVNULL)
+            p = subprocess.run([self.args.brim, "new", name, "-o", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            if p.returncode:
+                sys.exit(f"brim bench swap: {name} is no file, and {p.stderr.decode(errors='replace').strip()}")
         return path
 
     def full(self, path):

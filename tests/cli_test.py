@@ -142,6 +142,13 @@ def wrong_inputs():
 
 
 @test
+def a_file_that_is_not_there():
+    for command in ("run", "explain"):
+        brim(command, "nosuch.onnx", status=2, says="No such file")
+        brim(command, "nosuch", status=2, says="in the store")
+
+
+@test
 def wrong_usage():
     write("good.onnx", GOOD)
     brim("frobnicate", status=2, says="frobnicate")

@@ -27,7 +27,7 @@ err one_model_open(struct one_model *o)
     if (o->threads < 0 || o->threads > 1024) return err_set(ERR_USAGE, "--threads: from 1 to 1024");
     err e = cli_precision(o->command, o->precision, &m.precision);
     if (e) return e;
-    bool stored = access(o->path, F_OK) != 0 && !weights_name_check(o->path);
+    bool stored = access(o->path, F_OK) != 0 && !str_ends(o->path, ".onnx") && !weights_name_check(o->path);
     char *folder;
     o->limited |= stored || o->budget_bytes != UINT64_MAX;
     m.budget = o->budget = mem_budget_new("host", o->budget_bytes);
