@@ -8,14 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include <cmocka.h>
 
+#include "kernels/onednn/again.h"
 #include "kernels/onednn/try.h"
-
-static struct mem_budget *budget;
-static struct mem_payer *payer;
 
 /* ---- convolution */
 
@@ -418,38 +414,9 @@ static void poolings(void **state)
 
 static void again_on_older_processors(void **state)
 {
-    static const char *const ISA[] = {"AVX2", "SSE41"}; /* the latter: small boxes with an Atom */
     (void)state;
-    for (int i = 0; i < 2 && !getenv("DNNL_MAX_CPU_ISA"); i++) {
-        pid_t pid = fork();
-        assert_true(pid >= 0);
-        if (pid == 0) {
-            setenv("DNNL_MAX_CPU_ISA", ISA[i], 1);
-            setenv("CMOCKA_MESSAGE_OUTPUT", "STDOUT", 1);
-            dup2(STDERR_FILENO, STDOUT_FILENO); /* its report is not ours */
-            execl("/proc/self/exe", "again", (char *)NULL);
-            _exit(127);
-        }
-        int status = 0;
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        assert_int_equal(status, 0);
-    }
-}
-
-static int start(void **state)
-{
-    (void)state;
-    budget = mem_budget_new("host", UINT64_MAX);
-    payer = mem_payer_new(budget, "test");
-    return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    mem_payer_free(&payer); /* asserts that all code was given back */
-    mem_budget_free(&budget);
-    return kernels_onednn_usage().primitives != 0;
+    again_on("AVX2");
+    again_on("SSE41"); /* small boxes with an Atom */
 }
 
 int main(void)

@@ -7,17 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include <cmocka.h>
 
+#include "kernels/onednn/again.h"
 #include "kernels/onednn/try.h"
 #include "kernels/own/conv.h"
 
 extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_concat, own_softmax, own_norm;
-
-static struct mem_budget *budget;
-static struct mem_payer *payer;
 
 struct conv {
     int n, ic, oc, h, w, kh, kw, pads[4]; /* top, left, bottom, right */
@@ -449,35 +445,7 @@ static void refuses(void **state)
 static void again_on_older_processors(void **state)
 {
     (void)state;
-    if (getenv("DNNL_MAX_CPU_ISA")) skip();
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        setenv("DNNL_MAX_CPU_ISA", "AVX2", 1);
-        setenv("CMOCKA_MESSAGE_OUTPUT", "STDOUT", 1);
-        dup2(STDERR_FILENO, STDOUT_FILENO); /* its report is not ours */
-        execl("/proc/self/exe", "again", (char *)NULL);
-        _exit(127);
-    }
-    int status = 0;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
-
-static int start(void **state)
-{
-    (void)state;
-    budget = mem_budget_new("host", UINT64_MAX);
-    payer = mem_payer_new(budget, "test");
-    return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    mem_payer_free(&payer); /* asserts that everything was given back */
-    mem_budget_free(&budget);
-    return 0;
+    again_on("AVX2");
 }
 
 int main(void)
