@@ -19,7 +19,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MAP_FROM = 64 << 10, ALIGN = 64, PAGE = 4096 };
+enum { MAP_FROM = 64 << 10, ALIGN = 64, PAGE = 4096, GROW_STEP = 4 << 20 };
 
 struct mem_payer {
     struct mem_budget *budget;
@@ -38,6 +38,10 @@ struct mem_budget {
     struct mem_payer *payers;
     mem_relief_fn *relief; /* NULL: nobody gives way */
     void *relief_user;
+    struct mem_payer *outer; /* NULL: inside no other budget */
+    mem_grow_fn *grow;
+    void *grow_user;
+    uint64_t held, least; /* charged to outer: used <= held, and least <= held once mem_budget_hold said so */
 };
 
 const char *mem_purpose_name(enum mem_purpose purpose)
@@ -63,10 +67,20 @@ void mem_budget_free(struct mem_budget **b)
 {
     if (!*b) return;
     assert(!(*b)->payers && (*b)->used == 0);
+    if ((*b)->held) mem_release((*b)->outer, MEM_TRAINING, (*b)->held);
     pthread_mutex_destroy(&(*b)->lock);
     free((*b)->dir);
     free(*b);
     *b = NULL;
+}
+
+struct mem_budget *mem_budget_within(struct mem_payer *outer, const char *name, mem_grow_fn *grow, void *user)
+{
+    struct mem_budget *b = mem_budget_new(name, UINT64_MAX);
+    b->outer = outer;
+    b->grow = grow;
+    b->grow_user = user;
+    return b;
 }
 
 /* An unlinked file in dir, or -1. */
@@ -221,6 +235,14 @@ static void add(struct mem_payer *p, enum mem_purpose purpose, uint64_t size)
     p->count++;
 }
 
+static void remove_bytes(struct mem_payer *p, enum mem_purpose purpose, uint64_t size)
+{
+    assert(p->used[purpose] >= size && p->budget->used >= size && p->count > 0);
+    p->used[purpose] -= size;
+    p->budget->used -= size;
+    p->count--;
+}
+
 /* Lock held. */
 static bool take(struct mem_payer *p, enum mem_purpose purpose, size_t size)
 {
@@ -228,6 +250,57 @@ static bool take(struct mem_payer *p, enum mem_purpose purpose, size_t size)
     bool fits = size <= b->limit && b->used <= b->limit - size;
     if (fits) add(p, purpose, size);
     return fits;
+}
+
+/* ---- inside another budget; b's lock is held, also while `grow` waits: whoever works on b has nothing to do before it is answered */
+
+static err charge_outer(struct mem_budget *b, uint64_t bytes)
+{
+    err e = b->grow ? b->grow(b->grow_user, b->outer, bytes) : mem_charge(b->outer, MEM_TRAINING, bytes);
+    if (e) return e;
+    lock(b->outer->budget);
+    if (b->held) b->outer->count--; /* one charge, however often it grew */
+    unlock(b->outer->budget);
+    b->held += bytes;
+    return ERR_OK;
+}
+
+/* A whole step, or what is needed exactly if that is refused. */
+static err cover(struct mem_budget *b)
+{
+    if (!b->outer || b->used <= b->held) return ERR_OK;
+    uint64_t need = b->used - b->held, step = (need + GROW_STEP - 1) / GROW_STEP * GROW_STEP;
+    return charge_outer(b, step) ? charge_outer(b, need) : ERR_OK;
+}
+
+static void give_back(struct mem_budget *b)
+{
+    uint64_t keep = MAX(b->least, (b->used + GROW_STEP - 1) / GROW_STEP * GROW_STEP);
+    if (!b->outer || b->held < keep + GROW_STEP) return;
+    lock(b->outer->budget);
+    b->outer->used[MEM_TRAINING] -= b->held - keep;
+    b->outer->budget->used -= b->held - keep;
+    b->outer->count -= keep == 0;
+    unlock(b->outer->budget);
+    b->held = keep;
+}
+
+err mem_budget_hold(struct mem_budget *b, uint64_t bytes)
+{
+    err e = ERR_OK;
+    lock(b);
+    char s[2][16];
+    if (bytes > b->limit) e = err_set(ERR_NOMEM, "%s are needed, the %s budget is %s", size_text(bytes, s[0]), b->name, size_text(b->limit, s[1]));
+    if (!e && b->outer && bytes > b->held) e = charge_outer(b, bytes - b->held);
+    if (!e) b->least = bytes;
+    if (!e) give_back(b);
+    unlock(b);
+    return e;
+}
+
+uint64_t mem_budget_held(const struct mem_budget *b)
+{
+    return locked_read(b, &b->held);
 }
 
 /* Somebody else may be faster after the relief: then this is refused, and nothing is asked twice. */
@@ -246,7 +319,10 @@ err mem_charge(struct mem_payer *p, enum mem_purpose purpose, size_t size)
         taken = freed && take(p, purpose, size);
     }
     uint64_t used = b->used, limit = b->limit;
+    err outer = taken ? cover(b) : ERR_OK;
+    if (outer) remove_bytes(p, purpose, size);
     unlock(b);
+    if (outer) return err_wrap(outer, "%s", p->name);
     if (taken) return ERR_OK;
     char s[3][16];
     return err_set(ERR_NOMEM, "%s needs %s more for %s, but %s of the %s budget of %s are in use%s", p->name,
@@ -256,18 +332,24 @@ err mem_charge(struct mem_payer *p, enum mem_purpose purpose, size_t size)
 
 void mem_charge_forced(struct mem_payer *p, enum mem_purpose purpose, size_t size)
 {
-    lock(p->budget);
+    struct mem_budget *b = p->budget;
+    lock(b);
     add(p, purpose, size);
-    unlock(p->budget);
+    if (b->outer && b->used > b->held) { /* what was spent counts out there, too */
+        mem_charge_forced(b->outer, MEM_TRAINING, b->used - b->held);
+        lock(b->outer->budget);
+        if (b->held) b->outer->count--;
+        unlock(b->outer->budget);
+        b->held = b->used;
+    }
+    unlock(b);
 }
 
 void mem_release(struct mem_payer *p, enum mem_purpose purpose, size_t size)
 {
     lock(p->budget);
-    assert(p->used[purpose] >= size && p->budget->used >= size && p->count > 0);
-    p->used[purpose] -= size;
-    p->budget->used -= size;
-    p->count--;
+    remove_bytes(p, purpose, size);
+    give_back(p->budget);
     unlock(p->budget);
 }
 

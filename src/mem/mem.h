@@ -53,6 +53,16 @@ uint64_t mem_budget_used(const struct mem_budget *b);
 uint64_t mem_budget_peak(const struct mem_budget *b);
 void mem_budget_reset_peak(struct mem_budget *b);
 
+/* A budget inside another: every byte that is used in it was charged to `outer` (MEM_TRAINING) before, in steps of some MiB; so what works on it counts
+ * in the outer budget and cannot exceed it. `grow` charges that many bytes to `outer`, or says why not (NULL: mem_charge): it may wait, but it must not
+ * use the inner budget. The limit begins at UINT64_MAX. */
+typedef err mem_grow_fn(void *user, struct mem_payer *outer, uint64_t bytes);
+struct mem_budget *mem_budget_within(struct mem_payer *outer, const char *name, mem_grow_fn *grow, void *user);
+/* So many bytes in all are the inner budget's from now on, used or not: admission, once the need is known. ERR_NOMEM: nothing changed. A budget inside no
+ * other only looks at its limit. */
+err mem_budget_hold(struct mem_budget *b, uint64_t bytes);
+uint64_t mem_budget_held(const struct mem_budget *b); /* bytes charged to the outer payer now */
+
 /* Payers. `name` is copied; several payers may have one name. Free asserts that nothing is owed. */
 struct mem_payer *mem_payer_new(struct mem_budget *b, const char *name);
 void mem_payer_free(struct mem_payer **p);

@@ -149,6 +149,55 @@ static void snapshot_names_payers(void **state)
     mem_budget_free(&b);
 }
 
+static uint64_t paid(const struct mem_payer *p)
+{
+    return mem_payer_used(p, MEM_TRAINING);
+}
+
+/* What is used inside is charged outside before; what the outer refuses is refused inside, and nothing is left of it. */
+static void a_budget_inside_another(void **state)
+{
+    (void)state;
+    enum { MB = 1 << 20 };
+    struct mem_budget *b = mem_budget_new("host", 20 * MB), *in;
+    struct mem_payer *camera = mem_payer_new(b, "camera"), *job = mem_payer_new(b, "job"), *p;
+    void *x, *y;
+    in = mem_budget_within(job, "job", NULL, NULL);
+    p = mem_payer_new(in, "network");
+    assert_int_equal(mem_alloc(p, MEM_WEIGHTS, 1000, &x), ERR_OK);
+    assert_int_equal(paid(job), 4 * MB); /* a step */
+    assert_int_equal(mem_alloc(p, MEM_WEIGHTS, 5 * MB, &y), ERR_OK);
+    assert_int_equal(paid(job), 8 * MB);
+    assert_int_equal(mem_budget_held(in), 8 * MB);
+    assert_int_equal(mem_charge(camera, MEM_FRAMES, 11 * MB), ERR_OK);
+    assert_int_equal(mem_charge(p, MEM_CODE, 3 * MB), ERR_OK); /* no whole step is left: exactly what is needed */
+    assert_int_equal(paid(job), 8 * MB + 1000);
+    assert_int_equal(mem_charge(p, MEM_CODE, MB), ERR_NOMEM);
+    assert_non_null(strstr(err_text(), "network: job needs"));
+    assert_int_equal(mem_budget_used(in), 8 * MB + 1000);
+    mem_charge_forced(p, MEM_CODE, MB); /* spent already: it counts outside as well */
+    assert_int_equal(paid(job), 9 * MB + 1000);
+    mem_release(p, MEM_CODE, MB);
+    mem_release(p, MEM_CODE, 3 * MB);
+    assert_int_equal(paid(job), 9 * MB + 1000); /* less than a step is kept */
+    mem_free(p, MEM_WEIGHTS, y, 5 * MB);
+    assert_int_equal(paid(job), 4 * MB);
+    assert_int_equal(mem_budget_hold(in, 10 * MB), ERR_NOMEM);
+    assert_int_equal(paid(job), 4 * MB);
+    assert_int_equal(mem_budget_hold(in, 9 * MB), ERR_OK);
+    assert_int_equal(mem_budget_used(b), 20 * MB);
+    mem_free(p, MEM_WEIGHTS, x, 1000);
+    assert_int_equal(paid(job), 9 * MB); /* held */
+    mem_payer_free(&p);
+    mem_budget_free(&in);
+    assert_int_equal(paid(job), 0);
+    mem_release(camera, MEM_FRAMES, 11 * MB);
+    mem_payer_free(&job);
+    mem_payer_free(&camera);
+    assert_int_equal(mem_budget_used(b), 0);
+    mem_budget_free(&b);
+}
+
 static void automatic_budget_is_sane(void **state)
 {
     (void)state;
@@ -163,6 +212,7 @@ int main(void)
         cmocka_unit_test(nth_allocation_fails),  cmocka_unit_test(memory_really_returns),
         cmocka_unit_test(files_back_an_import),
         cmocka_unit_test(threads_sum_to_zero),   cmocka_unit_test(snapshot_names_payers),
+        cmocka_unit_test(a_budget_inside_another),
         cmocka_unit_test(automatic_budget_is_sane)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
