@@ -136,8 +136,46 @@ static void stills(void **state)
     bench_end(&b);
 }
 
+/* 16 x 16 pixels of one colour each: (200, 100, 50) and (100, 150, 250). */
+static const uint8_t warm_png[] = {
+    137, 80, 78, 71, 13, 10, 26, 10, 0, 0, 0, 13, 73, 72, 68, 82, 0, 0, 0, 16, 0, 0, 0, 16, 8, 2, 0, 0, 0, 144,
+    145, 104, 54, 0, 0, 0, 22, 73, 68, 65, 84, 120, 218, 99, 56, 145, 98, 68, 18, 98, 24, 213, 48, 170, 97, 248,
+    106, 0, 0, 168, 120, 94, 16, 52, 18, 203, 47, 0, 0, 0, 0, 73, 69, 78, 68, 174, 66, 96, 130};
+static const uint8_t cold_png[] = {
+    137, 80, 78, 71, 13, 10, 26, 10, 0, 0, 0, 13, 73, 72, 68, 82, 0, 0, 0, 16, 0, 0, 0, 16, 8, 2, 0, 0, 0, 144,
+    145, 104, 54, 0, 0, 0, 22, 73, 68, 65, 84, 120, 218, 99, 72, 153, 246, 139, 36, 196, 48, 170, 97, 84, 195,
+    240, 213, 0, 0, 57, 227, 244, 16, 70, 119, 87, 34, 0, 0, 0, 0, 73, 69, 78, 68, 174, 66, 96, 130};
+
+/* FFmpeg takes a PNG for the difference to the one before unless it is told that it stands alone. */
+static void a_png_does_not_depend_on_the_one_before(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    bench_write(&b, "1.png", warm_png, sizeof warm_png);
+    bench_write(&b, "2.png", cold_png, sizeof cold_png);
+    bench_write(&b, "3.png", warm_png, sizeof warm_png);
+    bench_text(&b, "a.json", "{\"images\": [{\"id\": 1, \"file_name\": \"1.png\", \"width\": 16, \"height\": 16}, {\"id\": 2, \"file_name\": \"2.png\", \"width\": 16, "
+                             "\"height\": 16}, {\"id\": 3, \"file_name\": \"3.png\", \"width\": 16, \"height\": 16}], \"annotations\": [{\"image_id\": 1, "
+                             "\"category_id\": 1, \"bbox\": [2, 2, 8, 8]}], \"categories\": [{\"id\": 1, \"name\": \"thing\"}]}");
+    struct train_set *s;
+    struct train_data *d;
+    const struct train_batch *t;
+    char *path = bench_path(&b, "a.json");
+    assert_int_equal(train_set_open(path, &(struct train_set_options){.images = b.dir}, b.payer, &s), ERR_OK);
+    assert_int_equal(train_data_open(s, &(struct train_data_options){.width = 16, .height = 16, .batch = 3, .evaluate = true, .bytes = true}, b.payer, &d), ERR_OK);
+    assert_int_equal(train_data_next(d, &t), ERR_OK);
+    const uint8_t *p = t->images, want[3][3] = {{200, 100, 50}, {100, 150, 250}, {200, 100, 50}};
+    for (int i = 0; i < 3 * 16 * 16; i++)
+        for (int c = 0; c < 3; c++) assert_in_range(p[3 * i + c] + 2 - want[i / 256][c], 0, 4);
+    train_data_close(&d);
+    train_set_free(&s);
+    free(path);
+    bench_end(&b);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(mot_rows), cmocka_unit_test(coco_frames), cmocka_unit_test(stills)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(mot_rows), cmocka_unit_test(coco_frames), cmocka_unit_test(stills),
+                                       cmocka_unit_test(a_png_does_not_depend_on_the_one_before)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -134,6 +134,7 @@ err video_still_decode(struct video_still *s, const uint8_t *bytes, size_t size,
     if (av_new_packet(src->packet, (int)size) == 0) {
         memcpy(src->packet->data, bytes, size);
         src->packet->pts = src->packet->dts = 0;
+        src->packet->flags |= AV_PKT_FLAG_KEY; /* without it FFmpeg takes a PNG for the difference to the one before (MPNG) */
         src->have_now = src->have_raw = false;
         src->next_wanted = 0;
         e = decode_packet(s, what, ret);
