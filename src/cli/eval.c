@@ -244,9 +244,9 @@ static err work(struct mem_payer *payer, const struct options *o)
 
 int cli_eval(int argc, char **argv)
 {
-    if (argc > 1 && (strcmp(argv[1], "classify") == 0 || strcmp(argv[1], "detect") == 0)) {
-        return cli_eval_network(argc - 1, argv + 1);
-    }
+    static const char *const tasks[] = {"classify", "detect", "embed"};
+    for (size_t i = 0; argc > 1 && i < ARRAY_LEN(tasks); i++)
+        if (strcmp(argv[1], tasks[i]) == 0) return cli_eval_network(argc - 1, argv + 1);
     struct options o = {.iou = 0.5, .fps = 30, .seed = 1, .every = 1};
     const struct args_option table[] = {
         {"truth", ARGS_STRING, &o.truth, "FILE: the true boxes (MOT Challenge CSV, or CAMPUS annotation)"},

@@ -1,4 +1,4 @@
-/* `brim eval classify`, `brim eval detect` and `brim export`. SPDX-License-Identifier: Apache-2.0 */
+/* `brim eval classify`, `brim eval detect`, `brim eval embed` and `brim export`. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
 #include "cli/train.h"
 #include "train/job.h"
@@ -8,12 +8,13 @@
 #include <string.h>
 
 struct options {
-    const char *model, *data, *fit, *mean, *std, *classes;
+    const char *model, *data, *gallery, *fit, *mean, *std, *classes;
     int64_t batch, threads;
     uint64_t budget;
     double held_out;
     int64_t seed;
-    bool bgr, rgb, json, help, detect;
+    int64_t category, every;
+    bool bgr, rgb, json, help, detect, embed;
 };
 
 /* "car=2,ambulance=7" or "car,ambulance": the head's classes in order; numbers that nobody names get names that no data has. */
@@ -75,7 +76,7 @@ static err feed(const struct options *o, struct train_feed *ret)
 static err work(const struct options *o, struct mem_budget *b, struct train_scores *ret)
 {
     struct mem_payer *payer = mem_payer_new(b, "eval");
-    struct train_set *set = NULL;
+    struct train_set *set = NULL, *gallery = NULL;
     struct graph *g = NULL;
     char **names = NULL;
     size_t n_names = 0;
@@ -84,19 +85,24 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
     err e = feed(o, &e_options.feed);
     if (!e) e = graph_load(o->model, payer, &g);
     if (!e && o->classes) e = cli_train_classes(o->classes, &names, &n_names);
-    if (!e) e = train_set_open(o->data, &(struct train_set_options){.classes = (const char *const *)names, .n_classes = (int)n_names}, payer, &set);
+    struct train_set_options how = {.classes = (const char *const *)names, .n_classes = (int)n_names, .identities = o->embed, .category = (int)MIN(o->category, INT32_MAX),
+                                    .every = (int)MIN(o->every, INT32_MAX)};
+    if (!e) e = train_set_open(o->data, &how, payer, &set);
+    if (!e && o->gallery) e = train_set_open(o->gallery, &how, payer, &gallery);
     if (!e && o->held_out > 0) {
-        train_data_split(set, o->held_out, (uint64_t)o->seed, &part, &n_part, &held, &n_held);
+        (o->embed ? train_data_split_classes : train_data_split)(set, o->held_out, (uint64_t)o->seed, &part, &n_part, &held, &n_held);
         e_options.samples = held;
         e_options.n_samples = n_held;
         if (!n_held) e = err_set(ERR_USAGE, "%s: nothing was held out", o->data);
     }
-    if (!e) e = o->detect ? train_evaluate_detect(g, set, &e_options, ret) : train_evaluate_classify(g, set, &e_options, ret);
+    if (!e && o->embed) e = train_evaluate_gallery(g, set, gallery, &e_options, ret);
+    else if (!e) e = o->detect ? train_evaluate_detect(g, set, &e_options, ret) : train_evaluate_classify(g, set, &e_options, ret);
     free(part);
     free(held);
     for (size_t i = 0; i < n_names; i++) free(names[i]);
     free(names);
     train_set_free(&set);
+    train_set_free(&gallery);
     graph_free(&g);
     mem_payer_free(&payer);
     return e;
@@ -105,9 +111,12 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
 int cli_eval_network(int argc, char **argv)
 {
     bool detect = strcmp(argv[0], "detect") == 0;
-    struct options o = {.mean = detect ? "0" : "123.675,116.28,103.53", .std = detect ? "1" : "58.395,57.12,57.375", .fit = detect ? "letterbox" : "stretch", .detect = detect};
+    struct options o = {.mean = detect ? "0" : "123.675,116.28,103.53", .std = detect ? "1" : "58.395,57.12,57.375", .fit = detect ? "letterbox" : "stretch", .detect = detect, .embed = strcmp(argv[0], "embed") == 0};
     const struct args_option table[] = {{"model", ARGS_STRING, &o.model, "F.onnx"},
                                         {"data", ARGS_STRING, &o.data, "as for brim train"},
+                                        {"gallery", ARGS_STRING, &o.gallery, "embed: who answers; --data asks (default: the other pictures of --data)"},
+                                        {"category", ARGS_INT, &o.category, "embed: of videos only objects of this class (all)"},
+                                        {"data-every", ARGS_INT, &o.every, "embed: each n-th frame of videos (10)"},
                                         {"mean", ARGS_STRING, &o.mean, "of pixels of 0-255 (classify: ImageNet's; detect: 0)"},
                                         {"std", ARGS_STRING, &o.std, "... and what they are divided by (detect: 1)"},
                                         {"bgr", ARGS_FLAG, &o.bgr, "channels in this order (detect: always, but for --rgb)"},
@@ -124,9 +133,10 @@ int cli_eval_network(int argc, char **argv)
     struct args_list rest = {0};
     struct train_scores s = {0};
     err e = args_parse(argc, argv, table, &rest, &o.help);
-    if (!e && o.help) args_help("eval classify|detect --model F.onnx --data DATA [options]", table);
+    if (!e && o.help) args_help("eval classify|detect|embed --model F.onnx --data DATA [options]", table);
     if (!e && !o.help) {
         if (!o.model || !o.data) e = err_set(ERR_USAGE, "--model and --data are needed");
+        if (!e && o.gallery && (!o.embed || o.held_out > 0)) e = err_set(ERR_USAGE, "--gallery is for embed, without --held-out");
         struct mem_budget *b = mem_budget_new("host", o.budget ? o.budget : mem_budget_auto());
         if (!e) e = work(&o, b, &s);
         mem_budget_free(&b);
@@ -134,7 +144,11 @@ int cli_eval_network(int argc, char **argv)
     free(rest.items);
     if (e) return args_fail("eval", e);
     if (o.help) return 0;
-    if (o.detect && o.json)
+    if (o.embed && o.json)
+        printf("{\"samples\": %lld, \"skipped\": %lld, \"map\": %.5f, \"rank1\": %.5f, \"seconds\": %.2f}\n", (long long)s.samples, (long long)s.skipped, s.map, s.rank1, s.seconds);
+    else if (o.embed)
+        printf("mAP      %.4f\nrank-1   %.4f\nasked    %lld\nskipped  %lld\n", s.map, s.rank1, (long long)s.samples, (long long)s.skipped);
+    else if (o.detect && o.json)
         printf("{\"samples\": %lld, \"skipped\": %lld, \"ap50\": %.5f, \"ap\": %.5f, \"seconds\": %.2f}\n", (long long)s.samples, (long long)s.skipped, s.ap50, s.ap, s.seconds);
     else if (o.detect)
         printf("AP50     %.4f\nAP       %.4f\nsamples  %lld\nskipped  %lld\n", s.ap50, s.ap, (long long)s.samples, (long long)s.skipped);

@@ -26,6 +26,7 @@ enum train_set_kind {
     TRAIN_SET_CIFAR,  /* F.bin, or DIR/data_batch_*.bin; names in batches.meta.txt beside it */
     TRAIN_SET_IDX,    /* *images*-ubyte with the *labels*-ubyte beside it (MNIST and its family) */
     TRAIN_SET_VIDEO,  /* a video with labels in MOT rows (class in the 8th column) or COCO JSON whose ids are frame numbers, from 1 */
+    TRAIN_SET_CROPS,  /* with `identities`: objects cut out of a video, or a folder of them, with MOT rows; classes are identities (data_crops.c) */
 };
 struct train_set_options {
     enum train_set_kind kind;
@@ -33,7 +34,9 @@ struct train_set_options {
     const char *labels;         /* VIDEO: the file of labels; IDX: where the name does not tell */
     const char *const *classes; /* the head's order, by name; others are left out and counted. NULL: the set's own */
     int n_classes;
-    int every, side;            /* VIDEO: keep each n-th frame (0: all), at most so many pixels a side (0: 640) */
+    int every, side;            /* VIDEO: keep each n-th frame (0: all), at most so many pixels a side (0: 640). CROPS: 0: each 10th, 256 */
+    bool identities;            /* classes are identities: videos are read as CROPS */
+    int category;               /* CROPS: objects of this class alone (8th column); 0: all */
 };
 
 struct train_box {
@@ -63,6 +66,8 @@ bool train_set_has_boxes(const struct train_set *s);
 /* Class of a sample (-1: it has boxes instead), and its boxes in pixels of the picture as stored; those of sets that say them relative to the
  * picture (YOLO) are of 0 to 1. The name is a path, or "file#number". */
 int train_set_label(const struct train_set *s, int64_t sample);
+/* Which camera took it: the video of CROPS; of folders what a name like 0002_c1s1_000451_03.jpg says (Market-1501's way). -1: not known. */
+int train_set_camera(const struct train_set *s, int64_t sample);
 const struct train_box *train_set_boxes(const struct train_set *s, int64_t sample, int *ret_n);
 const char *train_set_name(const struct train_set *s, int64_t sample, char *buf, size_t size);
 
@@ -96,6 +101,7 @@ struct train_data_options {
     uint8_t pad;             /* of letterboxes; 0: 114 where the set has boxes, else 0 */
     enum train_fit fit;
     int max_boxes;           /* of a row; 0: 120. More are cut and counted */
+    int per_class;           /* training: a batch is so many different samples each of batch / per_class classes, if they have as many; 0: any */
     struct train_augment augment;
 };
 
@@ -127,3 +133,6 @@ void train_data_stats(struct train_data *d, struct train_data_stats *ret);
 /* A split by the seed: each sample falls into the held-out part with this chance, whatever else is in the set. Both are malloced lists. */
 void train_data_split(const struct train_set *set, double held_out, uint64_t seed, int64_t **ret_train, int64_t *ret_n_train, int64_t **ret_held,
                       int64_t *ret_n_held);
+/* The same with whole classes, by their names: for identities. */
+void train_data_split_classes(const struct train_set *set, double held_out, uint64_t seed, int64_t **ret_train, int64_t *ret_n_train, int64_t **ret_held,
+                              int64_t *ret_n_held);

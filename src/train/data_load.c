@@ -32,6 +32,7 @@ struct train_data {
     size_t slot_bytes, ring_bytes;
     struct slot *slots; /* MEM_TRAINING */
     int depth;
+    struct data_groups groups;
     struct data_maker *makers;
     int n_makers, n_threads;
     pthread_t threads[MAX_THREADS];
@@ -184,6 +185,9 @@ static err check(const struct train_set *set, struct train_data_options *o)
     if (a->shift < 0 || a->shift >= MAX_SIDE) return err_set(ERR_USAGE, "augmentation: a shift of %d pixels", a->shift);
     for (int64_t i = 0; o->samples && i < o->n_samples; i++)
         if (o->samples[i] < 0 || o->samples[i] >= train_set_count(set)) return err_set(ERR_USAGE, "sample %lld is not in the set", (long long)o->samples[i]);
+    if (o->evaluate) o->per_class = 0;
+    if (o->per_class < 0 || (o->per_class && (o->batch % o->per_class || train_set_has_boxes(set))))
+        return err_set(ERR_USAGE, "a batch of %d is no multiple of %d pictures of a class", o->batch, o->per_class);
     if (o->samples && o->n_samples < 1) return err_set(ERR_USAGE, "no samples: the part of the set that was asked for is empty");
     return ERR_OK;
 }
@@ -202,8 +206,10 @@ static err allocate(struct train_data *d)
         e = mem_alloc(d->payer, MEM_TRAINING, d->slot_bytes, (void **)&d->slots[i].block);
         if (!e) lay_out(&d->o, d->slots[i].block, &d->slots[i].b);
     }
+    if (!e && d->o.per_class) e = data_groups_make(d->set, &d->o, d->payer, &d->groups);
     d->makers = xnewn(struct data_maker, (size_t)MAX(d->o.threads, 1));
     for (; !e && d->n_makers < MAX(d->o.threads, 1); d->n_makers += !e) e = data_maker_init(&d->makers[d->n_makers], d->set, &d->o, d->payer, &d->counts);
+    for (int i = 0; i < d->n_makers; i++) d->makers[i].groups = d->o.per_class ? &d->groups : NULL;
     return e;
 }
 
@@ -246,6 +252,7 @@ void train_data_close(struct train_data **p)
     pthread_mutex_unlock(&d->lock);
     for (int i = 0; i < d->n_threads; i++) pthread_join(d->threads[i], NULL);
     for (int i = 0; i < d->n_makers; i++) data_maker_done(&d->makers[i]);
+    data_groups_done(d->payer, &d->groups, sample_count(d));
     for (int i = 0; i < d->depth; i++) mem_free(d->payer, MEM_TRAINING, d->slots[i].block, d->slot_bytes);
     mem_free(d->payer, MEM_TRAINING, d->samples, (size_t)d->o.n_samples * sizeof *d->samples);
     free(d->slots);

@@ -72,7 +72,7 @@ static err picture_open(struct data_maker *m, int64_t sample, struct picture *re
     err e;
     *ret = (struct picture){0};
     if (m->set->n_records) return read_record(m, d, ret);
-    if (m->set->kind == TRAIN_SET_VIDEO)
+    if (m->set->kind == TRAIN_SET_VIDEO || m->set->kind == TRAIN_SET_CROPS)
         e = video_still_decode(m->still, (const uint8_t *)m->set->jpegs.items + d->at, (size_t)d->size, train_set_name(m->set, sample, name, sizeof name), &ret->owned);
     else e = video_still_read(m->still, (const char *)m->set->text.items + d->at, &ret->owned);
     ret->f = ret->owned;
@@ -284,7 +284,10 @@ err data_make(struct data_maker *m, int64_t epoch, int64_t position, const struc
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         struct data_random again = data_random_of(m->o->seed, epoch, position, PURPOSE_AGAIN + ((uint64_t)attempt << 8));
         struct data_random r = data_random_of(m->o->seed, epoch, position, PURPOSE_ROW + ((uint64_t)attempt << 8));
-        int64_t i = m->o->evaluate ? position : attempt ? data_below(&again, n) : data_order(m->o->seed ^ (uint64_t)(position / n), epoch, position % n, n);
+        int64_t i = m->o->evaluate ? position
+                    : m->groups    ? data_groups_place(m->groups, m->o, epoch, position, attempt ? &again : NULL)
+                    : attempt      ? data_below(&again, n)
+                                   : data_order(m->o->seed ^ (uint64_t)(position / n), epoch, position % n, n);
         struct boxes boxes = {.items = row->boxes, .most = m->o->max_boxes};
         int64_t sample = sample_at(m, i);
         e = compose(m, &r, sample, &m->canvas, &boxes, row->geometry);

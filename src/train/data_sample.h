@@ -58,10 +58,20 @@ struct data_counts {
     pthread_mutex_t lock; /* guards problem */
     char problem[256];
 };
+/* Samples by class, for batches of some of each: members of group g are members[first[g] .. first[g + 1]), places in the order that is asked for. */
+struct data_groups {
+    int64_t n, *first, *members;
+};
+err data_groups_make(const struct train_set *set, const struct train_data_options *o, struct mem_payer *payer, struct data_groups *ret);
+void data_groups_done(struct mem_payer *payer, struct data_groups *g, int64_t samples);
+/* Which place of the order stands at a position of an epoch; `again`: another of the same group, because that one is damaged. */
+int64_t data_groups_place(const struct data_groups *g, const struct train_data_options *o, int64_t epoch, int64_t position, struct data_random *again);
+
 struct data_maker {
     const struct train_set *set;
     const struct train_data_options *o;
     struct data_counts *counts;
+    const struct data_groups *groups; /* NULL: none */
     struct video_still *still;
     struct video_conv *conv;
     struct data_canvas canvas, other; /* MEM_TRAINING of the set's payer */

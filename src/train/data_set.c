@@ -166,10 +166,11 @@ static bool folder_has(const char *path, const char *what)
     return yes;
 }
 
-static err guess(const char *path, enum train_set_kind *ret)
+static err guess(const char *path, bool identities, enum train_set_kind *ret)
 {
     const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
     if (access(path, R_OK)) return err_set(ERR_NOT_FOUND, "%s: %s", path, strerror(errno));
+    if (identities && (is_folder(path) ? data_has_videos(path, true) : data_is_video(path))) return *ret = TRAIN_SET_CROPS, ERR_OK;
     if (is_folder(path)) {
         *ret = folder_has(path, "images") && folder_has(path, "labels")                  ? TRAIN_SET_YOLO
                : folder_has(path, "data_batch_1.bin") || folder_has(path, "train.bin")   ? TRAIN_SET_CIFAR
@@ -179,7 +180,7 @@ static err guess(const char *path, enum train_set_kind *ret)
     *ret = str_ends(path, ".json")                                                         ? TRAIN_SET_COCO
            : str_ends(path, ".bin")                                                        ? TRAIN_SET_CIFAR
            : strstr(base, "idx3") || strstr(base, "-ubyte")                                ? TRAIN_SET_IDX
-           : str_ends(path, ".mp4") || str_ends(path, ".avi") || str_ends(path, ".mkv")    ? TRAIN_SET_VIDEO
+           : data_is_video(path)                                                           ? TRAIN_SET_VIDEO
                                                                                            : TRAIN_SET_AUTO;
     if (str_ends(path, ".xz") || str_ends(path, ".gz"))
         return err_set(ERR_UNSUPPORTED, "%s: compressed; unpack it first (xz -d, gunzip)", path);
@@ -252,7 +253,7 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
     struct train_set *s = xnew(struct train_set);
     s->payer = payer;
     s->kind = o->kind;
-    err e = o->kind == TRAIN_SET_AUTO ? guess(path, &s->kind) : ERR_OK;
+    err e = o->kind == TRAIN_SET_AUTO ? guess(path, o->identities, &s->kind) : ERR_OK;
     if (!e) {
         switch (s->kind) {
         case TRAIN_SET_FOLDER: e = data_read_folder(s, path); break;
@@ -261,6 +262,7 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
         case TRAIN_SET_CIFAR: e = data_read_cifar(s, path); break;
         case TRAIN_SET_IDX: e = data_read_idx(s, path, o->labels); break;
         case TRAIN_SET_VIDEO: e = data_read_video(s, path, o); break;
+        case TRAIN_SET_CROPS: e = data_read_crops(s, path, o); break;
         default: e = err_set(ERR_USAGE, "%d is no kind of data set", (int)s->kind);
         }
     }
@@ -329,6 +331,18 @@ int train_set_label(const struct train_set *s, int64_t sample)
     return data_samples(s)[sample].label;
 }
 
+int train_set_camera(const struct train_set *s, int64_t sample)
+{
+    const struct data_sample *d = &data_samples(s)[sample];
+    if (s->kind == TRAIN_SET_CROPS) return d->file;
+    if (s->kind != TRAIN_SET_FOLDER) return -1;
+    const char *path = (const char *)s->text.items + d->at, *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    name += *name == '-';
+    size_t digits = strspn(name, "0123456789");
+    name += digits;
+    return digits && name[0] == '_' && name[1] == 'c' && name[2] >= '0' && name[2] <= '9' ? (int)MIN(strtol(name + 2, NULL, 10), INT32_MAX) : -1;
+}
+
 const struct train_box *train_set_boxes(const struct train_set *s, int64_t sample, int *ret_n)
 {
     const struct data_sample *d = &data_samples(s)[sample];
@@ -340,25 +354,44 @@ const char *train_set_name(const struct train_set *s, int64_t sample, char *buf,
 {
     const struct data_sample *d = &data_samples(s)[sample];
     if (s->n_records) snprintf(buf, size, "%s#%lld", s->records[d->file].path, (long long)d->at);
+    else if (s->kind == TRAIN_SET_CROPS) snprintf(buf, size, "%s#%s@%d", (const char *)s->text.items, s->classes[d->label], d->file + 1);
     else if (s->kind == TRAIN_SET_VIDEO) snprintf(buf, size, "%s#%d", (const char *)s->text.items, d->file);
     else snprintf(buf, size, "%s", (const char *)s->text.items + d->at);
     return buf;
 }
 
-/* By the sample's number alone, so that a set that grows keeps its split. */
-void train_data_split(const struct train_set *set, double held_out, uint64_t seed, int64_t **ret_train, int64_t *ret_n_train, int64_t **ret_held,
-                      int64_t *ret_n_held)
+static bool falls_out(uint64_t h, double held_out)
+{
+    h = (h ^ (h >> 31)) * 0x9e3779b97f4a7c15u;
+    return (double)(h >> 11) / 9007199254740992.0 < held_out;
+}
+
+/* By the sample's number alone, or its class's name, so that a set that grows keeps its split. */
+static void split(const struct train_set *set, bool by_class, double held_out, uint64_t seed, int64_t **ret_train, int64_t *ret_n_train, int64_t **ret_held,
+                  int64_t *ret_n_held)
 {
     int64_t n = train_set_count(set), train = 0, held = 0;
     int64_t *a = xnewn(int64_t, (size_t)n + 1), *b = xnewn(int64_t, (size_t)n + 1);
     for (int64_t i = 0; i < n; i++) {
-        uint64_t h = hash64(&i, sizeof i, seed ^ 0x5eed);
-        h = (h ^ (h >> 31)) * 0x9e3779b97f4a7c15u;
-        if ((double)(h >> 11) / 9007199254740992.0 < held_out) b[held++] = i;
+        const char *name = by_class ? set->classes[train_set_label(set, i)] : NULL;
+        uint64_t h = name ? hash64(name, strlen(name), seed ^ 0x5eed) : hash64(&i, sizeof i, seed ^ 0x5eed);
+        if (falls_out(h, held_out)) b[held++] = i;
         else a[train++] = i;
     }
     *ret_train = a;
     *ret_n_train = train;
     *ret_held = b;
     *ret_n_held = held;
+}
+
+void train_data_split(const struct train_set *set, double held_out, uint64_t seed, int64_t **ret_train, int64_t *ret_n_train, int64_t **ret_held,
+                      int64_t *ret_n_held)
+{
+    split(set, false, held_out, seed, ret_train, ret_n_train, ret_held, ret_n_held);
+}
+
+void train_data_split_classes(const struct train_set *set, double held_out, uint64_t seed, int64_t **ret_train, int64_t *ret_n_train, int64_t **ret_held,
+                              int64_t *ret_n_held)
+{
+    split(set, true, held_out, seed, ret_train, ret_n_train, ret_held, ret_n_held);
 }

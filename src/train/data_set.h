@@ -23,7 +23,7 @@ struct data_sample {
     int64_t at;       /* pictures in files: place of the path in `text`; records: place in the file; frames of a video: place in `jpegs` */
     int32_t size;     /* frames of a video: bytes */
     int32_t label;    /* -1: none */
-    int32_t file;     /* records: which file */
+    int32_t file;     /* records: which file; frames of a video: their number; crops: the camera */
     int32_t n_boxes;
     int64_t first_box;
 };
@@ -84,6 +84,9 @@ err data_read_cifar(struct train_set *s, const char *path);
 err data_read_idx(struct train_set *s, const char *path, const char *labels);
 err data_read_coco(struct train_set *s, const char *path, const char *images);
 err data_read_video(struct train_set *s, const char *path, const struct train_set_options *o);
+err data_read_crops(struct train_set *s, const char *path, const struct train_set_options *o);
+bool data_is_video(const char *name);
+bool data_has_videos(const char *dir, bool deeper);
 
 /* COCO JSON as it is written, before its parts have found each other. The file is foreign: memory for it is paid by `set`'s payer. */
 struct data_coco_image {

@@ -25,7 +25,7 @@ struct train_scores {
     int64_t samples, skipped; /* skipped: pictures that cannot be decoded */
     double top1, top5;        /* classify */
     double loss;              /* mean cross entropy */
-    double rank1, map;        /* embed: the nearest other sample has its class; mean average precision over samples */
+    double rank1, map;        /* embed: the nearest other picture is of the same identity; mean average precision. `samples` counts the questions */
     double ap50, ap;          /* detect */
     double seconds;
 };
@@ -41,4 +41,8 @@ struct train_evaluate_options {
 /* Detect: average precision as COCO defines it (task/metric.h), boxes in pixels of the network's input, YOLOX's outputs (yolox.h), suppression at IoU 0.65.
  * The graph is borrowed. ERR_USAGE: the set's classes are not the network's outputs. ERR_CANCELLED. */
 err train_evaluate_detect(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);
+/* Embed: evaluate_embed.c says how it is counted. `gallery`: who answers; NULL: the other pictures of the same set. */
+err train_evaluate_embed(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);
+err train_evaluate_gallery(const struct graph *g, const struct train_set *query, const struct train_set *gallery, const struct train_evaluate_options *o,
+                           struct train_scores *ret);
 err train_evaluate_classify(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);

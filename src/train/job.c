@@ -1,6 +1,6 @@
 /* The loop. One epoch is all batches of the training part once; what fills no batch is left out. An update takes `accumulate` batches (the last of an epoch may
  * take fewer), so an epoch ends with an update and a checkpoint is always between two. SPDX-License-Identifier: Apache-2.0 */
-#include "train/job_inside.h"
+#include "train/task.h"
 
 #include <math.h>
 #include <sched.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SAVE_MS = 300000, MAX_BOXES = 120 };
+enum { SAVE_MS = 300000 };
 
 static bool stopped(const struct train_job *j)
 {
@@ -22,22 +22,24 @@ static bool stopped(const struct train_job *j)
 static err open_sets(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
-    struct train_set_options names_of = {.classes = o->classes, .n_classes = o->n_classes};
-    err e = train_set_open(o->data, &names_of, j->payer, &j->set);
+    struct train_set_options how = {.classes = o->classes, .n_classes = o->n_classes, .identities = j->kind->identities, .category = o->embed.category, .every = o->embed.every};
+    err e = train_set_open(o->data, &how, j->payer, &j->set);
     if (e) return e;
-    if (train_set_has_boxes(j->set) != (o->task == TRAIN_DETECT))
-        return err_set(ERR_USAGE, "%s: it has %s; this is --task %s", o->data, o->task == TRAIN_DETECT ? "one class per picture and no boxes" : "boxes, not one class per picture",
-                       o->task == TRAIN_DETECT ? "classify" : "detect");
+    if (train_set_has_boxes(j->set) != j->kind->boxes)
+        return err_set(ERR_USAGE, "%s: it has %s; this is --task %s", o->data, j->kind->boxes ? "one class per picture and no boxes" : "boxes, not one class per picture",
+                       j->kind->boxes ? "classify" : "detect");
     j->classes = train_set_classes(j->set);
     if (o->val) {
         const char **names = xnewn(const char *, j->classes + 1);
         for (int i = 0; i < j->classes; i++) names[i] = train_set_class(j->set, i);
-        e = train_set_open(o->val, &(struct train_set_options){.classes = names, .n_classes = j->classes}, j->payer, &j->val);
+        how.classes = j->kind->identities ? NULL : names;
+        how.n_classes = j->classes;
+        e = train_set_open(o->val, &how, j->payer, &j->val);
         free(names);
         if (e) return err_wrap(e, "held-out data");
     } else if (o->held_out > 0) {
         j->val = j->set;
-        train_data_split(j->set, o->held_out, o->seed, &j->train_samples, &j->n_train, &j->val_samples, &j->n_val);
+        (j->kind->identities ? train_data_split_classes : train_data_split)(j->set, o->held_out, o->seed, &j->train_samples, &j->n_train, &j->val_samples, &j->n_val);
         if (!j->n_train || !j->n_val) return err_set(ERR_USAGE, "%s: %lld samples are too few to hold %g of them out", o->data, (long long)train_set_count(j->set), o->held_out);
     }
     return ERR_OK;
@@ -48,7 +50,8 @@ static struct train_data_options data_options(const struct train_job *j)
     const struct train_job_options *o = j->o;
     struct train_data_options d = {.width = j->picture.width, .height = j->picture.height, .channels = j->picture.channels, .batch = o->batch, .seed = o->seed,
                                    .threads = o->data_threads, .idle = o->idle, .epochs = o->epochs, .first_batch = j->state.batches,
-                                   .samples = j->train_samples, .n_samples = j->n_train, .bgr = o->feed.bgr, .fit = o->feed.fit, .augment = o->augment, .max_boxes = MAX_BOXES};
+                                   .samples = j->train_samples, .n_samples = j->n_train, .bgr = o->feed.bgr, .fit = o->feed.fit, .augment = o->augment, .max_boxes = TRAIN_JOB_BOXES};
+    if (j->kind->identities) d.per_class = o->embed.per_class ? o->embed.per_class : 4;
     memcpy(d.mean, o->feed.mean, sizeof d.mean);
     memcpy(d.scale, o->feed.scale, sizeof d.scale);
     return d;
@@ -97,11 +100,6 @@ static err choose_last(struct train_job *j, const struct tensor_shape *shape)
 
 /* ---- the network */
 
-static err evaluate(const struct train_job *j, const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret)
-{
-    return j->o->task == TRAIN_DETECT ? train_evaluate_detect(g, set, o, ret) : train_evaluate_classify(g, set, o, ret);
-}
-
 static struct train_evaluate_options evaluation(const struct train_job *j, struct mem_budget *b, const atomic_bool *stop)
 {
     return (struct train_evaluate_options){.budget = b, .batch = MIN(j->o->batch, 32), .threads = j->o->threads, .feed = j->o->feed, .samples = j->val_samples,
@@ -114,9 +112,9 @@ static err evaluation_bytes(struct train_job *j, uint64_t *ret)
     static const atomic_bool at_once = true;
     struct train_scores scores;
     *ret = 0;
-    struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
+    struct mem_budget *b = j->o->host ? mem_budget_within(j->payer, "evaluation", NULL, NULL) : mem_budget_new("host", UINT64_MAX);
     struct train_evaluate_options o = evaluation(j, b, &at_once);
-    err e = evaluate(j, j->source, j->val ? j->val : j->set, &o, &scores);
+    err e = j->kind->evaluate(j->source, j->val ? j->val : j->set, &o, &scores);
     *ret = mem_budget_peak(b);
     mem_budget_free(&b);
     return e == ERR_CANCELLED ? ERR_OK : e;
@@ -133,30 +131,16 @@ static err open_net(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
     struct tensor_shape shape = j->source->values[j->source->inputs[0]].shape;
-    struct train_classify loss = o->classify;
     uint64_t beside;
     shape.dims[0] = o->batch;
     err e = evaluation_bytes(j, &beside);
     if (!e) e = choose_last(j, &shape);
     if (e) return e;
     struct train_net_options n = {.budget = j->budget, .beside = beside + constant_bytes(j->source), .input_shapes = &shape, .threads = o->threads, .choose = choose,
-                                  .choose_context = j, .frozen_statistics = o->frozen_statistics, .loss = train_loss_classify, .loss_context = &loss,
-                                  .optimiser = o->optimiser, .accumulate = o->accumulate};
-    j->yolox = (struct train_yolox){.width = j->picture.width, .height = j->picture.height};
-    if (o->task == TRAIN_DETECT) {
-        n.loss = train_loss_yolox;
-        n.loss_context = &j->yolox;
-    }
-    if ((e = train_net_new(j->source, &n, &j->net))) return e;
+                                  .choose_context = j, .frozen_statistics = o->frozen_statistics, .optimiser = o->optimiser, .accumulate = o->accumulate};
+    if ((e = j->kind->loss(j, &n)) || (e = train_net_new(j->source, &n, &j->net))) return e;
     train_net_set_stop(j->net, o->stop);
-    if (o->task != TRAIN_DETECT) return ERR_OK;
-    if (j->classes > j->yolox.classes || (!o->n_classes && j->classes != j->yolox.classes))
-        return err_set(ERR_USAGE, "the data has %d classes, the network %d: say which is which with --classes NAME=NUMBER,..., or make one with 'brim new ARCH --classes %d'",
-                       j->classes, j->yolox.classes, j->classes);
-    j->scratch_bytes = train_yolox_scratch(&j->yolox, MAX_BOXES);
-    j->row_bytes = (size_t)o->batch * (size_t)j->yolox.cells * (size_t)(5 + j->yolox.classes) * sizeof(float);
-    e = mem_alloc(j->payer, MEM_TRAINING, j->scratch_bytes, &j->scratch);
-    return e ? e : mem_alloc(j->payer, MEM_TRAINING, j->row_bytes, (void **)&j->rows);
+    return j->kind->ready ? j->kind->ready(j) : ERR_OK;
 }
 
 static void make_schedule(struct train_job *j)
@@ -175,43 +159,11 @@ static void make_schedule(struct train_job *j)
 
 /* ---- one batch */
 
-static void fill_target(const struct train_job *j, const struct train_batch *b)
-{
-    struct tensor t = train_net_target(j->net, 0);
-    float *to = t.data;
-    memset(to, 0, (size_t)tensor_count(&t.shape) * sizeof *to);
-    for (int i = 0; i < b->count; i++) {
-        float *row = to + (size_t)i * (size_t)j->classes;
-        if (b->labels[i] >= 0) row[b->labels[i]] += b->mix[i];
-        if (b->mix[i] < 1 && b->labels2[i] >= 0) row[b->labels2[i]] += 1 - b->mix[i];
-    }
-}
-
-/* The first half of the run answers, SimOTA assigns, the second half compares. */
-static err one_batch_of_boxes(struct train_job *j, const struct train_batch *b, float *ret_loss)
-{
-    const struct train_yolox *y = &j->yolox;
-    err e = train_net_run_forward(j->net);
-    if (e) return e;
-    struct tensor out = train_net_output(j->net, 0), to = tensor_view(TENSOR_F32, &out.shape, j->rows);
-    if ((e = model_copy(&out, &to))) return e;
-    float *assigned = train_net_target(j->net, 0).data, *box = train_net_target(j->net, 1).data, *class = train_net_target(j->net, 2).data;
-    int64_t found = 0;
-    for (int i = 0; i < b->count; i++)
-        found += train_yolox_assign(y, j->rows + i * y->cells * (5 + y->classes), b->boxes + (size_t)i * MAX_BOXES, b->n_boxes[i], j->scratch, assigned + i * y->cells,
-                                    box + 4 * i * y->cells, class + i * y->cells * y->classes);
-    *(float *)train_net_target(j->net, 3).data = 1.0f / (float)MAX(found, 1);
-    return train_net_run_rest(j->net, ret_loss);
-}
-
 static err one_batch(struct train_job *j, const struct train_batch *b, float *ret_loss)
 {
     struct tensor in = train_net_input(j->net, 0);
     err e = train_fill_input(&j->picture, b->images, b->count, &in);
-    if (e) return e;
-    if (j->o->task == TRAIN_DETECT) return one_batch_of_boxes(j, b, ret_loss);
-    fill_target(j, b);
-    return train_net_run(j->net, ret_loss);
+    return e ? e : j->kind->batch(j, b, ret_loss);
 }
 
 /* ---- epochs */
@@ -231,7 +183,7 @@ static err end_epoch(struct train_job *j, struct train_progress *p, train_progre
         struct graph *g;
         struct train_evaluate_options o = evaluation(j, j->budget, j->o->stop);
         if (!(e = train_job_graph(j, payer, &g))) {
-            e = evaluate(j, g, j->val, &o, s);
+            e = j->kind->evaluate(g, j->val, &o, s);
             graph_free(&g);
         }
         mem_payer_free(&payer);
@@ -239,7 +191,7 @@ static err end_epoch(struct train_job *j, struct train_progress *p, train_progre
         p->scored = true;
     }
     j->state.epochs_done = p->epoch;
-    double score = !p->scored ? -p->loss : j->o->task == TRAIN_DETECT ? s->ap50 : s->top1;
+    double score = p->scored ? j->kind->scored(s) : -p->loss;
     if (!j->state.best_epoch || score > j->state.best) {
         p->best = true;
         j->state.best = score;
@@ -251,7 +203,7 @@ static err end_epoch(struct train_job *j, struct train_progress *p, train_progre
     p->peak = mem_budget_peak(j->budget);
     if (p->best && !(e = train_job_write_onnx(j, "best"))) e = train_job_save(j, "best");
     if (!e) e = train_job_save(j, "last");
-    if (!e) e = train_curves_write(&j->curves, j->o->out, j->o->task == TRAIN_DETECT ? "ap50" : "top1");
+    if (!e) e = train_curves_write(&j->curves, j->o->out, j->kind->score);
     if (!e && fn) fn(user, p);
     return e;
 }
@@ -312,7 +264,7 @@ static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct t
             return leave(j);
         }
         if (e) return e;
-        if (p.scored) r->last_top1 = j->o->task == TRAIN_DETECT ? p.scores.ap50 : p.scores.top1;
+        if (p.scored) r->last_top1 = j->kind->scored(&p.scores);
         r->stopped_early = patience_is_over(j) && p.epoch < j->o->epochs;
         if (r->stopped_early) return ERR_OK;
     }
@@ -364,18 +316,18 @@ static void close_job(struct train_job *j)
     mem_free(j->payer, MEM_TRAINING, j->rows, j->row_bytes);
     if (j->val != j->set) train_set_free(&j->val);
     train_set_free(&j->set);
+    free(j->numbers);
     free(j->train_samples);
     free(j->val_samples);
     for (int i = 0; i < j->n_trained; i++) free(j->trained[i]);
     free(j->trained);
     train_curves_done(&j->curves);
     mem_payer_free(&j->payer);
-    mem_budget_free(&j->budget);
+    if (!j->o->host) mem_budget_free(&j->budget);
 }
 
 static err check(const struct train_job_options *o)
 {
-    if (o->task == TRAIN_EMBED) return err_set(ERR_UNSUPPORTED, "--task embed cannot be trained yet; classify and detect can");
     if (o->batch < 1 || o->batch > 65536) return err_set(ERR_USAGE, "--batch goes from 1 to 65536");
     if (o->epochs < 1 || o->epochs > 1000000) return err_set(ERR_USAGE, "--epochs goes from 1 to 1000000");
     if (!(o->lr > 0 && o->lr < 1000)) return err_set(ERR_USAGE, "--lr is above 0");
@@ -388,15 +340,18 @@ static err check(const struct train_job_options *o)
 
 err train_job(const struct train_job_options *o, train_progress_fn *fn, void *user, struct train_result *ret)
 {
+    if (o->task < TRAIN_CLASSIFY || o->task > TRAIN_EMBED) return err_set(ERR_USAGE, "%d is no task", (int)o->task);
     err e = check(o);
     if (e) return e;
-    struct train_job j = {.o = o, .begun_ns = clock_ns()};
+    static const struct train_task_kind *const kinds[] = {NULL, &train_task_classify, &train_task_detect, &train_task_embed};
+    struct train_job j = {.o = o, .kind = kinds[o->task], .begun_ns = clock_ns()};
     struct train_result r = {0};
     if (o->idle) {
         struct sched_param none = {0};
         sched_setscheduler(0, SCHED_IDLE, &none); /* threads that are made from here on inherit it; where it is refused, the job runs as it is */
     }
-    j.budget = mem_budget_new("host", o->budget ? o->budget : mem_budget_auto());
+    j.budget = o->host ? o->host : mem_budget_new("host", o->budget ? o->budget : mem_budget_auto());
+    if (o->host) mem_budget_set_limit(o->host, o->budget ? o->budget : UINT64_MAX);
     j.payer = mem_payer_new(j.budget, "job");
     e = open_job(&j);
     if (!e) e = finish_epoch(&j, fn, user);

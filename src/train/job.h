@@ -28,12 +28,19 @@ struct train_job_options {
     const char *out;
     int epochs, batch, threads, data_threads, accumulate;
     uint64_t seed, budget;      /* budget 0: what the machine has */
+    struct mem_budget *host;    /* (borrowed) all bytes come out of this one, up to `budget` (0: what it gives); NULL: the job makes its own */
     double lr, lr_last, warmup; /* warmup in epochs */
     enum train_schedule_kind schedule;
     double gamma;               /* STEP: at 50 % and 75 % of the epochs, unless `every` epochs is given */
     int every;
     struct train_optimiser_options optimiser;
     struct train_classify classify;
+    struct {
+        int per_class;          /* pictures of one identity in a batch; the batch is a multiple. 0: 4 */
+        double margin, triplet; /* of the triplet loss, and its weight beside the cross entropy; 0: 0.3, 1 */
+        int width;              /* of the embedding of a network by name: numbers of its last layer; 0: its own */
+        int category, every;    /* of videos: objects of this class alone (0: all), of each n-th frame (0: 10) */
+    } embed;
     struct train_feed feed;
     struct train_augment augment;
     int freeze_but;             /* train only the last so many parameter tensors; 0: all */

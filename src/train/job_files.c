@@ -3,7 +3,7 @@
 #include "base/crc32c.h"
 #include "graph/zoo.h"
 #include "train/checkpoint.h"
-#include "train/job_inside.h"
+#include "train/task.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -54,13 +54,14 @@ static err first_model(struct train_job *j, const char *to)
     struct graph *g;
     err e;
     if (access(o->model, F_OK) && !strchr(o->model, '/') && !str_ends(o->model, ".onnx")) {
-        struct graph_zoo_options zoo = {.classes = j->classes, .size = o->size, .seed = o->seed};
+        struct graph_zoo_options zoo = {.classes = j->kind->identities ? j->o->embed.width : j->classes, .size = o->size, .seed = o->seed};
         e = graph_zoo(o->model, &zoo, j->payer, &g);
     } else {
         e = graph_load(o->model, j->payer, &g);
     }
     if (e) return e;
-    e = graph_save(g, to);
+    if (j->kind->adapt) e = j->kind->adapt(j, g);
+    if (!e) e = graph_save(g, to);
     graph_free(&g);
     return e;
 }
@@ -199,6 +200,7 @@ err train_job_graph(struct train_job *j, struct mem_payer *payer, struct graph *
     struct graph *g = NULL;
     err e = graph_load(path, payer, &g);
     if (!e) e = train_net_store(j->net, g, true);
+    if (!e) e = train_strip_heads(g);
     free(path);
     if (e)
         graph_free(&g);
@@ -260,6 +262,7 @@ static err export_graph(const struct train_checkpoint *c, const json_t *job, con
         if (e) break;
         e = put_tensor(item, c->path, all, means, n, n_means, g);
     }
+    if (!e) e = train_strip_heads(g);
     if (!e) e = graph_save(g, output);
     graph_free(&g);
     mem_free(payer, MEM_TRAINING, all, n * sizeof(float));

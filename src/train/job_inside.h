@@ -4,6 +4,10 @@
 #include "train/curves.h"
 #include "train/job.h"
 
+struct train_task_kind; /* task.h */
+
+enum { TRAIN_JOB_BOXES = 120 };  /* of a picture */
+
 struct train_job_state {
     int64_t batches;    /* done as of the last update, since the start of epoch 0 */
     int64_t updates;
@@ -14,6 +18,7 @@ struct train_job_state {
 };
 struct train_job {
     const struct train_job_options *o;
+    const struct train_task_kind *kind;
     struct mem_budget *budget;
     struct mem_payer *payer;
     struct graph *source;          /* OUT/model.onnx */
@@ -22,6 +27,9 @@ struct train_job {
     struct train_set *set, *val;   /* val: NULL, the same as set, or its own */
     int64_t *train_samples, *val_samples, n_train, n_val;
     int classes;
+    struct train_classify classify;
+    struct train_embed embed;
+    int *numbers, n_numbers;       /* embed: of each class of the set among the identities of the training part, or -1; how many those are */
     struct train_yolox yolox;      /* detect */
     void *scratch;                 /* detect: of the assignment */
     float *rows;                   /* detect: the network's answers */

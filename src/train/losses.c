@@ -122,6 +122,13 @@ int train_b_triplet(struct graph_builder *b, int x, int same, double margin)
     return mean(b, graph_b1(b, OP_RELU, graph_b2(b, OP_ADD, graph_b2(b, OP_SUB, positive, negative), number(b, margin))));
 }
 
+int train_b_unit(struct graph_builder *b, int x)
+{
+    int64_t axis = 1;
+    int squares = graph_b_reduce(b, OP_REDUCE_SUM, graph_b2(b, OP_MUL, x, x), &axis, 1, true);
+    return graph_b2(b, OP_DIV, x, graph_b1(b, OP_SQRT, graph_b2(b, OP_MAX, squares, number(b, 1e-24))));
+}
+
 /* ---- classification */
 
 static int made_of(const struct graph *g, int value, enum op_kind kind)
@@ -131,22 +138,26 @@ static int made_of(const struct graph *g, int value, enum op_kind kind)
     return -1;
 }
 
+static err as_rows(struct graph_builder *b, const struct graph *g, int v, int *ret)
+{
+    struct tensor_shape s = g->values[v].shape;
+    char text[96];
+    for (int i = 2; i < s.rank; i++)
+        if (s.dims[i] != 1)
+            return err_set(ERR_SHAPE, "%s: output '%s' is %s, no list of numbers per picture [N, numbers]", g->name, g->values[v].name,
+                           tensor_shape_text(&s, NULL, text, sizeof text));
+    if (s.rank < 2) return err_set(ERR_SHAPE, "%s: output '%s' has %d axes; [N, numbers] is needed", g->name, g->values[v].name, s.rank);
+    s.rank = 2;
+    *ret = graph_b_reshape(b, v, &s);
+    return b->e;
+}
+
 err train_logits(struct graph_builder *b, const struct graph_training *t, int *ret)
 {
     if (!t->n_outputs) return err_set(ERR_USAGE, "%s: it has no output", t->g->name);
     int v = t->g->outputs[0], before = made_of(t->g, v, OP_SOFTMAX);
     if (before < 0) before = made_of(t->g, v, OP_LOG_SOFTMAX);
-    if (before >= 0) v = before;
-    struct tensor_shape s = t->g->values[v].shape;
-    char text[96];
-    for (int i = 2; i < s.rank; i++)
-        if (s.dims[i] != 1)
-            return err_set(ERR_SHAPE, "%s: output '%s' is %s, no list of classes [N, classes]", t->g->name, t->g->values[v].name,
-                           tensor_shape_text(&s, NULL, text, sizeof text));
-    if (s.rank < 2) return err_set(ERR_SHAPE, "%s: output '%s' has %d axes; [N, classes] is needed", t->g->name, t->g->values[v].name, s.rank);
-    s.rank = 2;
-    *ret = graph_b_reshape(b, v, &s);
-    return b->e;
+    return as_rows(b, t->g, before >= 0 ? before : v, ret);
 }
 
 err train_loss_classify(struct graph_builder *b, const struct graph_training *t, void *context, int *ret_loss)
@@ -167,5 +178,24 @@ err train_loss_classify(struct graph_builder *b, const struct graph_training *t,
         loss = graph_b2(b, OP_ADD, graph_b_scale(b, loss, 1 - o->distill), graph_b_scale(b, soft, o->distill));
     }
     *ret_loss = loss;
+    return b->e;
+}
+
+/* ---- identities */
+
+err train_loss_embed(struct graph_builder *b, const struct graph_training *t, void *context, int *ret_loss)
+{
+    const struct train_embed *o = context;
+    int x, head = -1, logits;
+    for (int i = 1; i < t->n_outputs; i++)
+        if (str_starts(t->g->values[t->g->outputs[i]].name, "train_head")) head = t->g->outputs[i];
+    if (head < 0) return err_set(ERR_USAGE, "%s: it has no output 'train_head' with the identities", t->g->name);
+    err e = as_rows(b, t->g, t->g->outputs[0], &x);
+    if (!e) e = as_rows(b, t->g, head, &logits);
+    if (e) return e;
+    struct tensor_shape s = *graph_b_shape(b, logits), pairs = {.rank = 2, .dims = {s.dims[0], s.dims[0]}};
+    int target = graph_add_input(b->g, "train_target", TENSOR_F32, &s), same = graph_add_input(b->g, "train_same", TENSOR_F32, &pairs);
+    int loss = graph_b_cross_entropy(b, logits, target, o->smoothing);
+    *ret_loss = graph_b2(b, OP_ADD, loss, graph_b_scale(b, train_b_triplet(b, train_b_unit(b, x), same, o->margin), o->triplet));
     return b->e;
 }

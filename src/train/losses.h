@@ -11,6 +11,8 @@ int train_b_focal(struct graph_builder *b, int logits, int target, double gamma)
 /* T^2 times the cross entropy between teacher's probabilities (already at temperature T) and logits / T, mean over rows (Hinton et al. 2015). Differs from the
  * Kullback-Leibler divergence by the teacher's entropy, which has no gradient. */
 int train_b_distill(struct graph_builder *b, int logits, int teacher, double temperature);
+/* Rows of length 1: x / max(|x|, 1e-12). */
+int train_b_unit(struct graph_builder *b, int x);
 int train_b_l1(struct graph_builder *b, int x, int y);
 int train_b_mse(struct graph_builder *b, int x, int y);
 /* 1 - SSIM (Wang et al. 2004): Gaussian window of 11, sigma 1.5, without padding; x, y [N, C, H, W] of 0 to `range`. */
@@ -25,6 +27,12 @@ struct train_classify {
     double smoothing, focal;       /* focal: gamma, 0: cross entropy */
     double distill, temperature;   /* weight of the teacher's loss, 0: none; target 1 is then the teacher's probabilities */
 };
+/* Identities: the graph's output 0 is the embedding [N, D], an output called train_head... the logits of the identities. Cross entropy of those, and
+ * `triplet` times the triplet loss of the embeddings brought to length 1 (they are compared by angle). Targets: 0 [N, identities], 1 same [N, N]. */
+struct train_embed {
+    double margin, triplet, smoothing;
+};
+train_loss_fn train_loss_embed;
 /* Target 0: [N, classes], a distribution per row. The logits are output 0, or what its Softmax is made of. */
 train_loss_fn train_loss_classify;
 /* The value of the logits of output 0: past a Softmax at the end; [N, C] (a trailing 1 x 1 is dropped). ERR_SHAPE if it is no list of classes. */

@@ -226,7 +226,7 @@ err train_net_new(const struct graph *source, const struct train_net_options *o,
     mem_budget_set_limit(o->budget, limit);
     if (!e) {
         uint64_t need = mem_budget_used(o->budget) + still_to_come(n, o) + o->beside;
-        if (need > limit) e = refuse(n, need, limit);
+        e = need > limit ? refuse(n, need, limit) : mem_budget_hold(o->budget, need);
     }
     if (!e) e = take_memory(n, o);
     if (!e) {
@@ -405,7 +405,7 @@ struct model_plan *train_net_plan(const struct train_net *n)
     return n->plan;
 }
 
-const float *train_net_gradients(const struct train_net *n)
+float *train_net_gradients(const struct train_net *n)
 {
     return n->grads;
 }

@@ -82,6 +82,6 @@ struct train_net_sizes {
 };
 struct train_net_sizes train_net_sizes(const struct train_net *n);
 struct model_plan *train_net_plan(const struct train_net *n);
-const float *train_net_gradients(const struct train_net *n); /* flat; for tests */
+float *train_net_gradients(const struct train_net *n); /* flat, laid out as "parameters"; may be changed before train_net_update */
 /* Where parameter `name` lies in the flat arrays; NULL if there is none. */
 const float *train_net_parameter(const struct train_net *n, const char *name, int64_t *ret_count);

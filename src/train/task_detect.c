@@ -1,0 +1,46 @@
+/* Boxes, as YOLOX trains them. SPDX-License-Identifier: Apache-2.0 */
+#include "train/task.h"
+
+static err loss(struct train_job *j, struct train_net_options *n)
+{
+    j->yolox = (struct train_yolox){.width = j->picture.width, .height = j->picture.height};
+    n->loss = train_loss_yolox;
+    n->loss_context = &j->yolox;
+    return ERR_OK;
+}
+
+static err ready(struct train_job *j)
+{
+    if (j->classes > j->yolox.classes || (!j->o->n_classes && j->classes != j->yolox.classes))
+        return err_set(ERR_USAGE, "the data has %d classes, the network %d: say which is which with --classes NAME=NUMBER,..., or make one with 'brim new ARCH --classes %d'",
+                       j->classes, j->yolox.classes, j->classes);
+    j->scratch_bytes = train_yolox_scratch(&j->yolox, TRAIN_JOB_BOXES);
+    j->row_bytes = (size_t)j->o->batch * (size_t)j->yolox.cells * (size_t)(5 + j->yolox.classes) * sizeof(float);
+    err e = mem_alloc(j->payer, MEM_TRAINING, j->scratch_bytes, &j->scratch);
+    return e ? e : mem_alloc(j->payer, MEM_TRAINING, j->row_bytes, (void **)&j->rows);
+}
+
+/* The first half of the run answers, SimOTA assigns, the second half compares. */
+static err batch(struct train_job *j, const struct train_batch *b, float *ret_loss)
+{
+    const struct train_yolox *y = &j->yolox;
+    err e = train_net_run_forward(j->net);
+    if (e) return e;
+    struct tensor out = train_net_output(j->net, 0), to = tensor_view(TENSOR_F32, &out.shape, j->rows);
+    if ((e = model_copy(&out, &to))) return e;
+    float *assigned = train_net_target(j->net, 0).data, *box = train_net_target(j->net, 1).data, *class = train_net_target(j->net, 2).data;
+    int64_t found = 0;
+    for (int i = 0; i < b->count; i++)
+        found += train_yolox_assign(y, j->rows + i * y->cells * (5 + y->classes), b->boxes + (size_t)i * TRAIN_JOB_BOXES, b->n_boxes[i], j->scratch, assigned + i * y->cells,
+                                    box + 4 * i * y->cells, class + i * y->cells * y->classes);
+    *(float *)train_net_target(j->net, 3).data = 1.0f / (float)MAX(found, 1);
+    return train_net_run_rest(j->net, ret_loss);
+}
+
+static double scored(const struct train_scores *s)
+{
+    return s->ap50;
+}
+
+const struct train_task_kind train_task_detect = {.name = "detect", .score = "ap50", .boxes = true, .loss = loss, .ready = ready, .batch = batch,
+                                                  .evaluate = train_evaluate_detect, .scored = scored};
