@@ -12,7 +12,7 @@ static const struct zoo_entry *const families[] = {zoo_classifiers, zoo_inceptio
 /* One table for all, because a list of names must be constant. The test compares it with the families. */
 const char *const *graph_zoo_names(void)
 {
-    static const char *const names[] = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn",
+    static const char *const names[] = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "cifar-resnet20", "cifar-resnet32", "cifar-resnet44", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn",
                                         "vgg13_bn", "vgg16_bn", "vgg19_bn", "alexnet", "mobilenetv2", "mobilenetv3-large", "mobilenetv3-small", "shufflenetv2",
                                         "squeezenet", "googlenet", "inceptionv3", "densenet121", "ssd300-vgg", "ssdlite-mobilenetv3", "yolov3", "yolov3-tiny",
                                         "yolox-nano", "yolox-tiny", "yolox-s", "brimdet", "osnet-x0.25", "gpt2", "gpt2-mini", "llama-mini", "unet", NULL};

@@ -65,6 +65,7 @@ int zoo_mul(struct zoo *z, int a, int b); /* b may be one number per channel, [1
 int zoo_reshape(struct zoo *z, int x, struct tensor_shape to); /* a size of -1 in `to` is written so, and taken to be 1 x what is left */
 int zoo_transpose(struct zoo *z, int x, const int *order);
 int zoo_slice(struct zoo *z, int x, int axis, int64_t from, int64_t to, int64_t step);
+int zoo_pad_channels(struct zoo *z, int x, int each_side); /* zeros */
 /* One number. */
 int zoo_number(struct zoo *z, float v);
 int zoo_count(struct zoo *z, int n); /* 0, 1 ... n - 1 as int64 */

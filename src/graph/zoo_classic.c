@@ -68,6 +68,20 @@ static void resnet(struct zoo *z, const struct graph_zoo_options *o, int variant
     zoo_output(z, zoo_linear(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), zoo_classes(o, 1000)), "logits");
 }
 
+/* The networks of section 4.2 for pictures of 32 x 32: 6 n + 2 layers; what a shortcut lacks is zeros (their option A), so it has no parameters. */
+static void cifar_resnet(struct zoo *z, const struct graph_zoo_options *o, int variant)
+{
+    int x = zoo_conv(z, zoo_input(z, 3, zoo_side(o, 32), zoo_side(o, 32)), (struct zoo_conv){.out = 16, .kernel = 3, .pad = 1, .norm = true, .act = OP_RELU});
+    for (int block = 0; block < (variant - 2) / 2; block++) {
+        int stage = block / ((variant - 2) / 6), width = 16 << stage, stride = zoo_channels(z, x) == width ? 1 : 2;
+        int y = zoo_conv(z, x, (struct zoo_conv){.out = width, .kernel = 3, .pad = 1, .stride = stride, .norm = true, .act = OP_RELU});
+        y = zoo_conv(z, y, (struct zoo_conv){.out = width, .kernel = 3, .pad = 1, .norm = true});
+        if (stride == 2) x = zoo_pad_channels(z, zoo_slice(z, zoo_slice(z, x, 2, 0, INT32_MAX, 2), 3, 0, INT32_MAX, 2), width / 4);
+        x = zoo_act(z, zoo_add(z, y, x), OP_RELU);
+    }
+    zoo_output(z, zoo_linear(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), zoo_classes(o, 10)), "logits");
+}
+
 static void alexnet(struct zoo *z, const struct graph_zoo_options *o, int variant)
 {
     (void)variant;
@@ -189,6 +203,7 @@ static void yolov3_tiny(struct zoo *z, const struct graph_zoo_options *o, int va
 
 const struct zoo_entry zoo_classifiers[] = {
     {"resnet18", resnet, 18}, {"resnet34", resnet, 34}, {"resnet50", resnet, 50}, {"resnet101", resnet, 101}, {"resnet152", resnet, 152},
+    {"cifar-resnet20", cifar_resnet, 20}, {"cifar-resnet32", cifar_resnet, 32}, {"cifar-resnet44", cifar_resnet, 44},
     {"vgg11", vgg, 11}, {"vgg13", vgg, 13}, {"vgg16", vgg, 16}, {"vgg19", vgg, 19}, {"vgg11_bn", vgg, -11}, {"vgg13_bn", vgg, -13},
     {"vgg16_bn", vgg, -16}, {"vgg19_bn", vgg, -19}, {"alexnet", alexnet, 0}, {"mobilenetv2", mobilenetv2, 0}, {"squeezenet", squeezenet, 0},
     {"yolov3", yolov3, 0}, {"yolov3-tiny", yolov3_tiny, 0}, {NULL, NULL, 0},

@@ -84,6 +84,13 @@ int zoo_transpose(struct zoo *z, int x, const int *order)
     return v;
 }
 
+int zoo_pad_channels(struct zoo *z, int x, int each_side)
+{
+    struct tensor_shape s = zoo_shape(z, x);
+    s.dims[1] += 2 * each_side;
+    return zoo_node(z, OP_PAD, (int[]){x, integers(z, (int64_t[]){0, each_side, 0, 0, 0, each_side, 0, 0}, 8)}, 2, s);
+}
+
 int zoo_slice(struct zoo *z, int x, int axis, int64_t from, int64_t to, int64_t step)
 {
     struct tensor_shape s = zoo_shape(z, x);

@@ -10,12 +10,14 @@
 
 /* torchvision's documentation ('num_params'; GoogLeNet and Inception: its modules without auxiliary heads, counted); of darknet's weight files (62,001,757
  * and 8,858,734 numbers) what is not running statistics; YOLOX: its table says 0.91, 5.06 and 8.97 million; OSNet: its authors say 0.2 million
- * (shared gates counted once); GPT-2 and the Llama of 260 thousand: as published. Of our own the count is kept. */
+ * (shared gates counted once); GPT-2 and the Llama of 260 thousand: as published. of the small ResNets the paper says 0.27, 0.46 and 0.66
+ * million. Of our own the count is kept. */
 static const struct {
     const char *name;
     int64_t parameters;
 } published[] = {
     {"resnet18", 11689512}, {"resnet34", 21797672}, {"resnet50", 25557032}, {"resnet101", 44549160}, {"resnet152", 60192808},
+    {"cifar-resnet20", 269722}, {"cifar-resnet32", 464154}, {"cifar-resnet44", 658586},
     {"vgg11", 132863336}, {"vgg13", 133047848}, {"vgg16", 138357544}, {"vgg19", 143667240}, {"vgg11_bn", 132868840}, {"vgg13_bn", 133053736},
     {"vgg16_bn", 138365992}, {"vgg19_bn", 143678248}, {"alexnet", 61100840}, {"mobilenetv2", 3504872}, {"squeezenet", 1248424},
     {"yolov3", 61949149}, {"yolov3-tiny", 8852366}, {"mobilenetv3-large", 5483032}, {"mobilenetv3-small", 2542856}, {"shufflenetv2", 2278604},
