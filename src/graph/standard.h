@@ -1,4 +1,4 @@
-/* Making nodes in the place of another one while a file is read; for standard.c and standard_more.c alone. The first error stays in
+/* Making nodes in the place of another one while a file is read; for standard*.c alone. The first error stays in
  * maker.e, later calls then make harmless nodes. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
@@ -112,5 +112,73 @@ static inline int std_transpose(struct maker *m, int x, int rank, const int64_t 
 #define STD_TRANSPOSE(m, x, ...) \
     std_transpose(m, x, (int)ARRAY_LEN(((int64_t[]){__VA_ARGS__})), (int64_t[]){__VA_ARGS__})
 
+/* x as the node's output number i, if that is wanted. */
+static inline void std_give(struct maker *m, const struct op_node *n, int i, int x)
+{
+    if (i < n->n_out && n->out[i] >= 0) node(m, OP_IDENTITY, x, -1, -1, n->out[i]);
+}
+
+/* A node of any number of inputs. to < 0: a new value. */
+static inline int std_many(struct maker *m, enum op_kind kind, int opset, int n_in, const int *in, int to)
+{
+    if (to < 0) to = value(m, op_name(kind));
+    struct graph_node *n = graph_add_node(m->g, kind, m->name, n_in, 1);
+    n->op.opset = opset;
+    memcpy(n->op.in, in, (size_t)n_in * sizeof *in);
+    n->op.out[0] = to;
+    return to;
+}
+
+/* The same with all attributes of n. */
+static inline int std_copy(struct maker *m, const struct op_node *n, enum op_kind kind, int opset, int n_in, const int *in, int to)
+{
+    if (to < 0) to = value(m, op_name(kind));
+    struct graph_node from = {.op = *n};
+    from.op.kind = kind;
+    from.op.n_in = n_in;
+    from.op.n_out = 1;
+    struct graph_node *made = graph_copy_node(m->g, &from);
+    made->op.opset = opset;
+    memcpy(made->op.in, in, (size_t)n_in * sizeof *in);
+    made->op.out[0] = to;
+    return to;
+}
+
+/* 0, 1 ... up to size `axis` of x */
+static inline int std_count(struct maker *m, int x, int64_t axis)
+{
+    return node(m, OP_RANGE, integer(m, 0, 0), std_two(m, OP_SQUEEZE, std_size(m, x, axis), integer(m, 1, 0)), integer(m, 0, 1), -1);
+}
+
+static inline int std_f32(struct maker *m, int x)
+{
+    int y = std_one(m, OP_CAST, x);
+    graph_set_int(last(m), "to", TENSOR_F32);
+    return y;
+}
+
 typedef void std_fn(struct maker *m, const struct op_node *n);
 std_fn graph_standard_attention, graph_standard_rotary; /* standard_attention.c */
+int std_part(struct maker *m, int x, int64_t from, int64_t to, int64_t step); /* of the last axis */
+int std_split_heads(struct maker *m, int x, int64_t heads); /* [N, S, heads * D] becomes [N, heads, S, D] */
+int std_join_heads(struct maker *m, int x);                 /* and back */
+/* x [N, heads, S, D] turned by caches [N or 1, 1, S, D / 2]. */
+int std_rotate(struct maker *m, int x, int cosine, int sine, bool interleaved);
+
+/* Operators of com.microsoft; ends with a name of NULL. standard_microsoft.c, standard_quantised.c, standard_heads.c */
+struct std_entry {
+    const char *name;
+    unsigned need;     /* bit i: input i must be there */
+    std_fn *make;      /* NULL: the same as an operator of the standard, ... */
+    enum op_kind same; /* ... this one, */
+    int opset;         /* at this opset */
+};
+extern const struct std_entry GRAPH_STANDARD_MICROSOFT[];
+std_fn graph_standard_qgemm, graph_standard_dynamic_matmul, graph_standard_integer_matmul, graph_standard_qconv, graph_standard_qconcat,
+    graph_standard_qglobal_pool, graph_standard_qpool, graph_standard_qsoftmax, graph_standard_qwhere, graph_standard_qmean;
+std_fn graph_standard_heads, graph_standard_qheads, graph_standard_multi_head, graph_standard_grouped, graph_standard_rotary_ms;
+int std_channels_first(struct maker *m, int x); /* of four axes */
+void std_give_channels_last(struct maker *m, const struct op_node *n, int y);
+int std_turned(struct maker *m, int x);         /* the last two axes change places */
+/* (a - its zero point) as whole real numbers; zero < 0: a itself. */
+int std_without_zero(struct maker *m, int a, int zero);

@@ -15,7 +15,7 @@ static bool has_three_axes(struct maker *m, const struct op_node *n, const char 
 }
 
 /* [N, S, heads * D] becomes [N, heads, S, D] */
-static int split_heads(struct maker *m, int x, int64_t heads)
+int std_split_heads(struct maker *m, int x, int64_t heads)
 {
     if (heads < 1 || heads > 1 << 20) {
         if (!m->e) m->e = err_set(ERR_SHAPE, "inputs of three axes need a number of heads, 1 or more");
@@ -23,6 +23,11 @@ static int split_heads(struct maker *m, int x, int64_t heads)
     }
     int y = std_two(m, OP_RESHAPE, x, STD_INTS(m, 0, 0, heads, -1));
     return STD_TRANSPOSE(m, y, 0, 2, 1, 3);
+}
+
+int std_join_heads(struct maker *m, int x)
+{
+    return std_two(m, OP_RESHAPE, STD_TRANSPOSE(m, x, 0, 2, 1, 3), STD_INTS(m, 0, 0, -1));
 }
 
 static int no_or(struct maker *m, int allowed, int like)
@@ -33,12 +38,6 @@ static int no_or(struct maker *m, int allowed, int like)
 static int plus(struct maker *m, int bias, int more)
 {
     return bias < 0 ? more : std_two(m, OP_ADD, bias, more);
-}
-
-/* 0, 1 ... up to size `axis` of x */
-static int count_up(struct maker *m, int x, int64_t axis)
-{
-    return node(m, OP_RANGE, integer(m, 0, 0), std_two(m, OP_SQUEEZE, std_size(m, x, axis), integer(m, 1, 0)), integer(m, 0, 1), -1);
 }
 
 struct attention {
@@ -67,8 +66,8 @@ static int bias_of(struct maker *m, const struct op_node *n, const struct attent
     bool causal = op_attr_int(n, "is_causal", 0) != 0;
     int bias = a->mask >= 0 ? mask_bias(m, a) : -1;
     if (!causal && left < 0 && right < 0 && a->filled < 0) return bias;
-    int j = count_up(m, a->k, 2), filled = -1;
-    int i = std_two(m, OP_UNSQUEEZE, count_up(m, a->q, 2), integer(m, 1, 1));
+    int j = std_count(m, a->k, 2), filled = -1;
+    int i = std_two(m, OP_UNSQUEEZE, std_count(m, a->q, 2), integer(m, 1, 1));
     if (a->filled >= 0) {
         filled = std_two(m, OP_RESHAPE, a->filled, STD_INTS(m, -1, 1, 1, 1));
         i = std_two(m, OP_ADD, i, std_two(m, OP_SUB, filled, std_size(m, a->q, 2)));
@@ -116,19 +115,14 @@ static int softmax(struct maker *m, const struct op_node *n, int x, int bias, in
     return node(m, OP_WHERE, std_two(m, OP_EQUAL, most, std_like(m, -INFINITY, q)), std_like(m, 0, q), x, -1);
 }
 
-static void give(struct maker *m, const struct op_node *n, int i, int v)
-{
-    if (i < n->n_out && n->out[i] >= 0) node(m, OP_IDENTITY, v, -1, -1, n->out[i]);
-}
-
 static void inputs(struct maker *m, const struct op_node *n, bool three, struct attention *a)
 {
     *a = (struct attention){n->in[0], n->in[1], n->in[2], std_input(n, 3), std_input(n, 4), std_input(n, 5), std_input(n, 6)};
     if (three) {
         int64_t heads = op_attr_int(n, "kv_num_heads", 0);
-        a->q = split_heads(m, a->q, op_attr_int(n, "q_num_heads", 0));
-        a->k = split_heads(m, a->k, heads);
-        a->v = split_heads(m, a->v, heads);
+        a->q = std_split_heads(m, a->q, op_attr_int(n, "q_num_heads", 0));
+        a->k = std_split_heads(m, a->k, heads);
+        a->v = std_split_heads(m, a->v, heads);
     }
     if (a->past_k >= 0) a->k = std_concat(m, 2, a->past_k, a->k, -1);
     if (a->past_v >= 0) a->v = std_concat(m, 2, a->past_v, a->v, -1);
@@ -149,26 +143,26 @@ void graph_standard_attention(struct maker *m, const struct op_node *n)
     int q = std_two(m, OP_RESHAPE, std_two(m, OP_MUL, a.q, root), to);
     int k = std_two(m, OP_UNSQUEEZE, std_two(m, OP_MUL, STD_TRANSPOSE(m, a.k, 0, 1, 3, 2), root), two);
     int x = join(m, std_two(m, OP_MATMUL, q, k));
-    if (mode == 0) give(m, n, 3, x);
+    if (mode == 0) std_give(m, n, 3, x);
     if (cap > 0) {
         int c = std_like(m, cap, a.q);
         x = std_two(m, OP_MUL, std_one(m, OP_TANH, std_two(m, OP_DIV, x, c)), c);
     }
-    if (mode == 1) give(m, n, 3, x);
+    if (mode == 1) std_give(m, n, 3, x);
     if (bias >= 0) x = std_two(m, OP_ADD, x, bias);
-    if (mode == 2) give(m, n, 3, x);
+    if (mode == 2) std_give(m, n, 3, x);
     x = softmax(m, n, x, bias, a.q);
-    if (mode == 3) give(m, n, 3, x);
+    if (mode == 3) std_give(m, n, 3, x);
     tail = std_two(m, OP_GATHER, std_one(m, OP_SHAPE, x), STD_INTS(m, 2, 3));
     to = std_concat(m, 0, integer(m, 1, 0), std_concat(m, 0, std_size(m, a.k, 1), integer(m, 1, -1), -1), tail);
     int y = join(m, std_two(m, OP_MATMUL, std_two(m, OP_RESHAPE, x, to), std_two(m, OP_UNSQUEEZE, a.v, two)));
-    if (three) y = std_two(m, OP_RESHAPE, STD_TRANSPOSE(m, y, 0, 2, 1, 3), STD_INTS(m, 0, 0, -1));
-    give(m, n, 0, y);
-    give(m, n, 1, a.k);
-    give(m, n, 2, a.v);
+    if (three) y = std_join_heads(m, y);
+    std_give(m, n, 0, y);
+    std_give(m, n, 1, a.k);
+    std_give(m, n, 2, a.v);
 }
 
-static int part(struct maker *m, int x, int64_t from, int64_t to, int64_t step)
+int std_part(struct maker *m, int x, int64_t from, int64_t to, int64_t step)
 {
     int y = graph_add_node(m->g, OP_SLICE, m->name, 5, 1) ? value(m, "part") : -1;
     int in[5] = {x, integer(m, 1, from), integer(m, 1, to), integer(m, 1, -1), integer(m, 1, step)};
@@ -179,11 +173,11 @@ static int part(struct maker *m, int x, int64_t from, int64_t to, int64_t step)
     return y;
 }
 
-static void rotate(struct maker *m, const struct op_node *n, int x, int *ret_a, int *ret_b)
+static void halves(struct maker *m, int x, bool interleaved, int *ret_a, int *ret_b)
 {
-    if (op_attr_int(n, "interleaved", 0)) {
-        *ret_a = part(m, x, 0, INT64_MAX, 2);
-        *ret_b = part(m, x, 1, INT64_MAX, 2);
+    if (interleaved) {
+        *ret_a = std_part(m, x, 0, INT64_MAX, 2);
+        *ret_b = std_part(m, x, 1, INT64_MAX, 2);
         return;
     }
     struct graph_node *s = graph_add_node(m->g, OP_SPLIT, m->name, 1, 2);
@@ -196,33 +190,33 @@ static void rotate(struct maker *m, const struct op_node *n, int x, int *ret_a, 
     last(m)->op.out[1] = *ret_b;
 }
 
-/* Turned on [N, heads, S, D]; the caches become [N or 1, 1, S, D / 2]. */
+int std_rotate(struct maker *m, int x, int cosine, int sine, bool interleaved)
+{
+    int a, b;
+    halves(m, x, interleaved, &a, &b);
+    int re = std_two(m, OP_SUB, std_two(m, OP_MUL, cosine, a), std_two(m, OP_MUL, sine, b));
+    int im = std_two(m, OP_ADD, std_two(m, OP_MUL, sine, a), std_two(m, OP_MUL, cosine, b));
+    if (!interleaved) return std_concat(m, -1, re, im, -1);
+    int axis = integer(m, 1, -1);
+    int y = std_concat(m, -1, std_two(m, OP_UNSQUEEZE, re, axis), std_two(m, OP_UNSQUEEZE, im, axis), -1);
+    return std_two(m, OP_RESHAPE, y, std_one(m, OP_SHAPE, x));
+}
+
 void graph_standard_rotary(struct maker *m, const struct op_node *n)
 {
     bool three = has_three_axes(m, n, "num_heads");
     int64_t turned = op_attr_int(n, "rotary_embedding_dim", 0);
-    int x = three ? split_heads(m, n->in[0], op_attr_int(n, "num_heads", 0)) : n->in[0];
-    int cache[2] = {n->in[1], n->in[2]}, a, b, one = integer(m, 1, 1), rest = -1;
+    int x = three ? std_split_heads(m, n->in[0], op_attr_int(n, "num_heads", 0)) : n->in[0];
+    int cache[2] = {n->in[1], n->in[2]}, one = integer(m, 1, 1), rest = -1;
     for (int i = 0; i < 2; i++) {
         if (std_input(n, 3) >= 0) cache[i] = std_two(m, OP_GATHER, cache[i], n->in[3]);
         cache[i] = std_two(m, OP_UNSQUEEZE, cache[i], one);
     }
     if (turned > 0) {
-        rest = part(m, x, turned, INT64_MAX, 1);
-        x = part(m, x, 0, turned, 1);
+        rest = std_part(m, x, turned, INT64_MAX, 1);
+        x = std_part(m, x, 0, turned, 1);
     }
-    rotate(m, n, x, &a, &b);
-    int re = std_two(m, OP_SUB, std_two(m, OP_MUL, cache[0], a), std_two(m, OP_MUL, cache[1], b));
-    int im = std_two(m, OP_ADD, std_two(m, OP_MUL, cache[1], a), std_two(m, OP_MUL, cache[0], b));
-    int y;
-    if (op_attr_int(n, "interleaved", 0)) {
-        int axis = integer(m, 1, -1);
-        y = std_concat(m, -1, std_two(m, OP_UNSQUEEZE, re, axis), std_two(m, OP_UNSQUEEZE, im, axis), -1);
-        y = std_two(m, OP_RESHAPE, y, std_one(m, OP_SHAPE, x));
-    } else {
-        y = std_concat(m, -1, re, im, -1);
-    }
+    int y = std_rotate(m, x, cache[0], cache[1], op_attr_int(n, "interleaved", 0) != 0);
     if (rest >= 0) y = std_concat(m, -1, y, rest, -1);
-    if (three) y = std_two(m, OP_RESHAPE, STD_TRANSPOSE(m, y, 0, 2, 1, 3), STD_INTS(m, 0, 0, -1));
-    give(m, n, 0, y);
+    std_give(m, n, 0, three ? std_join_heads(m, y) : y);
 }

@@ -5,11 +5,6 @@
  * Shape, which specialisation folds away. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/standard.h"
 
-static void give(struct maker *m, const struct op_node *n, int i, int v)
-{
-    if (i < n->n_out && n->out[i] >= 0) node(m, OP_IDENTITY, v, -1, -1, n->out[i]);
-}
-
 static void group_norm(struct maker *m, const struct op_node *n)
 {
     int64_t groups = op_attr_int(n, "num_groups", 0);
@@ -33,7 +28,7 @@ static void group_norm(struct maker *m, const struct op_node *n)
         y = std_two(m, OP_MUL, std_two(m, OP_RESHAPE, y, to), std_two(m, OP_UNSQUEEZE, scale, one));
         y = std_two(m, OP_ADD, y, std_two(m, OP_UNSQUEEZE, bias, one));
     }
-    give(m, n, 0, std_two(m, OP_RESHAPE, y, shape));
+    std_give(m, n, 0, std_two(m, OP_RESHAPE, y, shape));
 }
 
 static int rms(struct maker *m, int x, int scale, int64_t axis, float epsilon)
@@ -49,7 +44,7 @@ static int rms(struct maker *m, int x, int scale, int64_t axis, float epsilon)
 
 static void rms_norm(struct maker *m, const struct op_node *n)
 {
-    give(m, n, 0, rms(m, n->in[0], n->in[1], op_attr_int(n, "axis", -1), op_attr_float(n, "epsilon", 1e-5f)));
+    std_give(m, n, 0, rms(m, n->in[0], n->in[1], op_attr_int(n, "axis", -1), op_attr_float(n, "epsilon", 1e-5f)));
 }
 
 static void skip_norm(struct maker *m, const struct op_node *n, bool simple)
@@ -64,8 +59,8 @@ static void skip_norm(struct maker *m, const struct op_node *n, bool simple)
         last(m)->op.opset = 17;
         graph_set_float(last(m), "epsilon", epsilon);
     }
-    give(m, n, 0, y);
-    give(m, n, 3, sum);
+    std_give(m, n, 0, y);
+    std_give(m, n, 3, sum);
 }
 
 static void skip_layer_norm(struct maker *m, const struct op_node *n)
@@ -86,12 +81,12 @@ static int swish_of(struct maker *m, int x, float alpha)
 
 static void swish(struct maker *m, const struct op_node *n)
 {
-    give(m, n, 0, swish_of(m, n->in[0], op_attr_float(n, "alpha", 1)));
+    std_give(m, n, 0, swish_of(m, n->in[0], op_attr_float(n, "alpha", 1)));
 }
 
 static void quick_gelu(struct maker *m, const struct op_node *n)
 {
-    give(m, n, 0, swish_of(m, n->in[0], op_attr_float(n, "alpha", 1.702f)));
+    std_give(m, n, 0, swish_of(m, n->in[0], op_attr_float(n, "alpha", 1.702f)));
 }
 
 static void gelu_of(struct maker *m, const struct op_node *n, const char *how)
@@ -131,7 +126,7 @@ static void hardmax(struct maker *m, const struct op_node *n)
     int values = std_two(m, OP_CAST_LIKE, std_ints(m, 2, two), x);
     int y = node(m, OP_ONE_HOT, at, std_size(m, rows, axis), values, -1);
     graph_set_int(last(m), "axis", axis);
-    give(m, n, 0, old ? std_two(m, OP_RESHAPE, y, std_one(m, OP_SHAPE, x)) : y);
+    std_give(m, n, 0, old ? std_two(m, OP_RESHAPE, y, std_one(m, OP_SHAPE, x)) : y);
 }
 
 static void shrink(struct maker *m, const struct op_node *n)
@@ -139,14 +134,14 @@ static void shrink(struct maker *m, const struct op_node *n)
     int x = n->in[0], bias = std_like(m, op_attr_float(n, "bias", 0), x);
     float l = op_attr_float(n, "lambd", 0.5f);
     int above = node(m, OP_WHERE, std_two(m, OP_GREATER, x, std_like(m, l, x)), std_two(m, OP_SUB, x, bias), std_like(m, 0, x), -1);
-    give(m, n, 0, node(m, OP_WHERE, std_two(m, OP_LESS, x, std_like(m, -l, x)), std_two(m, OP_ADD, x, bias), above, -1));
+    std_give(m, n, 0, node(m, OP_WHERE, std_two(m, OP_LESS, x, std_like(m, -l, x)), std_two(m, OP_ADD, x, bias), above, -1));
 }
 
 /* -1 - x: all bits turned, in two's complement and in unsigned numbers that wrap. */
 static void bitwise_not(struct maker *m, const struct op_node *n)
 {
     int x = n->in[0], zero = std_two(m, OP_CAST_LIKE, integer(m, 0, 0), x), one = std_two(m, OP_CAST_LIKE, integer(m, 0, 1), x);
-    give(m, n, 0, std_two(m, OP_SUB, std_two(m, OP_SUB, zero, one), x));
+    std_give(m, n, 0, std_two(m, OP_SUB, std_two(m, OP_SUB, zero, one), x));
 }
 
 static void compress(struct maker *m, const struct op_node *n)
@@ -156,7 +151,7 @@ static void compress(struct maker *m, const struct op_node *n)
     int at = std_two(m, OP_SQUEEZE, std_one(m, OP_NON_ZERO, n->in[1]), zero);
     int y = std_two(m, OP_GATHER, x, at);
     graph_set_int(last(m), "axis", op_attr_int(n, "axis", 0));
-    give(m, n, 0, y);
+    std_give(m, n, 0, y);
 }
 
 static void reverse_sequence(struct maker *m, const struct op_node *n)
@@ -176,7 +171,7 @@ static void reverse_sequence(struct maker *m, const struct op_node *n)
     at = std_two(m, OP_EXPAND, std_two(m, OP_UNSQUEEZE, at, integer(m, 1, 2)), std_one(m, OP_SHAPE, rows));
     int y = std_two(m, OP_GATHER_ELEMENTS, rows, at);
     graph_set_int(last(m), "axis", time);
-    give(m, n, 0, std_two(m, OP_RESHAPE, y, std_one(m, OP_SHAPE, x)));
+    std_give(m, n, 0, std_two(m, OP_RESHAPE, y, std_one(m, OP_SHAPE, x)));
 }
 
 /* The mean over all places of |x|^p, times their number. */
@@ -185,7 +180,7 @@ static void global_lp_pool(struct maker *m, const struct op_node *n)
     int x = n->in[0], p = std_like(m, (float)op_attr_int(n, "p", 2), x);
     int mean = std_one(m, OP_GLOBAL_AVERAGE_POOL, std_two(m, OP_POW, std_one(m, OP_ABS, x), p));
     int count = std_two(m, OP_CAST_LIKE, std_two(m, OP_DIV, std_one(m, OP_SIZE, x), std_one(m, OP_SIZE, mean)), x);
-    give(m, n, 0, std_two(m, OP_POW, std_two(m, OP_MUL, mean, count), std_one(m, OP_RECIPROCAL, p)));
+    std_give(m, n, 0, std_two(m, OP_POW, std_two(m, OP_MUL, mean, count), std_one(m, OP_RECIPROCAL, p)));
 }
 
 static void lp_pool(struct maker *m, const struct op_node *n)
@@ -210,7 +205,7 @@ static void lp_pool(struct maker *m, const struct op_node *n)
     graph_set_string(pool, "auto_pad", op_attr_string(n, "auto_pad", "NOTSET"));
     graph_set_int(pool, "count_include_pad", 1);
     int sum = std_two(m, OP_MUL, mean, std_like(m, (float)places, x));
-    give(m, n, 0, std_two(m, OP_POW, sum, std_one(m, OP_RECIPROCAL, p)));
+    std_give(m, n, 0, std_two(m, OP_POW, sum, std_one(m, OP_RECIPROCAL, p)));
 }
 
 /* a - b cos(2 pi i / N) + c cos(4 pi i / N), N one less unless periodic */
@@ -266,27 +261,6 @@ static void center_crop_pad(struct maker *m, const struct op_node *n)
     pad->op.out[0] = n->out[0];
 }
 
-static int turned(struct maker *m, int x)
-{
-    int y = std_one(m, OP_EINSUM, x);
-    graph_set_string(last(m), "equation", "...ij->...ji");
-    return y;
-}
-
-static void fused_matmul(struct maker *m, const struct op_node *n)
-{
-    int a = n->in[0], b = n->in[1];
-    if (op_attr_int(n, "transBatchA", 0) || op_attr_int(n, "transBatchB", 0)) {
-        m->e = err_set(ERR_UNSUPPORTED, "FusedMatMul with transBatchA or transBatchB");
-        return;
-    }
-    if (op_attr_int(n, "transA", 0)) a = turned(m, a);
-    if (op_attr_int(n, "transB", 0)) b = turned(m, b);
-    int y = std_two(m, OP_MATMUL, a, b);
-    float alpha = op_attr_float(n, "alpha", 1);
-    give(m, n, 0, alpha == 1 ? y : std_two(m, OP_MUL, y, std_like(m, alpha, y)));
-}
-
 static int from_q(struct maker *m, const struct op_node *n, int i)
 {
     return node(m, OP_DEQUANTIZE_LINEAR, n->in[i], n->in[i + 1], std_input(n, i + 2), -1);
@@ -334,7 +308,7 @@ static const struct {
     {"com.microsoft", "SimplifiedLayerNormalization", 2, rms_norm}, {"com.microsoft", "SkipLayerNormalization", 3, skip_layer_norm},
     {"com.microsoft", "SkipSimplifiedLayerNormalization", 3, skip_rms_norm}, {"com.microsoft", "Gelu", 1, gelu},
     {"com.microsoft", "BiasGelu", 2, gelu}, {"com.microsoft", "FastGelu", 1, fast_gelu}, {"com.microsoft", "QuickGelu", 1, quick_gelu},
-    {"com.microsoft", "FusedMatMul", 2, fused_matmul}, {"com.microsoft", "QLinearAdd", 7, qlinear_add},
+    {"com.microsoft", "QLinearAdd", 7, qlinear_add},
     {"com.microsoft", "QLinearMul", 7, qlinear_mul}, {"com.microsoft", "QLinearSigmoid", 4, qlinear_sigmoid},
     {"com.microsoft", "QLinearLeakyRelu", 4, qlinear_leaky},
 };
@@ -347,24 +321,53 @@ static size_t find(const char *domain, const char *name)
     return i;
 }
 
+static const struct std_entry *find_microsoft(const char *domain, const char *name)
+{
+    const struct std_entry *e = GRAPH_STANDARD_MICROSOFT;
+    if (strcmp(domain, "com.microsoft") != 0) return NULL;
+    while (e->name && strcmp(e->name, name) != 0) e++;
+    return e->name ? e : NULL;
+}
+
 bool graph_standard_more_has(const char *domain, const char *name)
 {
-    return find(domain, name) < ARRAY_LEN(TABLE);
+    return find(domain, name) < ARRAY_LEN(TABLE) || find_microsoft(domain, name);
+}
+
+static void microsoft(struct maker *m, const struct std_entry *t, size_t at, const struct op_node *n)
+{
+    struct op_node *here = &m->g->nodes[at].op;
+    for (int i = 0; i < 32; i++)
+        if (t->need >> i & 1 && std_input(n, i) < 0) {
+            m->e = err_set(ERR_FORMAT, "%s needs input %d, which is absent", t->name, i);
+            return;
+        }
+    if (!t->make) {
+        here->kind = t->same;
+        here->opset = t->opset;
+        return;
+    }
+    m->g->nodes[at].dead = true;
+    t->make(m, n);
 }
 
 void graph_standard_more(struct maker *m, const char *domain, const char *name, size_t at, const struct op_node *n)
 {
     size_t k = find(domain, name);
     bool quantised = strncmp(name, "QLinear", 7) == 0; /* zero points may be absent */
+    if (n->out[0] < 0) {
+        m->e = err_set(ERR_FORMAT, "%s has no first output", name);
+        return;
+    }
+    if (k == ARRAY_LEN(TABLE)) {
+        microsoft(m, find_microsoft(domain, name), at, n);
+        return;
+    }
     for (int i = 0; i < TABLE[k].least_in; i++)
         if (i >= n->n_in || (n->in[i] < 0 && !(quantised && i % 3 == 2))) {
             m->e = err_set(ERR_FORMAT, "%s needs %d inputs; input %d is absent", name, TABLE[k].least_in, i);
             return;
         }
-    bool wanted = n->out[0] >= 0;
     m->g->nodes[at].dead = true;
-    if (wanted)
-        TABLE[k].make(m, n);
-    else
-        m->e = err_set(ERR_FORMAT, "%s has no first output", name);
+    TABLE[k].make(m, n);
 }

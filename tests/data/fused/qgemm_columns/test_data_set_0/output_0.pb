@@ -1,0 +1,1 @@
+Bo0J;iL?¤jguqsie

@@ -1,0 +1,1 @@
+Bo0J0Gl`>ƒJ°š-Û“qYeq.qZ~UQ¾UŽpS›‚=`xRXoF™yÅ‘5ŒVšI\—
