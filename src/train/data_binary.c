@@ -56,10 +56,11 @@ static err cifar_names(struct train_set *s, const char *path, bool hundred)
         e = data_read_names(s, file);
         free(file);
     }
+    bool named = !e; /* a part of the classes has a shorter list */
     if (e == ERR_NOT_FOUND) e = ERR_OK;
-    if (!e && s->n_classes && s->n_classes != (size_t)n)
-        e = err_set(ERR_FORMAT, "%s: %zu names of classes lie beside it; it has %d", path, s->n_classes, n);
-    for (int i = 0; !e && s->n_classes < (size_t)n; i++) {
+    if (!e && s->n_classes > (size_t)n)
+        e = err_set(ERR_FORMAT, "%s: %zu names of classes lie beside it; it has at most %d", path, s->n_classes, n);
+    for (int i = 0; !e && !named && s->n_classes < (size_t)n; i++) {
         char name[16];
         snprintf(name, sizeof name, "%d", i);
         e = data_add_class(s, name, strlen(name));
