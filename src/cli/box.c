@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/control.h"
 #include "cli/args.h"
+#include "cli/box.h"
 #include "cli/serve_cmd.h"
 #include "engine/engine.h"
 
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static err ask(const char *store, json_t *request, json_t **ret)
+err cli_box_ask(const char *store, json_t *request, json_t **ret)
 {
     char *folder = store ? xstrdup(store) : engine_store_path(NULL), *path = xasprintf("%s/control", folder);
     err e = control_call(path, request, 5000, ret);
@@ -88,7 +89,7 @@ static int verb(int argc, char **argv, const char *name, const char *usage, size
     if (help) args_help(usage, table);
     if (!e && !help) {
         json_t *r = request(words ? rest.items[0] : NULL);
-        e = r ? ask(store, r, &answer) : ERR_USAGE;
+        e = r ? cli_box_ask(store, r, &answer) : ERR_USAGE;
     }
     if (!e && !help) {
         if (json || !print) {

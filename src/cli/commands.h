@@ -28,5 +28,6 @@
     {"plan", cli_plan, "will a site fit into a budget, and how well will it run"}, \
     {"merge", cli_merge, "what models could share: layers of equal architecture"}, \
     {"train", cli_train, "train a network on pictures"}, \
+    {"job", cli_job, "of a running box: what it trains beside its cameras; stop, start, remove"}, \
     {"export", cli_export, "a training checkpoint as ONNX"}, \
     {"eval", cli_eval, "score tracks against truth, or a network on a set of pictures"},

@@ -7,7 +7,9 @@
 #include "base/text.h"
 #include "cli/args.h"
 #include "cli/serve_cmd.h"
+#include "cli/train.h"
 #include "engine/engine.h"
+#include "engine/job.h"
 #include "serve/serve.h"
 
 #include <jansson.h>
@@ -142,6 +144,7 @@ static err serve(const char *path, const struct options *o)
         site_free(&site);
         return x;
     }
+    engine_job_kinds(e, &cli_train_kind, 1);
     x = serve_open(e, &(struct serve_options){.site_path = path, .no_http = o->no_http, .own_store = o->store != NULL, .budget = o->budget}, &s);
     if (!x) x = engine_start(e);
     if (!x) {

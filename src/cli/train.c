@@ -26,6 +26,7 @@ struct options {
     const char *task, *optimizer, *schedule, *fit, *mean, *scale, *priority, *augment, *classes;
     char **names;
     size_t n_names;
+    int64_t per_class, width, category, data_every;
     int64_t epochs, batch, threads, data_threads, accumulate, seed, size, freeze_but, patience, every, save_seconds, max_steps;
     double momentum, decay, clip, ema;
     bool nesterov, json, help, rgb;
@@ -34,9 +35,9 @@ struct options {
 
 static struct options defaults(void)
 {
-    return (struct options){.task = "classify", .schedule = "cosine", .priority = "idle", .augment = "",
+    return (struct options){.schedule = "cosine", .priority = "idle", .augment = "",
                             .epochs = 30, .batch = 64, .accumulate = 1, .data_threads = 1,
-                            .momentum = 0.9, .decay = 5e-4, .job = {.held_out = 0.1, .gamma = 0.1}};
+                            .momentum = 0.9, .decay = 5e-4, .job = {.held_out = -1, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}}};
 }
 
 /* ---- words into numbers */
@@ -119,8 +120,9 @@ static err digest(struct options *o)
 {
     struct train_job_options *j = &o->job;
     int task = 0, rule = 0, schedule = 0, priority = 0;
-    err e = word("task", o->task, (const char *const[]){"classify", "detect", "embed", NULL}, &task);
-    if (!o->optimizer) o->optimizer = task == 1 ? "adamw" : "sgd"; /* exported detectors have their batch norms folded in: SGD ruins them */
+    err e = word("task", o->task ? o->task : "classify", (const char *const[]){"classify", "detect", "embed", NULL}, &task);
+    if (j->held_out < 0) j->held_out = task == 2 ? 0.25 : 0.1;
+    if (!o->optimizer) o->optimizer = task ? "adamw" : "sgd"; /* exported detectors have their batch norms folded in: SGD ruins them */
     if (!e) e = word("optimizer", o->optimizer, (const char *const[]){"sgd", "adamw", "lamb", NULL}, &rule);
     if (!e) e = word("schedule", o->schedule, (const char *const[]){"constant", "cosine", "step", NULL}, &schedule);
     if (!e) e = word("priority", o->priority, (const char *const[]){"idle", "normal", NULL}, &priority);
@@ -147,6 +149,10 @@ static err digest(struct options *o)
     j->accumulate = (int)MIN(o->accumulate, INT32_MAX);
     j->seed = (uint64_t)o->seed;
     j->size = (int)MIN(o->size, 8192);
+    j->embed.per_class = (int)MIN(o->per_class, INT32_MAX);
+    j->embed.width = (int)MIN(o->width, INT32_MAX);
+    j->embed.category = (int)MIN(o->category, INT32_MAX);
+    j->embed.every = (int)MIN(o->data_every, INT32_MAX);
     j->freeze_but = (int)MIN(o->freeze_but, INT32_MAX);
     j->freeze = o->freeze.items;
     j->n_freeze = (int)o->freeze.n;
@@ -157,26 +163,33 @@ static err digest(struct options *o)
     return ERR_OK;
 }
 
-static const char usage[] = "train --model F.onnx|ARCH --data DATA --out DIR [options]\n       brim train --resume --out DIR";
+static const char usage[] = "train [classify|detect|embed] --model F.onnx|ARCH --data DATA --out DIR [options]\n       brim train --resume --out DIR\n"
+                            "       brim train ... --on-box [--name JOB] [--publish MODEL] [--store DIR]   in the running box, beside its cameras (brim job)";
 
 static err parse(int argc, char **argv, struct options *o, struct args_list *rest)
 {
     struct train_job_options *j = &o->job;
     const struct args_option table[] = {
         {"model", ARGS_STRING, &j->model, "F.onnx, or a network by name (brim new --list)"},
-        {"data", ARGS_STRING, &j->data, "folder of classes, CIFAR .bin, IDX, COCO .json, YOLO folder"},
+        {"data", ARGS_STRING, &j->data, "folder of classes, CIFAR .bin, IDX, COCO .json, YOLO folder; embed: folder of identities, or videos with MOT labels"},
         {"val", ARGS_STRING, &j->val, "DATA to score on after each epoch (default: a part of --data)"},
-        {"held-out", ARGS_FLOAT, &j->held_out, "that part (0.1; 0: none)"},
+        {"held-out", ARGS_FLOAT, &j->held_out, "that part (0.1, embed: 0.25 of the identities; 0: none)"},
         {"out", ARGS_STRING, &j->out, "DIR: checkpoints, ONNX, curves"},
         {"resume", ARGS_FLAG, &j->resume, "go on with the job in --out, with its own options"},
-        {"task", ARGS_STRING, &o->task, "classify (default), detect (YOLOX heads)"},
+        {"task", ARGS_STRING, &o->task, "classify (default), detect (YOLOX heads), embed (who is it again); also as the first word"},
+        {"per-identity", ARGS_INT, &o->per_class, "embed: pictures of one identity in a batch (4)"},
+        {"margin", ARGS_FLOAT, &j->embed.margin, "embed: of the triplet loss (0.3)"},
+        {"triplet", ARGS_FLOAT, &j->embed.triplet, "embed: its weight beside the cross entropy of identities (1)"},
+        {"width", ARGS_INT, &o->width, "embed: numbers of the embedding, for a network by name (its own)"},
+        {"category", ARGS_INT, &o->category, "embed: of videos only objects of this class, the 8th column of MOT rows (all)"},
+        {"data-every", ARGS_INT, &o->data_every, "embed: each n-th frame of videos (10)"},
         {"classes", ARGS_STRING, &o->classes, "detect: NAME=NUMBER,... which class of the data is which of the network's"},
         {"epochs", ARGS_INT, &o->epochs, "(30)"},
         {"batch", ARGS_INT, &o->batch, "(64)"},
         {"accumulate", ARGS_INT, &o->accumulate, "batches per update (1)"},
         {"lr", ARGS_FLOAT, &j->lr, "learning rate (sgd: 0.05; others: 0.001, detect: 0.0001)"},
         {"lr-last", ARGS_FLOAT, &j->lr_last, "cosine: ends at --lr times this (0)"},
-        {"optimizer", ARGS_STRING, &o->optimizer, "sgd (default of classify), adamw (of detect), lamb"},
+        {"optimizer", ARGS_STRING, &o->optimizer, "sgd (default of classify), adamw (of others), lamb"},
         {"momentum", ARGS_FLOAT, &o->momentum, "sgd (0.9)"},
         {"nesterov", ARGS_FLAG, &o->nesterov, "sgd"},
         {"weight-decay", ARGS_FLOAT, &o->decay, "not of biases and norms (0.0005)"},
@@ -216,7 +229,8 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
 /* ---- what is shown */
 
 struct shown {
-    bool json, terminal, detect;
+    bool json, terminal;
+    enum train_task task;
     int64_t last_ns;
 };
 
@@ -229,6 +243,21 @@ static void bar(const struct train_progress *p)
     cells[CELLS] = 0;
     fprintf(stderr, "\repoch %d/%d [%s] loss %.4f  %.0f/s  ETA %d:%02d:%02d\033[K", p->epoch, p->epochs, cells, p->loss, p->images_per_s, eta / 3600, eta / 60 % 60, eta % 60);
     fflush(stderr);
+}
+
+static void scores_json(enum train_task task, const struct train_scores *s)
+{
+    if (task == TRAIN_DETECT) printf(", \"ap50\": %.5f, \"ap\": %.5f", s->ap50, s->ap);
+    else if (task == TRAIN_EMBED) printf(", \"map\": %.5f, \"rank1\": %.5f", s->map, s->rank1);
+    else printf(", \"val_loss\": %.6f, \"top1\": %.5f, \"top5\": %.5f", s->loss, s->top1, s->top5);
+    printf(", \"skipped\": %lld", (long long)s->skipped);
+}
+
+static void scores_text(enum train_task task, const struct train_scores *s)
+{
+    if (task == TRAIN_DETECT) printf("  held out: AP50 %.3f, AP %.3f", s->ap50, s->ap);
+    else if (task == TRAIN_EMBED) printf("  held out: mAP %.3f, rank-1 %.3f", s->map, s->rank1);
+    else printf("  held out: loss %.4f, top-1 %.2f %%", s->loss, 100 * s->top1);
 }
 
 static void show(void *user, const struct train_progress *p)
@@ -245,13 +274,11 @@ static void show(void *user, const struct train_progress *p)
     if (s->terminal) fprintf(stderr, "\r\033[K");
     if (s->json) {
         printf("{\"epoch\": %d, \"loss\": %.6f, \"lr\": %.6g", p->epoch, p->loss, p->lr);
-        if (p->scored && s->detect) printf(", \"ap50\": %.5f, \"ap\": %.5f, \"skipped\": %lld", p->scores.ap50, p->scores.ap, (long long)p->scores.skipped);
-        else if (p->scored) printf(", \"val_loss\": %.6f, \"top1\": %.5f, \"top5\": %.5f, \"skipped\": %lld", p->scores.loss, p->scores.top1, p->scores.top5, (long long)p->scores.skipped);
+        if (p->scored) scores_json(s->task, &p->scores);
         printf(", \"images_per_s\": %.1f, \"best\": %s}\n", p->images_per_s, p->best ? "true" : "false");
     } else {
         printf("epoch %d/%d  loss %.4f  lr %.4g", p->epoch, p->epochs, p->loss, p->lr);
-        if (p->scored && s->detect) printf("  held out: AP50 %.3f, AP %.3f", p->scores.ap50, p->scores.ap);
-        else if (p->scored) printf("  held out: loss %.4f, top-1 %.2f %%", p->scores.loss, 100 * p->scores.top1);
+        if (p->scored) scores_text(s->task, &p->scores);
         printf("  %.0f pictures/s%s\n", p->images_per_s, p->best ? "  best" : "");
     }
     fflush(stdout);
@@ -274,7 +301,7 @@ static void finish(const struct options *o, const struct train_result *r, bool c
 static err run(struct options *o)
 {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    struct shown shown = {.json = o->json, .terminal = isatty(2), .detect = o->job.task == TRAIN_DETECT};
+    struct shown shown = {.json = o->json, .terminal = isatty(2), .task = o->job.task};
     struct train_result r = {0};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -283,6 +310,16 @@ static err run(struct options *o)
     if (shown.terminal) fprintf(stderr, "\r\033[K");
     if (!e || e == ERR_CANCELLED) finish(o, &r, e != ERR_OK);
     return e;
+}
+
+/* `brim train embed` is `brim train --task embed`. */
+static err first_word(struct options *o, const struct args_list *rest)
+{
+    if (rest->n == 1 && !o->task) {
+        o->task = rest->items[0];
+        return ERR_OK;
+    }
+    return rest->n ? err_set(ERR_USAGE, "'%s': what is it? Options begin with --", rest->items[rest->n - 1]) : ERR_OK;
 }
 
 /* The arguments of the checkpoint, then --resume and what may be said anew. */
@@ -301,6 +338,7 @@ static err resumed(struct options *o, struct args_list *rest, char ***ret_argume
     free(rest->items);
     *rest = (struct args_list){0};
     e = parse(n + 1, argv, &old, rest);
+    if (!e) e = first_word(&old, rest);
     old.job.out = out;
     old.job.resume = true;
     old.json = json;
@@ -313,38 +351,87 @@ static err resumed(struct options *o, struct args_list *rest, char ***ret_argume
     return e;
 }
 
+/* A job's words, made into options, and all that they borrow from. */
+struct prepared {
+    struct options o;
+    struct args_list rest;
+    char **kept, **old, threads[32], *paths[4];
+};
+
+static void prepared_done(struct prepared *p)
+{
+    free(p->rest.items);
+    free(p->o.freeze.items);
+    free(p->kept);
+    for (int i = 0; p->old && i < p->o.job.n_arguments; i++) free(p->old[i]);
+    free(p->old);
+    for (size_t i = 0; i < p->o.n_names; i++) free(p->o.names[i]);
+    free(p->o.names);
+    for (size_t i = 0; i < ARRAY_LEN(p->paths); i++) free(p->paths[i]);
+}
+
+/* A path as seen from `folder`; NULL: from here. */
+static void join(const char *folder, const char **path, char **keep)
+{
+    if (!folder || !*path || **path == '/') return;
+    free(*keep);
+    *path = *keep = xasprintf("%s/%s", folder, *path);
+}
+
+static void join_all(const char *folder, struct prepared *p)
+{
+    struct train_job_options *j = &p->o.job;
+    char *model = folder && j->model ? xasprintf("%s/%s", folder, j->model) : NULL;
+    if (model && (strchr(j->model, '/') || str_ends(j->model, ".onnx") || !access(model, F_OK))) join(folder, &j->model, &p->paths[0]); /* else a network by name */
+    free(model);
+    join(folder, &j->data, &p->paths[1]);
+    join(folder, &j->val, &p->paths[2]);
+}
+
+static err prepare(int argc, char **argv, const char *folder, struct prepared *p)
+{
+    struct options *o = &p->o;
+    *o = defaults();
+    err e = parse(argc, argv, o, &p->rest);
+    if (e || o->help) return e;
+    if ((e = first_word(o, &p->rest))) return e;
+    if (!o->job.out) return err_set(ERR_USAGE, "--out DIR is needed");
+    join(folder, &o->job.out, &p->paths[3]);
+    if (o->job.resume) {
+        e = resumed(o, &p->rest, &p->old);
+    } else {
+        if (!o->job.model || !o->job.data) return err_set(ERR_USAGE, "--model and --data are needed");
+        p->kept = xnewn(char *, argc + 2);
+        for (int i = 1; i < argc; i++) p->kept[i - 1] = argv[i];
+        snprintf(p->threads, sizeof p->threads, "--threads=%ld", o->threads ? (long)o->threads : MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L));
+        p->kept[argc - 1] = p->threads;
+        o->job.arguments = (const char *const *)p->kept;
+        o->job.n_arguments = argc;
+    }
+    join_all(folder, p);
+    return e ? e : digest(o);
+}
+
+err cli_train_words(const char *folder, const char *const *words, int n, cli_train_use_fn *use, void *user)
+{
+    struct prepared p = {0};
+    char **argv = xnewn(char *, n + 2);
+    argv[0] = (char *)(uintptr_t)"train";
+    for (int i = 0; i < n; i++) argv[i + 1] = (char *)(uintptr_t)words[i];
+    err e = prepare(n + 1, argv, folder, &p);
+    if (!e && p.o.help) e = err_set(ERR_USAGE, "--help is for 'brim train --help'");
+    if (!e) e = use(user, &p.o.job);
+    prepared_done(&p);
+    free(argv);
+    return e;
+}
+
 int cli_train(int argc, char **argv)
 {
-    struct options o = defaults();
-    struct args_list rest = {0};
-    char **kept = NULL, **old = NULL, threads[32];
-    err e = parse(argc, argv, &o, &rest);
-    if (!e && o.help) {
-        free(rest.items);
-        free(o.freeze.items);
-        return 0;
-    }
-    if (!e && rest.n) e = err_set(ERR_USAGE, "'%s': what is it? Options begin with --", rest.items[0]);
-    if (!e && !o.job.out) e = err_set(ERR_USAGE, "--out DIR is needed");
-    if (!e && o.job.resume) {
-        e = resumed(&o, &rest, &old);
-    } else if (!e) {
-        if (!o.job.model || !o.job.data) e = err_set(ERR_USAGE, "--model and --data are needed");
-        kept = xnewn(char *, argc + 2);
-        for (int i = 1; i < argc; i++) kept[i - 1] = argv[i];
-        snprintf(threads, sizeof threads, "--threads=%ld", o.threads ? (long)o.threads : MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L));
-        kept[argc - 1] = threads;
-        o.job.arguments = (const char *const *)kept;
-        o.job.n_arguments = argc;
-    }
-    if (!e) e = digest(&o);
-    if (!e) e = run(&o);
-    free(rest.items);
-    free(o.freeze.items);
-    free(kept);
-    for (int i = 0; old && i < o.job.n_arguments; i++) free(old[i]);
-    free(old);
-    for (size_t i = 0; i < o.n_names; i++) free(o.names[i]);
-    free(o.names);
+    struct prepared p = {0};
+    if (cli_train_wants_box(argc, argv)) return cli_train_on_box(argc, argv);
+    err e = prepare(argc, argv, NULL, &p);
+    if (!e && !p.o.help) e = run(&p.o);
+    prepared_done(&p);
     return e ? args_fail("train", e) : 0;
 }

@@ -34,14 +34,25 @@ static bool runs(const struct engine *e, const char *query)
     return found;
 }
 
+static bool uses(const struct site *s, const struct site_query *q, const char *model)
+{
+    if (q->model >= 0 && !strcmp(s->models[q->model].name, model)) return true;
+    for (size_t k = 0; k < q->cascade_count; k++)
+        if (!strcmp(s->models[q->cascade[k].model].name, model)) return true;
+    return false;
+}
+
 static bool used(const struct site *s, const char *model)
 {
-    for (size_t i = 0; i < s->query_count; i++) {
-        if (s->queries[i].model >= 0 && !strcmp(s->models[s->queries[i].model].name, model)) return true;
-        for (size_t k = 0; k < s->queries[i].cascade_count; k++)
-            if (!strcmp(s->models[s->queries[i].cascade[k].model].name, model)) return true;
-    }
+    for (size_t i = 0; i < s->query_count; i++)
+        if (uses(s, &s->queries[i], model)) return true;
     return false;
+}
+
+/* Its file was replaced: it is opened anew, and so is what stands on it. */
+static bool renewed(const struct engine *e, const char *model)
+{
+    return e->renew && !strcmp(e->renew, model);
 }
 
 /* ---- closing */
@@ -51,7 +62,8 @@ static void close_streams(struct engine *e, const struct site_diff *d)
 {
     struct engine_stream *doomed = NULL, **at = &e->streams;
     for (struct engine_stream *s = e->streams; s; s = s->next) {
-        s->stays = d && stays(d->queries, d->query_count, s->q->name) && runs(e, s->q->name);
+        s->stays = d && stays(d->queries, d->query_count, s->q->name) && runs(e, s->q->name) &&
+                   !(e->renew && uses(s->site->site, s->q, e->renew));
     }
     while (*at) {
         struct engine_stream *s = *at;
@@ -77,7 +89,8 @@ static void close_models(struct engine *e, const struct site_diff *d, const stru
 {
     size_t n = 0;
     for (size_t i = 0; i < e->n_models; i++) {
-        if (d && stays(d->models, d->model_count, e->models[i]->name) && e->models[i]->sched && used(site, e->models[i]->name))
+        if (d && stays(d->models, d->model_count, e->models[i]->name) && e->models[i]->sched && used(site, e->models[i]->name) &&
+            !renewed(e, e->models[i]->name))
             e->models[n++] = e->models[i];
         else
             engine_model_close(&e->models[i]);

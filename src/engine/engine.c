@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "engine/job_inside.h"
 #include "engine/site_diff.h"
 
 #include <errno.h>
@@ -126,9 +127,12 @@ static uint64_t frames_under_way(struct engine *e)
 uint64_t engine_beside_weights(struct engine *e, size_t away)
 {
     struct engine_floor f = engine_floor(e);
+    struct engine_site *hold = engine_site_hold(e);
+    size_t cameras = engine_site_get(hold)->camera_count;
+    engine_site_unref(&hold);
     uint64_t bytes = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other;
     bytes += away * (16u << 20); /* what a camera takes that could not be measured */
-    return bytes + frames_under_way(e) + (1u << 20) * e->site->site->camera_count; /* and trackers, converters: nothing runs yet */
+    return bytes + frames_under_way(e) + (1u << 20) * cameras; /* and trackers, converters: nothing runs yet */
 }
 
 /* What this site would need, found by building it without a limit; then it is closed again. */
@@ -184,12 +188,14 @@ err engine_start(struct engine *e)
     }
     e->running = true;
     if (engine_precise_start(e, &e->precise)) log_warn("engine", "precision is not measured: %s", err_text());
+    if (engine_jobs_open(e)) log_error("engine", "jobs do not run: %s", err_text());
     return ERR_OK;
 }
 
 void engine_stop(struct engine *e)
 {
     if (!e->running) return;
+    engine_jobs_close(e); /* first: they wait for the executor to make room */
     engine_precise_stop(&e->precise);
     atomic_store(&e->stop, true);
     thread_event_set(&e->wake);
@@ -203,6 +209,7 @@ void engine_close(struct engine **ep)
     struct engine *e = *ep;
     if (!e) return;
     engine_stop(e);
+    engine_jobs_free(e);
     while (e->streams) { /* nothing runs any more, so the order does not matter */
         struct engine_stream *s = e->streams;
         e->streams = s->next;
@@ -246,9 +253,11 @@ static err set_budget(struct engine *e, uint64_t bytes)
 
 err engine_set_budget(struct engine *e, uint64_t bytes)
 {
+    engine_jobs_give_way(e, bytes);
     pthread_mutex_lock(&e->lock);
     err x = set_budget(e, bytes);
     pthread_mutex_unlock(&e->lock);
+    engine_jobs_go_on(e);
     return x;
 }
 
@@ -268,11 +277,30 @@ static err build_within(struct engine *e, struct engine_site *site, bool same_bu
     return x ? x : set_budget(e, want);
 }
 
+static bool all_same(const struct site_change *c, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!c[i].same) return false;
+    return true;
+}
+
+/* Will the new site take other memory than the old? Then jobs give way until it has what it needs. */
+static bool needs_memory(struct engine *e, const struct site *s)
+{
+    struct engine_site *hold = engine_site_hold(e);
+    struct site_diff *d = site_diff(engine_site_get(hold), s);
+    bool same = d->budget_same && all_same(d->cameras, d->camera_count) && all_same(d->models, d->model_count) && all_same(d->queries, d->query_count);
+    site_diff_free(&d);
+    engine_site_unref(&hold);
+    return !same;
+}
+
 err engine_reload(struct engine *e, struct site *s)
 {
     struct engine_site *site = xnew(struct engine_site);
     site->site = s;
     site->refs = 1;
+    if (needs_memory(e, s)) engine_jobs_give_way(e, 0);
     pthread_mutex_lock(&e->lock);
     struct engine_site *old = engine_site_ref(e->site);
     struct site_diff *d = site_diff(old->site, s);
@@ -291,6 +319,7 @@ err engine_reload(struct engine *e, struct site *s)
     }
     site_diff_free(&d);
     pthread_mutex_unlock(&e->lock);
+    engine_jobs_go_on(e);
     engine_site_unref(&old);
     engine_site_unref(&site);
     return x;

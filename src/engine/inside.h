@@ -138,6 +138,8 @@ struct engine {
     pthread_t pump;
     bool measure_now;              /* precision is measured while models are opened; else beside the running box (precise.c) */
     struct engine_precise *precise; /* NULL: nothing to measure */
+    struct engine_jobs *jobs;      /* NULL: no kind of job was given */
+    const char *renew;             /* a build of now opens this model anew; NULL: none. Guarded by lock */
     int n_sinks;
     struct {
         engine_sink_fn *fn;

@@ -213,7 +213,7 @@ struct engine_floor engine_floor_locked(struct engine *e)
         f.code += rows[i].used[MEM_CODE];
         f.frames += rows[i].peak[MEM_FRAMES]; /* what comes and goes must fit at its most */
         f.decoders += rows[i].peak[MEM_DECODER];
-        f.other += rows[i].used[MEM_QUEUE] + rows[i].used[MEM_TRAINING] + rows[i].used[MEM_OTHER];
+        f.other += rows[i].used[MEM_QUEUE] + rows[i].used[MEM_OTHER]; /* not MEM_TRAINING: jobs give way */
         f.heads += rows[i].used[MEM_ACTIVATIONS] + rows[i].used[MEM_SCRATCH];
     }
     free(rows);

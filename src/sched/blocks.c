@@ -312,6 +312,15 @@ void sched_divide(struct sched *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+void sched_given_back(struct sched *s, uint64_t bytes)
+{
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < 2; i++) s->blocks.others[i] -= MIN(bytes, s->blocks.others[i]);
+    s->blocks.wanted = sched_blocks_on(s);
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+}
+
 void sched_blocks_free(struct sched *s)
 {
     weights_ring_free(&s->blocks.ring);

@@ -141,6 +141,8 @@ void sched_set_blocks(struct sched *s, struct mem_payer *payer, struct weights_r
 void sched_model_set_plans(struct sched *s, struct sched_model *m, struct model_plan *one, struct model_plan *many);
 /* Divide again, between two items: the budget or the site changed. */
 void sched_divide(struct sched *s);
+/* So many bytes that were no weights are free for good (a job ended): divide again, and do not wait until their use lies behind. */
+void sched_given_back(struct sched *s, uint64_t bytes);
 struct sched_blocks_stats {
     bool on;
     size_t window, kept;    /* bytes; window 0: nothing streams */

@@ -1,12 +1,13 @@
 /* Opens and closes what leaves the box, in one place.
  *
  * An event goes: engine's sink -> rows (queue, disk) -> feed (told) -> files, HTTP streams, MQTT. Without a database it goes to the feed at
- * once. The control socket answers `brim mem`, `why`, `budget`, `reload`, `status`. Invariant: the feed is put to by one thread only: the
+ * once. The control socket answers `brim mem`, `why`, `budget`, `reload`, `job`. Invariant: the feed is put to by one thread only: the
  * rows' writer, or the executor if there is no database. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/serve.h"
 
 #include "base/control.h"
 #include "base/log.h"
+#include "engine/job.h"
 #include "serve/files.h"
 #include "serve/http.h"
 #include "serve/mqtt.h"
@@ -96,6 +97,30 @@ static err do_budget(struct serve *s, const json_t *request, json_t **ret)
     return e;
 }
 
+static err do_job_add(struct serve *s, const json_t *request, json_t **ret)
+{
+    const char *words[ENGINE_JOB_WORDS], *publish = json_string_value(json_object_get(request, "publish"));
+    const json_t *list = json_object_get(request, "words");
+    size_t n = json_array_size(list);
+    char name[72];
+    struct engine_job_options o = {.name = json_string_value(json_object_get(request, "name")), .words = words, .n_words = (int)n, .publish = publish};
+    err e = need_string(request, "kind", &o.kind);
+    if (!e) e = need_string(request, "folder", &o.folder);
+    if (!e && n > ENGINE_JOB_WORDS) e = err_set(ERR_LIMIT, "a job has at most %d words", ENGINE_JOB_WORDS);
+    for (size_t i = 0; i < n && !e; i++)
+        if (!(words[i] = json_string_value(json_array_get(list, i)))) e = err_set(ERR_USAGE, "\"words\" are texts");
+    if (!e) e = engine_job_add(s->engine, &o, name);
+    if (!e) *ret = json_pack("{s:s}", "name", name);
+    return e;
+}
+
+static err do_job(struct serve *s, const json_t *request, err (*act)(struct engine *e, const char *name))
+{
+    const char *name;
+    err e = need_string(request, "name", &name);
+    return e ? e : act(s->engine, name);
+}
+
 static err on_control(void *arg, const json_t *request, json_t **ret)
 {
     struct serve *s = arg;
@@ -106,6 +131,11 @@ static err on_control(void *arg, const json_t *request, json_t **ret)
     else if (!strcmp(what, "why")) e = do_why(s, request, ret);
     else if (!strcmp(what, "budget")) e = do_budget(s, request, ret);
     else if (!strcmp(what, "problems")) *ret = engine_problems(s->engine);
+    else if (!strcmp(what, "jobs")) *ret = engine_jobs_json(s->engine);
+    else if (!strcmp(what, "job-add")) e = do_job_add(s, request, ret);
+    else if (!strcmp(what, "job-stop")) e = do_job(s, request, engine_job_stop);
+    else if (!strcmp(what, "job-start")) e = do_job(s, request, engine_job_start);
+    else if (!strcmp(what, "job-remove")) e = do_job(s, request, engine_job_remove);
     else if (!strcmp(what, "reload")) e = serve_reload(s);
     else e = err_set(ERR_USAGE, "a box does not know how to do '%s'", what);
     return e;
