@@ -79,7 +79,7 @@ static err add_member(const struct members *to, const char *path)
 
 static err write_picture(const struct merge_estimate *m, const char *path)
 {
-    char *svg = merge_draw_svg(m);
+    char *svg = merge_draw_svg(m, NULL);
     FILE *f = fopen(path, "we");
     bool ok = f && fputs(svg, f) >= 0;
     if (f && fclose(f)) ok = false;
@@ -135,27 +135,67 @@ static err estimate(const struct args_list *paths, const char *store, const char
     return e;
 }
 
+static err check_run(const struct merge_run_options *o, double minutes, double target, int64_t batch, int64_t threads, int64_t seed, int64_t most_val)
+{
+    if (!o->out) return err_set(ERR_USAGE, "--out DIR is needed: where the merged models go (or --estimate: what sharing could save)");
+    if (!(minutes > 0) || minutes > 100000) return err_set(ERR_USAGE, "--minutes: more than 0");
+    if (!(target > 0) || target > 100) return err_set(ERR_USAGE, "--target: percent of the model's own score, above 0 to 100");
+    if (batch < 1 || batch > 4096) return err_set(ERR_USAGE, "--batch: 1 to 4096");
+    if (threads < 0 || threads > 1024) return err_set(ERR_USAGE, "--threads: 0 (all) to 1024");
+    if (seed < 0 || most_val < 1) return err_set(ERR_USAGE, "--seed: 0 or more; --measure: 1 picture or more");
+    return ERR_OK;
+}
+
 int cli_merge(int argc, char **argv)
 {
-    bool only = false, json = false, help = false;
-    const char *svg = NULL, *store = NULL;
+    struct merge_run_options run = {0};
+    bool only = false, help = false;
+    const char *svg = NULL;
+    double minutes = 30, target = 95, held_out = 0.2, lr = 0.001;
+    int64_t batch = 32, threads = 0, seed = 0, most_val = 1000;
     const struct args_option table[] = {{"estimate", ARGS_FLAG, &only, "what sharing could save at most, without training"},
-                                        {"svg", ARGS_STRING, &svg, "also draw the models as columns of layers into this file"},
-                                        {"store", ARGS_STRING, &store, "where names of stored models are looked for (default: the site's, or the usual place)"},
-                                        {"json", ARGS_FLAG, &json, "one JSON object on stdout"},
+                                        {"svg", ARGS_STRING, &svg, "--estimate: also draw the models as columns of layers into this file"},
+                                        {"out", ARGS_STRING, &run.out, "folder of the result: NAME.onnx, merge.json, merge.svg"},
+                                        {"data", ARGS_STRINGS, &run.data, "NAME=PATH: pictures, a video or a labelled set to teach this model with (PATH: all of them)"},
+                                        {"val", ARGS_STRINGS, &run.val, "NAME=PATH: what it is measured with (default: a part of --data held out)"},
+                                        {"card", ARGS_STRINGS, &run.cards, "NAME=PATH: its card (default: the site's, or the one beside the model)"},
+                                        {"minutes", ARGS_FLOAT, &minutes, "how long to search and train (30)"},
+                                        {"target", ARGS_FLOAT, &target, "percent of its own score that each model must keep (95)"},
+                                        {"policy", ARGS_STRING, &run.search.policy, "split (all at once, then give back what hurts) or groups (GEMEL's order)"},
+                                        {"labels-only", ARGS_FLAG, &run.search.only_labels, "where there are labels, do without the original as a teacher"},
+                                        {"batch", ARGS_INT, &batch, "pictures of a model in a step (32)"},
+                                        {"lr", ARGS_FLOAT, &lr, "learning rate at its highest (0.001)"},
+                                        {"held-out", ARGS_FLOAT, &held_out, "part of --data to measure with, without --val (0.2)"},
+                                        {"measure", ARGS_INT, &most_val, "pictures to measure a model with, at most (1000)"},
+                                        {"threads", ARGS_INT, &threads, "0: all"},
+                                        {"seed", ARGS_INT, &seed, "of the order of pictures"},
+                                        {"budget", ARGS_SIZE, &run.search.budget, "bytes that it may take (default: what the machine has)"},
+                                        {"resume", ARGS_FLAG, &run.search.resume, "go on with the search in --out"},
+                                        {"store", ARGS_STRING, &run.store, "where stored models are looked for, and results imported to under the models' names"},
+                                        {"json", ARGS_FLAG, &run.json, "JSON on stdout: one object, or a line per measurement"},
                                         {0}};
     struct args_list rest = {0};
     err e = args_parse(argc, argv, table, &rest, &help);
     int status = 0;
     if (help) {
-        args_help("merge --estimate SITE|MODEL... [--svg F.svg] [--store DIR] [--json]", table);
+        args_help("merge --estimate SITE|MODEL... [--svg F.svg] [--json]\n       brim merge SITE|MODEL... --out DIR [--data NAME=PATH]... [--minutes N]", table);
     } else {
-        if (!e && !only)
-            e = err_set(ERR_USAGE, "joint retraining is not built yet; brim merge --estimate SITE|MODEL... says what it could save");
-        if (!e && !rest.n) e = err_set(ERR_USAGE, "give a site file or ONNX files: brim merge --estimate SITE|MODEL...");
-        if (!e) e = estimate(&rest, store, svg, json);
+        if (!e && !rest.n) e = err_set(ERR_USAGE, "give a site file or ONNX files: brim merge --estimate SITE|MODEL..., or brim merge SITE|MODEL... --out DIR");
+        if (!e && !only) e = check_run(&run, minutes, target, batch, threads, seed, most_val);
+        run.search.seconds = 60 * minutes;
+        run.search.target = target / 100;
+        run.search.lr = lr;
+        run.search.held_out = held_out;
+        run.search.batch = (int)batch;
+        run.search.threads = (int)threads;
+        run.search.seed = (uint64_t)seed;
+        run.search.most_val = most_val;
+        if (!e) e = only ? estimate(&rest, run.store, svg, run.json) : cli_merge_run(&run, &rest);
         if (e) status = args_fail("merge", e);
     }
     free(rest.items);
+    free(run.data.items);
+    free(run.val.items);
+    free(run.cards.items);
     return status;
 }

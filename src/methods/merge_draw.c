@@ -2,7 +2,7 @@
  *
  * A box is in its group's colour if the layer can be shared: if at least two members have that many of the group. Everything else is grey.
  * Colours go round the circle by the golden angle, so that any number of groups gets different ones and the heaviest, which come
- * first, the most different. SPDX-License-Identifier: Apache-2.0 */
+ * first, the most different. With a result, what could be shared and is not is pale. SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_estimate.h"
 
 #include <math.h>
@@ -31,9 +31,9 @@ static double height_of(const struct merge_layer *l)
     return 1 + log2(1 + (double)l->bytes / 1024);
 }
 
-static void column(const struct merge_estimate *m, size_t i, double scale, struct strbuf *b)
+static void column(const struct merge_estimate *m, const struct merge_drawing *d, size_t i, double scale, struct strbuf *b)
 {
-    const struct merge_member *member = &m->members[i];
+    const struct merge_estimated *member = &m->members[i];
     double y = TOP, x = LEFT + (double)i * (COLUMN + GAP);
     char size[16];
     strbuf_addf(b, "<text x=\"%.0f\" y=\"%d\" font-weight=\"bold\">", x, TOP - 24);
@@ -44,16 +44,17 @@ static void column(const struct merge_estimate *m, size_t i, double scale, struc
         const struct merge_group *g = &m->groups[l->group];
         double h = height_of(l) * scale;
         strbuf_addf(b, "<rect x=\"%.0f\" y=\"%.2f\" width=\"%d\" height=\"%.2f\" stroke=\"white\" stroke-width=\"0.5\" fill=\"", x, y, COLUMN, h);
-        if (l->nth < g->second) colour(b, l->group);
+        bool could = l->nth < g->second, does = could && (!d || d->shared(d->user, (int)i, l->value));
+        if (could) colour(b, l->group);
         else strbuf_add(b, "#ddd");
-        strbuf_add(b, "\"><title>");
+        strbuf_addf(b, "\"%s><title>", could && !does ? " fill-opacity=\"0.15\"" : "");
         escaped(b, g->what);
         strbuf_addf(b, ", %s</title></rect>\n", size_text(l->bytes, size));
         y += h;
     }
 }
 
-static void legend(const struct merge_estimate *m, double x, struct strbuf *b)
+static void legend(const struct merge_estimate *m, const struct merge_drawing *d, double x, struct strbuf *b)
 {
     double y = TOP + 10;
     char size[16];
@@ -64,15 +65,15 @@ static void legend(const struct merge_estimate *m, double x, struct strbuf *b)
         colour(b, (int)g);
         strbuf_addf(b, "\"/><text x=\"%.0f\" y=\"%.0f\">", x + 20, y);
         escaped(b, m->groups[g].what);
-        strbuf_addf(b, ": %s saved</text>\n", size_text(m->groups[g].saved_bytes, size));
+        strbuf_addf(b, ": %s%s</text>\n", size_text(m->groups[g].saved_bytes, size), d ? " at most" : " saved");
         y += 18, shown++;
     }
     if (more) strbuf_addf(b, "<text x=\"%.0f\" y=\"%.0f\">and %zu more groups</text>\n", x + 20, y, more), y += 18;
     strbuf_addf(b, "<rect x=\"%.0f\" y=\"%.0f\" width=\"14\" height=\"12\" fill=\"#ddd\"/><text x=\"%.0f\" y=\"%.0f\">%s</text>\n", x, y - 10, x + 20, y,
-                shown ? "not shared" : "nothing in common");
+                shown ? d ? "nothing like it elsewhere (pale: could be shared, is not)" : "not shared" : "nothing in common");
 }
 
-char *merge_draw_svg(const struct merge_estimate *m)
+char *merge_draw_svg(const struct merge_estimate *m, const struct merge_drawing *d)
 {
     struct strbuf b = {0};
     double most = 1;
@@ -86,10 +87,11 @@ char *merge_draw_svg(const struct merge_estimate *m)
     int width = (int)x + LEGEND, high = (int)fmax(most * scale, (ROWS + 2) * 18) + TOP + 20;
     strbuf_addf(&b, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n", width, high);
     strbuf_addf(&b, "<rect width=\"%d\" height=\"%d\" fill=\"white\"/>\n", width, high);
-    strbuf_addf(&b, "<text x=\"%d\" y=\"22\" font-size=\"15\">%s of %s (%.1f %%) could be shared; a box is a layer, its height the logarithm of its bytes"
-                "</text>\n", LEFT, size_text(m->saved_bytes, a), size_text(m->bytes, c), 100 * merge_estimate_share(m));
-    for (size_t i = 0; i < m->n_members; i++) column(m, i, scale, &b);
-    legend(m, x, &b);
+    uint64_t saved = d ? d->saved_bytes : m->saved_bytes;
+    strbuf_addf(&b, "<text x=\"%d\" y=\"22\" font-size=\"15\">%s of %s (%.1f %%) %s; a box is a layer, its height the logarithm of its bytes</text>\n", LEFT,
+                size_text(saved, a), size_text(m->bytes, c), m->bytes ? 100 * (double)saved / (double)m->bytes : 0, d ? "saved by sharing" : "could be shared");
+    for (size_t i = 0; i < m->n_members; i++) column(m, d, i, scale, &b);
+    legend(m, d, x, &b);
     strbuf_add(&b, "</svg>\n");
     return strbuf_take(&b);
 }

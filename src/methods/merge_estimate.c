@@ -128,14 +128,14 @@ void merge_estimate_add(struct merge_estimate *m, const char *name, const struct
 {
     char *seen = xcalloc(g->n_values + 1, 1);
     vec_grow(&m->members, &m->cap_members, m->n_members);
-    struct merge_member *member = &m->members[m->n_members++];
-    *member = (struct merge_member){.name = xstrdup(name)};
+    struct merge_estimated *member = &m->members[m->n_members++];
+    *member = (struct merge_estimated){.name = xstrdup(name)};
     for (size_t i = 0; i < g->n_nodes; i++) {
         const struct op_node *n = &g->nodes[i].op;
         if (g->nodes[i].dead || !is_layer(g, n) || seen[n->in[1]]++) continue;
         const struct graph_value *w = &g->values[n->in[1]], *bias = n->n_in > 2 && n->in[2] >= 0 ? &g->values[n->in[2]] : NULL;
         bool own_bias = bias && bias->constant;
-        struct merge_layer layer = {.bytes = w->constant_bytes + (own_bias ? bias->constant_bytes : 0)};
+        struct merge_layer layer = {.value = n->in[1], .weight_bytes = w->constant_bytes, .bytes = w->constant_bytes + (own_bias ? bias->constant_bytes : 0)};
         layer.group = group_of(m, key_of(n, w, bias), layer.bytes);
         add_numbers(m, layer.group, w);
         if (own_bias) add_numbers(m, layer.group, bias);
@@ -203,7 +203,7 @@ void merge_estimate_finish(struct merge_estimate *m)
 {
     for (size_t g = 0; g < m->n_groups; g++) m->groups[g].counts = xnewn(int, m->n_members);
     for (size_t i = 0; i < m->n_members; i++) {
-        struct merge_member *member = &m->members[i];
+        struct merge_estimated *member = &m->members[i];
         for (size_t k = 0; k < member->n_layers; k++) member->layers[k].nth = m->groups[member->layers[k].group].counts[i]++;
         m->bytes += member->bytes;
     }

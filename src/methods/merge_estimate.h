@@ -18,9 +18,11 @@
 struct merge_layer {
     int group;      /* into groups, once finished */
     int nth;        /* the how manieth of its group in this member, from 0 */
+    int value;      /* the weight's number in the member's graph */
     uint64_t bytes; /* weights and bias */
+    uint64_t weight_bytes;
 };
-struct merge_member {
+struct merge_estimated {
     char *name;
     uint64_t bytes;
     size_t n_layers, cap_layers;
@@ -35,7 +37,7 @@ struct merge_group {
 };
 struct merge_estimate {
     size_t n_members, cap_members, n_groups, cap_groups;
-    struct merge_member *members;
+    struct merge_estimated *members;
     struct merge_group *groups; /* finished: by saved_bytes, largest first */
     uint64_t bytes, saved_bytes, equal_bytes;
     struct merge_numbers *numbers; /* inside: what the numbers are */
@@ -55,4 +57,9 @@ double merge_estimate_share(const struct merge_estimate *m);
 json_t *merge_estimate_json(const struct merge_estimate *m);
 
 /* merge_draw.c: the members as columns of layers (height: logarithm of the bytes), what can be shared in colour, one per group. free() it. */
-char *merge_draw_svg(const struct merge_estimate *m);
+struct merge_drawing { /* of a result */
+    bool (*shared)(void *user, int member, int value); /* is this weight shared? */
+    void *user;
+    uint64_t saved_bytes;
+};
+char *merge_draw_svg(const struct merge_estimate *m, const struct merge_drawing *d /* NULL: of the estimate */);

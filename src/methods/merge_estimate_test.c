@@ -139,7 +139,7 @@ static void nothing_in_common_is_an_answer(void **state)
     merge_estimate_finish(m);
     assert_int_equal(m->saved_bytes, 0);
     assert_true(merge_estimate_share(m) == 0);
-    char *svg = merge_draw_svg(m);
+    char *svg = merge_draw_svg(m, NULL);
     assert_non_null(strstr(svg, "nothing in common"));
     assert_non_null(strstr(svg, "&lt;none&gt; &amp; nothing"));
     free(svg);
@@ -160,7 +160,7 @@ static void the_picture_colours_what_can_be_shared(void **state)
     add(m, "a", chain(&t, (uint64_t[]){1}, 1, 0));
     add(m, "b", chain(&t, (uint64_t[]){2, 3}, 2, 0));
     merge_estimate_finish(m);
-    char *svg = merge_draw_svg(m);
+    char *svg = merge_draw_svg(m, NULL);
     int coloured = 0, grey = 0;
     for (const char *s = svg; (s = strstr(s, "fill=\"hsl(")); s++) coloured++;
     for (const char *s = svg; (s = strstr(s, "fill=\"#ddd\"")); s++) grey++;

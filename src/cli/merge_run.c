@@ -1,0 +1,266 @@
+/* `brim merge SITE|MODEL... --out DIR`: joint retraining until layers are shared, or the time is over.
+ *
+ * What a model is taught with: --data NAME=PATH (or --data PATH for all), else, for models of a site, the recording of the first camera that a query gives
+ * it. How it is fed: its card. Results go to DIR, and with --store into a weight store, where equal weights lie and are held once.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "cli/args.h"
+#include "cli/merge.h"
+#include "engine/engine.h"
+#include "methods/merge_search.h"
+#include "model/import.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static atomic_bool stop; /* the one thing a signal can reach */
+
+static void on_signal(int number)
+{
+    (void)number;
+    atomic_store(&stop, true);
+}
+
+struct member {
+    char *name, *onnx, *data, *val;
+    struct task_card *card;
+};
+struct run {
+    const struct merge_run_options *o;
+    int n;
+    struct member *members;
+    struct mem_budget *budget;
+    struct mem_payer *payer;
+    bool terminal;
+};
+
+/* ---- members */
+
+/* The value for NAME in a list of NAME=VALUE, or a VALUE without a name for all. */
+static const char *chosen(const struct args_list *l, const char *name)
+{
+    const char *all = NULL;
+    size_t n = strlen(name);
+    for (size_t i = 0; i < l->n; i++) {
+        const char *equal = strchr(l->items[i], '=');
+        if (!equal) all = l->items[i];
+        else if ((size_t)(equal - l->items[i]) == n && !strncmp(l->items[i], name, n)) return equal + 1;
+    }
+    return all;
+}
+
+static err check_names(const struct run *r, const struct args_list *l, const char *option)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        const char *equal = strchr(l->items[i], '=');
+        bool found = !equal;
+        for (int k = 0; k < r->n && !found; k++) found = strlen(r->members[k].name) == (size_t)(equal - l->items[i]) && !strncmp(l->items[i], r->members[k].name, strlen(r->members[k].name));
+        if (!found) return err_set(ERR_USAGE, "--%s %s: no model of this merge is called '%.*s'", option, l->items[i], (int)(equal - l->items[i]), l->items[i]);
+    }
+    return ERR_OK;
+}
+
+static err load_card(struct run *r, struct member *m, const char *given)
+{
+    const char *path = chosen(&r->o->cards, m->name);
+    char *own = path || given ? NULL : task_card_default_path(m->onnx);
+    err e = ERR_OK;
+    if (path || given || !access(own, F_OK)) e = task_card_load(path ? path : given ? given : own, &m->card);
+    free(own);
+    return e;
+}
+
+static err add_member(struct run *r, const char *name, const char *onnx, const char *card, const char *data)
+{
+    r->members = xrealloc(r->members, (size_t)(r->n + 1) * sizeof *r->members);
+    struct member *m = &r->members[r->n++];
+    *m = (struct member){.name = xstrdup(name), .onnx = xstrdup(onnx)};
+    const char *given = chosen(&r->o->data, name), *val = chosen(&r->o->val, name);
+    if (given || data) m->data = xstrdup(given ? given : data);
+    if (val) m->val = xstrdup(val);
+    return load_card(r, m, card);
+}
+
+/* A stored model as a file of the output folder. */
+static err take_stored(struct run *r, struct weights_store *store, const char *name, char **ret)
+{
+    struct weights_manifest found;
+    struct graph *g = NULL;
+    err e = weights_manifest_current(store, name, &found);
+    if (e) return e;
+    e = model_import_graph(store, &found, false, r->payer, &g);
+    weights_manifest_done(&found);
+    if (e) return e;
+    char *path = xasprintf("%s/.stored-%s.onnx", r->o->out, name);
+    e = mkdir(r->o->out, 0777) && errno != EEXIST ? err_set(ERR_IO, "%s: cannot make the folder: %s", r->o->out, strerror(errno)) : graph_save(g, path);
+    graph_free(&g);
+    if (e) free(path);
+    else *ret = path;
+    return e;
+}
+
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* `label`: what the member is called; `stored`: what a store would call it. */
+static err add_model(struct run *r, const struct site *site, const char *label, const char *path, const char *stored, const char *card, const char *data)
+{
+    if (!access(path, F_OK) || str_ends(stored, ".onnx") || weights_name_check(stored)) return add_member(r, label, path, card, data);
+    char *folder = r->o->store ? xstrdup(r->o->store) : engine_store_path(site), *file = NULL;
+    struct weights_store *store = NULL;
+    err e = weights_store_open(folder, NULL, &store);
+    if (!e) e = take_stored(r, store, stored, &file);
+    weights_store_close(&store);
+    if (!e) e = add_member(r, label, file, card, data);
+    free(folder);
+    free(file);
+    return e;
+}
+
+/* The recording of the first camera that a query gives the model; NULL if it is no file. */
+static const char *recording(const struct site *s, int model)
+{
+    struct stat st;
+    for (size_t q = 0; q < s->query_count; q++) {
+        if (s->queries[q].model != model || !s->queries[q].camera_count) continue;
+        const char *url = s->cameras[s->queries[q].cameras[0]].video.url;
+        if (url && !stat(url, &st) && S_ISREG(st.st_mode)) return url;
+    }
+    return NULL;
+}
+
+static err add_site(struct run *r, const char *path)
+{
+    struct site *site = NULL;
+    err e = site_load(path, &site);
+    if (e) return e;
+    for (size_t i = 0; i < site->model_count && !e; i++) {
+        const struct site_model *m = &site->models[i];
+        e = add_model(r, site, m->name, m->onnx, last_part(m->onnx), m->card, recording(site, (int)i));
+        if (e) e = err_wrap(e, "model '%s'", m->name);
+    }
+    site_free(&site);
+    return e;
+}
+
+static err add_path(struct run *r, const char *path)
+{
+    if (str_ends(path, ".yaml") || str_ends(path, ".yml")) return add_site(r, path);
+    const char *base = last_part(path);
+    char *name = xstrndup(base, strlen(base) - (str_ends(base, ".onnx") && base[5] ? 5 : 0));
+    err e = add_model(r, NULL, name, path, path, NULL, NULL);
+    free(name);
+    return e;
+}
+
+static struct merge_source source_of(const struct member *m)
+{
+    struct merge_source s = {.name = m->name, .onnx = m->onnx, .card = m->card, .data = m->data, .val = m->val};
+    if (!m->card) return s;
+    const struct task_input *in = &m->card->inputs[0];
+    memcpy(s.feed.mean, in->mean, sizeof in->mean);
+    memcpy(s.feed.scale, in->scale, sizeof in->scale);
+    s.feed.bgr = in->bgr;
+    s.feed.fit = in->resize == TASK_STRETCH ? TRAIN_STRETCH : in->resize == TASK_CROP ? TRAIN_CROP : TRAIN_LETTERBOX;
+    return s;
+}
+
+/* ---- showing */
+
+static err import_results(struct run *r)
+{
+    struct weights_store *store = NULL;
+    struct model_import_report report;
+    err e = weights_store_open(r->o->store, NULL, &store);
+    for (int i = 0; i < r->n && !e; i++) {
+        char *path = xasprintf("%s/%s.onnx", r->o->out, r->members[i].name);
+        e = model_import(store, path, r->members[i].name, r->payer, &report);
+        free(path);
+    }
+    weights_store_close(&store);
+    return e;
+}
+
+static err show(void *user, const struct merge_progress *p)
+{
+    struct run *r = user;
+    char a[16], b[16];
+    if (r->o->json) {
+        printf("{\"seconds\": %.1f, \"trial\": %d, \"saved_bytes\": %llu, \"changed\": %s, \"scores\": [", p->seconds, p->trial, (unsigned long long)p->saved,
+               p->changed ? "true" : "false");
+        for (int i = 0; i < p->problem->n_members; i++) printf("%s%.5f", i ? ", " : "", p->score[i]);
+        puts("]}");
+    } else {
+        if (r->terminal) fputs("\r\033[K", stdout);
+        printf("%5.1f of %.1f min, trial %d: %s of %s saved;", p->seconds / 60, p->seconds_total / 60, p->trial, size_text(p->saved, a), size_text(p->problem->most_bytes, b));
+        for (int i = 0; i < p->problem->n_members; i++) printf(" %.1f%s", 100 * p->score[i], p->score[i] >= p->target[i] ? "" : "*");
+        printf("%s%s", p->changed ? "  kept" : "", r->terminal && !p->changed ? "" : "\n");
+    }
+    fflush(stdout);
+    return p->changed && r->o->store ? import_results(r) : ERR_OK;
+}
+
+static void finish(const struct run *r, const struct merge_result *m)
+{
+    char a[16], b[16], c[16], d[16];
+    if (r->o->json) {
+        printf("{\"done\": %s, \"seconds\": %.1f, \"trials\": %d, \"bytes\": %llu, \"saved_bytes\": %llu, \"most_bytes\": %llu, \"equal_bytes\": %llu}\n", m->stopped ? "false" : "true",
+               m->seconds, m->trials, (unsigned long long)m->bytes, (unsigned long long)m->saved, (unsigned long long)m->most, (unsigned long long)m->equal);
+        return;
+    }
+    printf("%s%s of %s saved (%.1f %%; at most %s; %s were equal before) in %.1f min and %d trials: %s/merge.json, merge.svg and one ONNX file per model\n",
+           r->terminal ? "\r\033[K" : "", size_text(m->saved, a), size_text(m->bytes, b), m->bytes ? 100 * (double)m->saved / (double)m->bytes : 0, size_text(m->most, c),
+           size_text(m->equal, d), m->seconds / 60, m->trials, r->o->out);
+    if (m->stopped) printf("stopped; the same command with --resume goes on\n");
+}
+
+static err search(struct run *r)
+{
+    struct merge_source *sources = xnewn(struct merge_source, r->n + 1);
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    struct merge_result result;
+    for (int i = 0; i < r->n; i++) sources[i] = source_of(&r->members[i]);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    struct merge_search_options o = r->o->search;
+    o.sources = sources;
+    o.n = r->n;
+    o.out = r->o->out;
+    o.stop = &stop;
+    err e = merge_search(&o, show, r, &result);
+    if (!e || e == ERR_CANCELLED) finish(r, &result);
+    free(sources);
+    return e;
+}
+
+err cli_merge_run(const struct merge_run_options *o, const struct args_list *paths)
+{
+    struct run r = {.o = o, .budget = mem_budget_new("merge", UINT64_MAX), .terminal = isatty(1)};
+    r.payer = mem_payer_new(r.budget, "models");
+    err e = ERR_OK;
+    for (size_t i = 0; i < paths->n && !e; i++) e = add_path(&r, paths->items[i]);
+    if (!e) e = check_names(&r, &o->data, "data");
+    if (!e) e = check_names(&r, &o->val, "val");
+    if (!e) e = check_names(&r, &o->cards, "card");
+    if (!e) e = search(&r);
+    for (int i = 0; i < r.n; i++) {
+        struct member *m = &r.members[i];
+        if (str_starts(last_part(m->onnx), ".stored-")) unlink(m->onnx);
+        task_card_free(&m->card);
+        free(m->name);
+        free(m->onnx);
+        free(m->data);
+        free(m->val);
+    }
+    free(r.members);
+    mem_payer_free(&r.payer);
+    mem_budget_free(&r.budget);
+    return e;
+}

@@ -1,0 +1,246 @@
+/* Two networks, or one and labels, over the same pictures. Detections of all pictures are kept until the end, at most 100 each, so the room is known before.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "methods/merge_score.h"
+#include "task/head.h"
+#include "task/metric.h"
+#include "train/runner.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST = 100, TRUTHS = 120 };
+static const float SURE = 0.3f, LEAST = 0.01f;
+
+const char *merge_measure_name(enum merge_measure m)
+{
+    static const char *const NAMES[] = {"", "top-1", "AP50", "same class as the original", "AP50 against the original", "likeness to the original"};
+    return NAMES[m];
+}
+
+static int64_t classes_of(const struct graph *g)
+{
+    const struct tensor_shape *s = &g->values[g->outputs[0]].shape;
+    int64_t n = 1;
+    for (int i = 1; i < s->rank; i++) n *= s->dims[i];
+    return s->rank >= 2 && (s->rank == 2 || n == s->dims[1]) ? n : 0;
+}
+
+enum merge_measure merge_score_measure(const struct graph *g, const struct task_card *card, const struct train_set *set, bool labels)
+{
+    bool detects = card && task_head_detects(card->head);
+    if (labels && train_set_has_boxes(set) && detects) return MERGE_AP50;
+    if (labels && !train_set_has_boxes(set) && g->n_outputs == 1 && classes_of(g) == train_set_classes(set)) return MERGE_TOP1;
+    if (detects) return MERGE_SAME_BOXES;
+    if (card ? card->head == TASK_CLASSIFY : g->n_outputs == 1 && classes_of(g) > 1) return MERGE_SAME_CLASS;
+    return MERGE_SAME_NUMBERS;
+}
+
+double merge_score_chance(const struct merge_score *s)
+{
+    return s->measure == MERGE_TOP1 || s->measure == MERGE_SAME_CLASS ? 1 / (double)MAX(classes_of(s->original), 1) : 0;
+}
+
+/* ---- a network and its answers */
+
+struct answers {
+    struct train_runner r;
+    struct mem_payer *payer;
+    int n;
+    struct task_output out[TASK_MAX_OUTPUTS];
+    float *rows;
+    size_t bytes;
+    struct task_head *head;
+    struct task_card card; /* the caller's, with its thresholds lowered */
+};
+
+static size_t plan_output_count(const struct model_plan *p, int i)
+{
+    struct tensor t = model_plan_output(p, i);
+    return (size_t)tensor_count(&t.shape);
+}
+
+static err open_answers(struct answers *a, const struct merge_score *s, const struct graph *g, struct mem_payer *payer)
+{
+    a->payer = payer;
+    err e = train_runner_open(g, &s->o, s->o.batch, payer, &a->r);
+    if (e) return e;
+    a->n = model_output_count(a->r.model);
+    if (a->n > TASK_MAX_OUTPUTS) return err_set(ERR_LIMIT, "%s: %d outputs; at most %d can be compared", g->name, a->n, TASK_MAX_OUTPUTS);
+    size_t count = 0;
+    for (int i = 0; i < a->n; i++) count += plan_output_count(a->r.plan, i);
+    a->bytes = MAX(count, 1) * sizeof(float);
+    if ((e = mem_alloc(payer, MEM_OTHER, a->bytes, (void **)&a->rows))) return e;
+    float *at = a->rows;
+    for (int i = 0; i < a->n; i++) {
+        struct tensor t = model_plan_output(a->r.plan, i);
+        if (t.dtype != TENSOR_F32) return err_set(ERR_UNSUPPORTED, "%s: output '%s' is %s; float32 can be compared", g->name, model_output(a->r.model, i).name, tensor_dtype_name(t.dtype));
+        a->out[i] = (struct task_output){.name = model_output(a->r.model, i).name, .rank = t.shape.rank, .data = at};
+        memcpy(a->out[i].dims, t.shape.dims, sizeof a->out[i].dims);
+        at += tensor_count(&t.shape);
+    }
+    if (s->measure != MERGE_AP50 && s->measure != MERGE_SAME_BOXES) return ERR_OK;
+    a->card = *s->card;
+    a->card.score = LEAST;
+    a->card.top_k = MOST;
+    return task_head_new(payer, &a->card, a->out, a->n, &a->head);
+}
+
+static void close_answers(struct answers *a)
+{
+    if (!a->payer) return;
+    task_head_free(&a->head);
+    mem_free(a->payer, MEM_OTHER, a->rows, a->bytes);
+    train_runner_close(&a->r);
+}
+
+static err answer(struct answers *a, const struct train_picture *p, const struct train_batch *b)
+{
+    struct tensor in = model_plan_input(a->r.plan, 0);
+    err e = train_fill_input(p, b->images, b->count, &in);
+    if (!e) e = model_plan_run(a->r.plan, NULL);
+    for (int i = 0; i < a->n && !e; i++) {
+        struct tensor out = model_plan_output(a->r.plan, i), to = tensor_view(TENSOR_F32, &out.shape, (void *)a->out[i].data);
+        e = model_copy(&out, &to);
+    }
+    return e;
+}
+
+/* ---- sums */
+
+struct sums {
+    const struct merge_score *s;
+    struct mem_payer *payer;
+    struct task_ap_box *truth, *found;
+    size_t n_truth, n_found;
+    int64_t room, pictures, same;
+    double wrong, spread;
+};
+
+static err offer_boxes(struct sums *u, struct answers *a, int item, bool truth)
+{
+    struct task_result r;
+    err e = task_head_run(a->head, a->out, a->n, item, &r);
+    for (int k = 0; k < r.detection_count && !e && k < MOST; k++) {
+        const struct task_detection *d = &r.detections[k];
+        struct task_ap_box box = {.image = (int)u->pictures, .class_id = d->class_id, .score = d->score, .box = d->box};
+        if (!truth) u->found[u->n_found++] = box;
+        else if (d->score >= SURE) u->truth[u->n_truth++] = box;
+    }
+    return e;
+}
+
+static void offer_truth(struct sums *u, const struct train_batch *b, int item)
+{
+    for (int k = 0; k < MIN(b->n_boxes[item], TRUTHS); k++) {
+        const struct train_box *t = &b->boxes[(size_t)item * TRUTHS + (size_t)k];
+        u->truth[u->n_truth++] = (struct task_ap_box){.image = (int)u->pictures, .class_id = t->class_id, .box = {t->x1, t->y1, t->x2, t->y2}};
+    }
+}
+
+static int best_of(const struct answers *a, int item)
+{
+    int64_t n = 1;
+    for (int i = 1; i < a->out[0].rank; i++) n *= a->out[0].dims[i];
+    const float *row = a->out[0].data + (int64_t)item * n;
+    int best = 0;
+    for (int k = 1; k < n; k++)
+        if (row[k] > row[best]) best = k;
+    return best;
+}
+
+/* Distance and spread of one picture's rows, over all outputs. */
+static void compare_rows(struct sums *u, const struct answers *y, const struct answers *t, int item)
+{
+    for (int i = 0; i < y->n; i++) {
+        int64_t n = 1;
+        for (int k = 1; k < y->out[i].rank; k++) n *= y->out[i].dims[k];
+        const float *a = y->out[i].data + item * n, *b = t->out[i].data + item * n;
+        double mean = 0, wrong = 0, spread = 0;
+        for (int64_t k = 0; k < n; k++) mean += (double)b[k] / (double)n;
+        for (int64_t k = 0; k < n; k++) {
+            wrong += ((double)a[k] - (double)b[k]) * ((double)a[k] - (double)b[k]);
+            spread += ((double)b[k] - mean) * ((double)b[k] - mean);
+        }
+        u->wrong += wrong / fmax(spread, 1e-30);
+        u->spread += 1;
+    }
+}
+
+static err take_batch(struct sums *u, struct answers *y, struct answers *t, const struct train_batch *b)
+{
+    err e = ERR_OK;
+    for (int i = 0; i < b->count && !e; i++) {
+        if (b->samples[i] < 0) continue;
+        switch (u->s->measure) {
+        case MERGE_SAME_CLASS: u->same += best_of(y, i) == best_of(t, i); break;
+        case MERGE_AP50: offer_truth(u, b, i); e = offer_boxes(u, y, i, false); break;
+        case MERGE_SAME_BOXES:
+            if (!(e = offer_boxes(u, t, i, true))) e = offer_boxes(u, y, i, false);
+            break;
+        default: compare_rows(u, y, t, i); break;
+        }
+        u->pictures++;
+    }
+    return e;
+}
+
+static err finish(struct sums *u, double *ret)
+{
+    struct task_ap ap;
+    if (!u->pictures) return err_set(ERR_FORMAT, "none of the pictures to score with could be read");
+    if (u->s->measure == MERGE_SAME_CLASS) return *ret = (double)u->same / (double)u->pictures, ERR_OK;
+    if (u->s->measure == MERGE_SAME_NUMBERS) return *ret = fmax(0, 1 - u->wrong / fmax(u->spread, 1)), ERR_OK;
+    err e = task_ap_compute(u->payer, u->truth, u->n_truth, u->found, u->n_found, MAX(u->s->card->class_count, 1), SURE, NULL, &ap);
+    if (e) return e;
+    if (!u->n_truth)
+        return err_set(ERR_FORMAT, "there is no box in any of the %lld pictures to score with, so nothing can be measured: give others", (long long)u->pictures);
+    *ret = ap.ap50;
+    return ERR_OK;
+}
+
+static err run_over(struct sums *u, const struct train_picture *picture, struct answers *y, struct answers *t, bool teacher)
+{
+    struct train_data_options d = train_evaluate_data(&u->s->o, picture, u->s->o.batch);
+    struct train_data *data = NULL;
+    const struct train_batch *b;
+    d.max_boxes = TRUTHS;
+    err e = train_data_open(u->s->set, &d, u->payer, &data);
+    while (!e && !(e = train_data_next(data, &b))) {
+        e = answer(y, picture, b);
+        if (!e && teacher) e = answer(t, picture, b);
+        if (!e) e = take_batch(u, y, t, b);
+    }
+    train_data_close(&data);
+    return e == ERR_CLOSED ? ERR_OK : e;
+}
+
+err merge_score_run(const struct merge_score *s, const struct graph *g, double *ret)
+{
+    struct train_scores scores;
+    if (s->measure == MERGE_TOP1) {
+        err e = train_evaluate_classify(g, s->set, &s->o, &scores);
+        if (!e) *ret = scores.top1;
+        return e;
+    }
+    struct train_picture picture;
+    struct sums u = {.s = s, .payer = mem_payer_new(s->o.budget, "score"), .room = s->o.samples ? s->o.n_samples : train_set_count(s->set)};
+    struct answers y = {0}, t = {0};
+    bool boxes = s->measure == MERGE_AP50 || s->measure == MERGE_SAME_BOXES, teacher = s->measure != MERGE_AP50;
+    size_t bytes = (size_t)u.room * TRUTHS * sizeof *u.truth;
+    err e = train_picture_input(g, &picture);
+    if (!e && boxes) e = mem_alloc(u.payer, MEM_OTHER, bytes, (void **)&u.truth);
+    if (!e && boxes) e = mem_alloc(u.payer, MEM_OTHER, bytes, (void **)&u.found);
+    if (!e) e = open_answers(&y, s, g, u.payer);
+    if (!e && teacher) e = open_answers(&t, s, s->original, u.payer);
+    if (!e) e = run_over(&u, &picture, &y, &t, teacher);
+    if (!e) e = finish(&u, ret);
+    close_answers(&y);
+    close_answers(&t);
+    if (boxes) {
+        mem_free(u.payer, MEM_OTHER, u.truth, bytes);
+        mem_free(u.payer, MEM_OTHER, u.found, bytes);
+    }
+    mem_payer_free(&u.payer);
+    return e;
+}

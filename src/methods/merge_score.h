@@ -1,0 +1,29 @@
+/* How right is a member? Its own measure, taken the same way before and after merging.
+ *
+ *     labels, one class per picture     top-1
+ *     labels, boxes                     AP50 of its card's detections (task/metric.h)
+ *     none, classes                     share of pictures for which it says the original's class
+ *     none, a card that detects         AP50 with the original's detections of 0.3 and more as truth
+ *     none, anything else               1 - |y - t|^2 / |t - mean t|^2 over all outputs, at least 0
+ *
+ * Without labels the original scores 1 by definition. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "task/card.h"
+#include "train/evaluate.h"
+
+enum merge_measure { MERGE_TOP1 = 1, MERGE_AP50, MERGE_SAME_CLASS, MERGE_SAME_BOXES, MERGE_SAME_NUMBERS };
+const char *merge_measure_name(enum merge_measure m); /* "top-1", "AP50 against the original" ... */
+
+struct merge_score {
+    enum merge_measure measure;
+    const struct graph *original;    /* borrowed */
+    const struct task_card *card;    /* borrowed; NULL: none */
+    const struct train_set *set;     /* borrowed */
+    struct train_evaluate_options o; /* samples, batch, feed, budget, threads */
+};
+/* Which measure it is: from the set, the card and the shape of output 0. `labels`: the set's labels are the model's own. */
+enum merge_measure merge_score_measure(const struct graph *g, const struct task_card *card, const struct train_set *set, bool labels);
+/* What a network that knows nothing would get: 1 / classes, else 0. */
+double merge_score_chance(const struct merge_score *s);
+err merge_score_run(const struct merge_score *s, const struct graph *g, double *ret);
