@@ -260,6 +260,12 @@ static void scores_text(enum train_task task, const struct train_scores *s)
     else printf("  held out: loss %.4f, top-1 %.2f %%", s->loss, 100 * s->top1);
 }
 
+static void say(void *user, const char *sentence)
+{
+    (void)user;
+    fprintf(stderr, "brim train: %s\n", sentence);
+}
+
 static void show(void *user, const struct train_progress *p)
 {
     struct shown *s = user;
@@ -306,6 +312,7 @@ static err run(struct options *o)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     o->job.stop = &stop;
+    o->job.say = say;
     err e = train_job(&o->job, show, &shown, &r);
     if (shown.terminal) fprintf(stderr, "\r\033[K");
     if (!e || e == ERR_CANCELLED) finish(o, &r, e != ERR_OK);

@@ -26,6 +26,7 @@ enum train_set_kind {
     TRAIN_SET_CIFAR,  /* F.bin, or DIR/data_batch_*.bin; names in batches.meta.txt beside it */
     TRAIN_SET_IDX,    /* *images*-ubyte with the *labels*-ubyte beside it (MNIST and its family) */
     TRAIN_SET_VIDEO,  /* a video with labels in MOT rows (class in the 8th column) or COCO JSON whose ids are frame numbers, from 1 */
+    TRAIN_SET_PLAIN,  /* with `unlabelled`: a folder of pictures */
     TRAIN_SET_CROPS,  /* with `identities`: objects cut out of a video, or a folder of them, with MOT rows; classes are identities (data_crops.c) */
 };
 struct train_set_options {
@@ -36,6 +37,7 @@ struct train_set_options {
     int n_classes;
     int every, side;            /* VIDEO: keep each n-th frame (0: all), at most so many pixels a side (0: 640). CROPS: 0: each 10th, 256 */
     bool identities;            /* classes are identities: videos are read as CROPS */
+    bool unlabelled;            /* pictures without labels will do (PLAIN, or a video alone): a teacher makes them (train_set_label_...) */
     int category;               /* CROPS: objects of this class alone (8th column); 0: all */
 };
 
@@ -60,6 +62,12 @@ void train_set_free(struct train_set **s);
 enum train_set_kind train_set_kind(const struct train_set *s);
 const struct train_set_report *train_set_report(const struct train_set *s);
 int64_t train_set_count(const struct train_set *s);
+/* Labels for a set that has none (train_set_unlabelled): the names of the classes first, then every sample from the first to the last, with a class or with
+ * boxes (class ids in range; in pixels of the picture as stored, cut to `w` x `h`). ERR_NOMEM. */
+bool train_set_unlabelled(const struct train_set *s);
+err train_set_name_classes(struct train_set *s, const char *const *names, int n, bool boxes);
+void train_set_label_class(struct train_set *s, int64_t sample, int class_id);
+err train_set_label_boxes(struct train_set *s, int64_t sample, const struct train_box *boxes, int n, double w, double h);
 int train_set_classes(const struct train_set *s);
 const char *train_set_class(const struct train_set *s, int class_id);
 bool train_set_has_boxes(const struct train_set *s);

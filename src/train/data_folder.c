@@ -61,6 +61,33 @@ err data_read_folder(struct train_set *s, const char *path)
     return e;
 }
 
+err data_read_plain(struct train_set *s, const char *path)
+{
+    char **names;
+    size_t n;
+    err e = data_list_folder(path, &names, &n);
+    if (e) return e;
+    for (size_t i = 0; !e && i < n; i++) {
+        bool added;
+        char *file = xasprintf("%s/%s", path, names[i]);
+        if (is_picture(names[i])) e = add_file(s, file, -1, &added);
+        free(file);
+    }
+    data_free_names(&names, n);
+    return e;
+}
+
+bool data_has_pictures(const char *path)
+{
+    char **names;
+    size_t n;
+    bool found = false;
+    if (data_list_folder(path, &names, &n)) return false;
+    for (size_t i = 0; i < n && !found; i++) found = is_picture(names[i]);
+    data_free_names(&names, n);
+    return found;
+}
+
 /* `class cx cy w h`; more columns (polygons, key points) are another format. */
 static err yolo_line(struct train_set *s, const char *file, int64_t line, const char *text)
 {

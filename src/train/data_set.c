@@ -166,11 +166,12 @@ static bool folder_has(const char *path, const char *what)
     return yes;
 }
 
-static err guess(const char *path, bool identities, enum train_set_kind *ret)
+static err guess(const char *path, const struct train_set_options *o, enum train_set_kind *ret)
 {
     const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
     if (access(path, R_OK)) return err_set(ERR_NOT_FOUND, "%s: %s", path, strerror(errno));
-    if (identities && (is_folder(path) ? data_has_videos(path, true) : data_is_video(path))) return *ret = TRAIN_SET_CROPS, ERR_OK;
+    if (o->identities && (is_folder(path) ? data_has_videos(path, true) : data_is_video(path))) return *ret = TRAIN_SET_CROPS, ERR_OK;
+    if (o->unlabelled && is_folder(path) && data_has_pictures(path)) return *ret = TRAIN_SET_PLAIN, ERR_OK;
     if (is_folder(path)) {
         *ret = folder_has(path, "images") && folder_has(path, "labels")                  ? TRAIN_SET_YOLO
                : folder_has(path, "data_batch_1.bin") || folder_has(path, "train.bin")   ? TRAIN_SET_CIFAR
@@ -230,7 +231,7 @@ static err finish(struct train_set *s, const char *path)
     for (size_t i = 0; i < s->samples.len; i++) {
         const struct data_sample *d = &data_samples(s)[i];
         if (d->label >= 0) count[d->label]++;
-        else if (d->n_boxes == 0) s->report.empty_images++;
+        else if (d->n_boxes == 0 && !s->unlabelled) s->report.empty_images++;
     }
     for (size_t i = 0; i < s->boxes.len; i++) count[data_boxes(s)[i].class_id]++;
     for (size_t c = 0; c < s->n_classes; c++) {
@@ -242,7 +243,7 @@ static err finish(struct train_set *s, const char *path)
     s->report.samples = (int64_t)s->samples.len;
     s->report.boxes = (int64_t)s->boxes.len;
     const char *why = s->report.problem[0] ? s->report.problem : "it is empty";
-    if (s->n_classes == 0) return err_set(ERR_FORMAT, "%s: no classes in it: %s", path, why);
+    if (s->n_classes == 0 && !s->unlabelled) return err_set(ERR_FORMAT, "%s: no classes in it: %s", path, why);
     if (s->samples.len == 0) return err_set(ERR_FORMAT, "%s: no sample in it can be used: %s", path, why);
     if (s->has_boxes && s->boxes.len == 0) return err_set(ERR_FORMAT, "%s: no box in it can be used: %s", path, why);
     return ERR_OK;
@@ -253,7 +254,7 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
     struct train_set *s = xnew(struct train_set);
     s->payer = payer;
     s->kind = o->kind;
-    err e = o->kind == TRAIN_SET_AUTO ? guess(path, o->identities, &s->kind) : ERR_OK;
+    err e = o->kind == TRAIN_SET_AUTO ? guess(path, o, &s->kind) : ERR_OK;
     if (!e) {
         switch (s->kind) {
         case TRAIN_SET_FOLDER: e = data_read_folder(s, path); break;
@@ -262,11 +263,13 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
         case TRAIN_SET_CIFAR: e = data_read_cifar(s, path); break;
         case TRAIN_SET_IDX: e = data_read_idx(s, path, o->labels); break;
         case TRAIN_SET_VIDEO: e = data_read_video(s, path, o); break;
+        case TRAIN_SET_PLAIN: e = data_read_plain(s, path); break;
         case TRAIN_SET_CROPS: e = data_read_crops(s, path, o); break;
         default: e = err_set(ERR_USAGE, "%d is no kind of data set", (int)s->kind);
         }
     }
-    if (!e && o->classes) e = choose_classes(s, o);
+    s->unlabelled = s->kind == TRAIN_SET_PLAIN || (s->kind == TRAIN_SET_VIDEO && !o->labels);
+    if (!e && o->classes && !s->unlabelled) e = choose_classes(s, o);
     if (!e) e = finish(s, path);
     if (e) {
         train_set_free(&s);
@@ -292,6 +295,45 @@ void train_set_free(struct train_set **p)
     data_list_done(s->payer, &s->text, 1);
     data_list_done(s->payer, &s->jpegs, 1);
     free(s);
+}
+
+/* ---- labels from elsewhere */
+
+bool train_set_unlabelled(const struct train_set *s)
+{
+    return s->unlabelled;
+}
+
+err train_set_name_classes(struct train_set *s, const char *const *names, int n, bool boxes)
+{
+    err e = ERR_OK;
+    for (int i = 0; i < n && !e; i++) e = data_add_class(s, names[i], strlen(names[i]));
+    s->has_boxes = boxes;
+    s->unlabelled = false;
+    return e;
+}
+
+void train_set_label_class(struct train_set *s, int64_t sample, int class_id)
+{
+    data_samples(s)[sample].label = class_id;
+}
+
+err train_set_label_boxes(struct train_set *s, int64_t sample, const struct train_box *boxes, int n, double w, double h)
+{
+    struct data_sample *d = &data_samples(s)[sample];
+    d->first_box = (int64_t)s->boxes.len;
+    d->n_boxes = 0;
+    for (int i = 0; i < n; i++) {
+        struct train_box b = boxes[i];
+        b.x1 = (float)MIN(MAX(b.x1, 0), w), b.x2 = (float)MIN(MAX(b.x2, 0), w), b.y1 = (float)MIN(MAX(b.y1, 0), h), b.y2 = (float)MIN(MAX(b.y2, 0), h);
+        if (!(b.x2 > b.x1 && b.y2 > b.y1) || b.class_id < 0 || (size_t)b.class_id >= s->n_classes) continue;
+        err e = data_append(s, &s->boxes, sizeof b, &b, 1);
+        if (e) return e;
+        d->n_boxes++;
+    }
+    s->report.boxes = (int64_t)s->boxes.len;
+    s->report.empty_images += d->n_boxes == 0;
+    return ERR_OK;
 }
 
 /* ---- questions */

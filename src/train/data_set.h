@@ -42,7 +42,7 @@ struct train_set {
     struct mem_payer *payer;
     enum train_set_kind kind;
     struct train_set_report report;
-    bool has_boxes, relative;
+    bool has_boxes, relative, unlabelled;
     char **classes;
     size_t n_classes, cap_classes;
     struct data_list samples, boxes, text, jpegs; /* data_sample, train_box, char, uint8_t; MEM_TRAINING */
@@ -79,6 +79,8 @@ void data_free_names(char ***names, size_t n);
 bool data_line(FILE *f, const char *name, int64_t *line, char buf[DATA_MAX_LINE], err *e);
 
 err data_read_folder(struct train_set *s, const char *path);
+err data_read_plain(struct train_set *s, const char *path);
+bool data_has_pictures(const char *path);
 err data_read_yolo(struct train_set *s, const char *path);
 err data_read_cifar(struct train_set *s, const char *path);
 err data_read_idx(struct train_set *s, const char *path, const char *labels);

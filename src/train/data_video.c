@@ -155,14 +155,14 @@ static err read_frames(struct train_set *s, const char *path, const struct label
 err data_read_video(struct train_set *s, const char *path, const struct train_set_options *o)
 {
     struct labels l = {.path = o->labels};
-    if (!o->labels) return err_set(ERR_USAGE, "%s: a video needs a file of labels (MOT rows or COCO JSON)", path);
-    s->has_boxes = true;
-    err e = read_labels(s, &l);
+    if (!o->labels && !o->unlabelled) return err_set(ERR_USAGE, "%s: a video needs a file of labels (MOT rows or COCO JSON)", path);
+    s->has_boxes = o->labels;
+    err e = o->labels ? read_labels(s, &l) : ERR_OK;
     if (e) return e;
     s->text.len = 0; /* names of COCO's images: the frames are called by the video */
     e = data_append(s, &s->text, 1, path, strlen(path) + 1);
     if (!e) e = read_frames(s, path, &l, o);
     if (l.is_coco) data_coco_done(s, &l.coco);
-    else task_mot_done(&l.mot);
+    else if (o->labels) task_mot_done(&l.mot);
     return e;
 }

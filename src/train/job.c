@@ -344,7 +344,7 @@ err train_job(const struct train_job_options *o, train_progress_fn *fn, void *us
     err e = check(o);
     if (e) return e;
     static const struct train_task_kind *const kinds[] = {NULL, &train_task_classify, &train_task_detect, &train_task_embed};
-    struct train_job j = {.o = o, .kind = kinds[o->task], .begun_ns = clock_ns()};
+    struct train_job j = {.o = o, .kind = kinds[o->task], .user = user, .begun_ns = clock_ns()};
     struct train_result r = {0};
     if (o->idle) {
         struct sched_param none = {0};

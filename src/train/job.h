@@ -54,6 +54,7 @@ struct train_job_options {
     bool resume;
     const char *const *arguments; /* kept in the checkpoint, so that --resume needs no options */
     int n_arguments;
+    void (*say)(void *user, const char *sentence); /* what a person should know before it begins (a head was exchanged); NULL: nobody. `user` is train_job's */
     const atomic_bool *stop;    /* set: checkpoint and end with ERR_CANCELLED */
 };
 

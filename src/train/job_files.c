@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,17 @@ static void sweep(const char *dir)
         free(path);
     }
     if (d) closedir(d);
+}
+
+void train_job_say(const struct train_job *j, const char *fmt, ...)
+{
+    va_list ap;
+    char text[512];
+    if (!j->o->say) return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    j->o->say(j->user, text);
 }
 
 static err make_folder(const char *path)

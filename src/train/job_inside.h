@@ -19,6 +19,7 @@ struct train_job_state {
 struct train_job {
     const struct train_job_options *o;
     const struct train_task_kind *kind;
+    void *user;                    /* of the callbacks */
     struct mem_budget *budget;
     struct mem_payer *payer;
     struct graph *source;          /* OUT/model.onnx */
@@ -51,4 +52,5 @@ err train_job_save(struct train_job *j, const char *name);  /* OUT/NAME.brim */
 err train_job_restore(struct train_job *j);
 err train_job_write_onnx(struct train_job *j, const char *name);
 /* The source with the numbers as they are now; free with graph_free. `payer` pays for the numbers. */
+void train_job_say(const struct train_job *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 err train_job_graph(struct train_job *j, struct mem_payer *payer, struct graph **ret);

@@ -1,7 +1,19 @@
 /* One class per picture. SPDX-License-Identifier: Apache-2.0 */
+#include "train/head.h"
 #include "train/task.h"
 
 #include <string.h>
+
+/* A network of which the last layer is not found is taken as it is: whether it fits is found before the first batch. */
+static err adapt(struct train_job *j, struct graph *g)
+{
+    int classes;
+    char said[400];
+    if (train_head_classes(g, false, &classes) || classes == j->classes) return ERR_OK;
+    err e = train_head_replace(g, false, j->classes, j->o->seed, said, sizeof said);
+    if (!e) train_job_say(j, "%s", said);
+    return e;
+}
 
 static err loss(struct train_job *j, struct train_net_options *n)
 {
@@ -29,4 +41,4 @@ static double scored(const struct train_scores *s)
     return s->top1;
 }
 
-const struct train_task_kind train_task_classify = {.name = "classify", .score = "top1", .loss = loss, .batch = batch, .evaluate = train_evaluate_classify, .scored = scored};
+const struct train_task_kind train_task_classify = {.name = "classify", .score = "top1", .adapt = adapt, .loss = loss, .batch = batch, .evaluate = train_evaluate_classify, .scored = scored};

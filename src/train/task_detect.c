@@ -1,5 +1,17 @@
 /* Boxes, as YOLOX trains them. SPDX-License-Identifier: Apache-2.0 */
+#include "train/head.h"
 #include "train/task.h"
+
+/* Where the user says which class of the data is which of the network's, and the network has them all, its head stays. */
+static err adapt(struct train_job *j, struct graph *g)
+{
+    int classes;
+    char said[400];
+    if (train_head_classes(g, true, &classes) || (j->o->n_classes ? j->classes <= classes : j->classes == classes)) return ERR_OK;
+    err e = train_head_replace(g, true, j->classes, j->o->seed, said, sizeof said);
+    if (!e) train_job_say(j, "%s", said);
+    return e;
+}
 
 static err loss(struct train_job *j, struct train_net_options *n)
 {
@@ -42,5 +54,5 @@ static double scored(const struct train_scores *s)
     return s->ap50;
 }
 
-const struct train_task_kind train_task_detect = {.name = "detect", .score = "ap50", .boxes = true, .loss = loss, .ready = ready, .batch = batch,
+const struct train_task_kind train_task_detect = {.name = "detect", .score = "ap50", .boxes = true, .adapt = adapt, .loss = loss, .ready = ready, .batch = batch,
                                                   .evaluate = train_evaluate_detect, .scored = scored};
