@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "op/rule.h"
 
+#include <math.h>
 #include <string.h>
 
 err op_push(struct tensor_shape *s, int64_t size, bool bounded)
@@ -141,14 +142,37 @@ err op_constant_int(const struct op_info *v, int i, const char *what, int64_t *r
     return ERR_OK;
 }
 
+/* float16 (IEEE 754 binary16) or bfloat16 (the upper half of a float32) */
+static float half_of(enum tensor_dtype t, uint16_t bits)
+{
+    uint32_t wide = (uint32_t)bits << 16;
+    int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    float f;
+    if (t == TENSOR_BF16) {
+        memcpy(&f, &wide, sizeof f);
+        return f;
+    }
+    f = exponent == 31 ? (mantissa ? NAN : INFINITY)
+        : exponent     ? ldexpf((float)(mantissa + 1024), exponent - 25)
+                       : ldexpf((float)mantissa, -24);
+    return bits >> 15 ? -f : f;
+}
+
 err op_constant_floats(const struct op_info *v, int i, const char *what, float *ret, int most, int *ret_n)
 {
     int count;
-    if (v->dtype != TENSOR_F32 && v->dtype != TENSOR_F64) return wrong_type(v, i, what);
+    bool half = v->dtype == TENSOR_F16 || v->dtype == TENSOR_BF16;
+    if (v->dtype != TENSOR_F32 && v->dtype != TENSOR_F64 && !half) return wrong_type(v, i, what);
     err e = constant_count(v, i, what, most, &count);
     if (e) return e;
     for (int k = 0; k < count; k++) {
         double d;
+        if (half) {
+            uint16_t bits;
+            memcpy(&bits, (const char *)v->constant + (size_t)k * sizeof bits, sizeof bits);
+            ret[k] = half_of(v->dtype, bits);
+            continue;
+        }
         if (v->dtype == TENSOR_F32) {
             memcpy(&ret[k], (const char *)v->constant + (size_t)k * sizeof *ret, sizeof *ret);
         } else {

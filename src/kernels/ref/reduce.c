@@ -87,7 +87,8 @@ static void fold_row(void *context, char *const *p, const int64_t *step, int64_t
     }
 }
 
-static void fill_start(const struct tensor *acc, enum fold f)
+/* The value that changes nothing: of the smallest and the largest of no bools, false and true. */
+static void fill_start(const struct tensor *acc, enum fold f, bool of_bools)
 {
     union {
         double d;
@@ -104,7 +105,7 @@ static void fill_start(const struct tensor *acc, enum fold f)
         if (d)
             v.d = -INFINITY;
         else
-            v.i = u ? 0 : INT64_MIN;
+            v.i = u || of_bools ? 0 : INT64_MIN;
     } else if (f == FOLD_MIN) {
         if (d)
             v.d = INFINITY;
@@ -133,7 +134,7 @@ static void fold(const struct tensor *acc, const struct tensor *in, enum fold f)
 {
     struct fold_row r = {FOLD_FNS[f][ref_domain(in->dtype)], in->dtype};
     struct ref_loop l;
-    fill_start(acc, f);
+    fill_start(acc, f, in->dtype == TENSOR_BOOL);
     ref_loop_init(&l, &in->shape, 2, (const struct tensor *[]){in, acc});
     ref_loop_run(&l, fold_row, &r);
 }
@@ -158,7 +159,7 @@ static void log_sum_exp(const struct tensor *acc, const struct tensor *most, con
     struct ref_loop l;
     enum tensor_dtype type = in->dtype;
     fold(most, in, FOLD_MAX);
-    fill_start(acc, FOLD_SUM);
+    fill_start(acc, FOLD_SUM, false);
     ref_loop_init(&l, &in->shape, 3, (const struct tensor *[]){in, acc, most});
     ref_loop_run(&l, exp_row, &type);
     double *a = acc->data, *m = most->data;

@@ -28,6 +28,9 @@ struct resize {
     enum coordinates coordinates;
     enum nearest nearest;
     bool antialias, exclude_outside;
+    /* The corners of align_corners lie at size * scale, which need not be whole: so say ONNX's own test cases (opset 19). In older
+     * files they lie at the whole size, as PyTorch, which made those files, and ONNX Runtime have it. */
+    bool by_scales;
     double a, extrapolation; /* cubic coefficient; the value outside the crop */
     double scale[TENSOR_MAX_RANK], roi[2][TENSOR_MAX_RANK];
 };
@@ -84,6 +87,7 @@ static err read_scales(const struct ref_call *c, struct resize *r)
     for (int i = 0; i < count; i++)
         axes_of[i] = n_axes < 0 ? i : (int)axes[i];
     bool has_scales = ref_has(c, scales) && tensor_count(&c->in[scales].shape) == count;
+    r->by_scales = has_scales && c->node->opset >= 19;
     for (int i = 0; i < count && has_scales; i++)
         r->scale[axes_of[i]] = ref_double_at(&c->in[scales], i);
     if (old && !has_scales && list && list->type == OP_ATTR_FLOATS && list->n == (size_t)rank)
@@ -124,7 +128,7 @@ static double source_of(const struct resize *r, int axis, int64_t x, int64_t in,
     case PYTORCH_HALF_PIXEL:
         return out > 1 ? (double)((f + 0.5f) / scale - 0.5f) : 0;
     case ALIGN_CORNERS:
-        return out > 1 ? (double)(f * (float)(in - 1) / (float)(out - 1)) : 0;
+        return out > 1 ? (double)(f * (float)(in - 1) / (r->by_scales ? scale * (float)in - 1 : (float)(out - 1))) : 0;
     case ASYMMETRIC:
         return (double)(f / scale);
     case TF_HALF_PIXEL_FOR_NN:

@@ -196,6 +196,37 @@ static struct tensor operand(struct ref_call *c, const struct tensor *t, bool in
     return input ? ref_dense_in(c, 0, false) : ref_dense_out(c, 0, false);
 }
 
+/* ---- Softmax of float16: the standard defines it by a body (Exp, ReduceSum, Div) whose operators each give float16, and graphs that
+ * hold that body must give the same numbers. A sum too large for float16 stays what it is: only this operator can say it. */
+
+static void to_half(float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = fabsf(x[i]) < 65504 ? ref_half_to_float(ref_float_to_half(x[i])) : x[i];
+}
+
+static void softmax_half(const struct tensor *y, const struct tensor *x, int64_t n, int64_t inner)
+{
+    const float *from = x->data;
+    float *to = y->data;
+    int64_t count = tensor_count(&x->shape);
+    for (int64_t lane = 0; lane < count / n; lane++) {
+        int64_t at = lane / inner * n * inner + lane % inner;
+        float most = -INFINITY, sum = 0;
+        for (int64_t i = 0; i < n; i++)
+            most = from[at + i * inner] > most ? from[at + i * inner] : most;
+        for (int64_t i = 0; i < n; i++) {
+            float e = ref_expf(from[at + i * inner] - most);
+            to_half(&e, 1);
+            to[at + i * inner] = e;
+            sum += e;
+        }
+        to_half(&sum, 1);
+        for (int64_t i = 0; i < n; i++)
+            to[at + i * inner] /= sum;
+    }
+}
+
 size_t ref_softmax_scratch(const struct ref_call *c)
 {
     return ref_scratch_rows(c) + 2 * REF_ALIGN(tensor_count(&c->in[0].shape) * 8);
@@ -210,7 +241,7 @@ err ref_softmax(struct ref_call *c)
     struct tensor x = operand(c, &c->in[0], true), y = operand(c, &c->out[0], false);
     int64_t n, inner;
     if (!logs && find_lanes(&x, &y, mask, &n, &inner)) {
-        softmax_dense(&y, &x, n, inner);
+        (c->in[0].dtype == TENSOR_F16 ? softmax_half : softmax_dense)(&y, &x, n, inner);
         if (y.data != c->out[0].data) ref_dense_done(c, 0, &y);
         return ERR_OK;
     }
