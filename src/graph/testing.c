@@ -41,6 +41,7 @@ static float post(const struct kernel_post *p, float x, float add)
     case KERNEL_POST_TANH: return tanhf(x);
     case KERNEL_POST_ELU: return x < 0 ? p->alpha * (expf(x) - 1) : x;
     case KERNEL_POST_ADD: return x + add;
+    case KERNEL_POST_SCALE: return x * add;
     }
     return NAN;
 }
@@ -62,9 +63,12 @@ static err run_node(const struct graph *g, const struct graph_node *n, struct te
     err e = kernels_ref_run(&own, in, own.n_in, out, own.n_out);
     for (int k = 0; k < n->n_post && !e; k++) {
         float *x = out[0].data;
-        const float *add = n->post[k].kind == KERNEL_POST_ADD ? in[n->post[k].input].data : NULL;
+        const float *add = kernel_post_reads(&n->post[k]) ? in[n->post[k].input].data : NULL;
+        bool conv = n->op.kind == OP_CONV || n->op.kind == OP_CONV_TRANSPOSE, scale = n->post[k].kind == KERNEL_POST_SCALE;
+        int64_t inner = 1, channels = scale ? tensor_count(&in[n->post[k].input].shape) : 1;
+        for (int d = 2; conv && d < out[0].shape.rank; d++) inner *= out[0].shape.dims[d];
         for (int64_t i = 0, c = tensor_count(&out[0].shape); i < c; i++)
-            x[i] = post(&n->post[k], x[i], add ? add[i] : 0);
+            x[i] = post(&n->post[k], x[i], add ? add[scale ? i / inner % channels : i] : 0);
     }
     for (int o = 0; o < n->op.n_out; o++)
         if (n->op.out[o] >= 0) values[n->op.out[o]] = out[o];

@@ -31,12 +31,17 @@ enum kernel_post_kind {
     KERNEL_POST_TANH,
     KERNEL_POST_ELU,          /* x < 0 ? alpha (exp(x) - 1) : x */
     KERNEL_POST_ADD,          /* x + the extra input number `input`, same shape as the output, in any strides */
+    KERNEL_POST_SCALE,        /* x * the extra input number `input`, a constant with one number per output channel: its shape broadcasts to the output's. Always the first */
 };
 struct kernel_post {
     enum kernel_post_kind kind;
     float alpha, beta;
-    int input; /* index into the query's inputs, for KERNEL_POST_ADD */
+    int input; /* index into the query's inputs, for KERNEL_POST_ADD and KERNEL_POST_SCALE */
 };
+static inline bool kernel_post_reads(const struct kernel_post *p)
+{
+    return p->kind == KERNEL_POST_ADD || p->kind == KERNEL_POST_SCALE;
+}
 
 struct kernel_query {
     const struct op_node *node;

@@ -35,7 +35,7 @@ static bool sides_of(const struct kernel_query *q, struct sides *ret)
 
 static bool posts_taken(const struct kernel_query *q)
 {
-    if (q->node->kind == OP_CONV) return onednn_posts_known(q);
+    if (q->node->kind == OP_CONV) return onednn_posts_known(q) && !onednn_scales(q);
     return q->n_post == 0 || (q->node->kind == OP_CONV_TRANSPOSE && q->n_post == 1 && q->post[0].kind == KERNEL_POST_ADD);
 }
 

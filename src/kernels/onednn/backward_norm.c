@@ -79,7 +79,7 @@ static err prepare_norm(const struct kernel_query *q, struct mem_payer *payer, s
 static bool accepts_product(const struct kernel_query *q)
 {
     const struct op_node *n = q->node;
-    if (n->kind != OP_GEMM || q->n_in < 2 || q->n_out != 1 || !all_taken(q) || !onednn_posts_known(q)) return false;
+    if (n->kind != OP_GEMM || q->n_in < 2 || q->n_out != 1 || !all_taken(q) || !onednn_posts_known(q) || onednn_scales(q)) return false;
     if (q->in[0].shape.rank != 2 || q->in[1].shape.rank != 2 || op_attr_float(n, "alpha", 1) != 1) return false;
     if (!onednn_present(q, 2)) return true;
     const struct tensor_shape *s = &q->in[2].shape;

@@ -145,8 +145,15 @@ static err half_run(struct half_case *c, int threads)
     return e;
 }
 
+static bool is_product(const struct half_case *c)
+{
+    return c->node.op.kind == OP_GEMM || c->node.op.kind == OP_MATMUL;
+}
+
 static double after(const struct half_case *c, double x, int64_t at)
 {
+    const struct tensor_shape *y = &c->out.shape;
+    int64_t channel = is_product(c) ? at % y->dims[y->rank - 1] : at / (y->dims[2] * y->dims[3]) % y->dims[1];
     for (int i = 0; i < c->q.n_post; i++) {
         const struct kernel_post *p = &c->q.post[i];
         double a = (double)p->alpha, b = (double)p->beta;
@@ -161,6 +168,7 @@ static double after(const struct half_case *c, double x, int64_t at)
         case KERNEL_POST_TANH: x = tanh(x); break;
         case KERNEL_POST_ELU: x = x < 0 ? a * (exp(x) - 1) : x; break;
         case KERNEL_POST_ADD: x += (double)((float *)c->in[p->input].data)[at]; break;
+        case KERNEL_POST_SCALE: x *= (double)((float *)c->in[p->input].data)[channel]; break;
         }
     }
     return x;
@@ -192,6 +200,14 @@ static void add_post(struct half_case *c, struct kernel_post p, uint64_t *seed)
     if (p.kind == KERNEL_POST_ADD) {
         p.input = c->q.n_in;
         c->in[c->q.n_in++] = drawn(c->out.shape.rank, c->out.shape.dims, c->out.dtype, c->out.dtype == TENSOR_BF16, seed);
+    }
+    if (p.kind == KERNEL_POST_SCALE && c->q.n_post) return; /* always the first */
+    if (p.kind == KERNEL_POST_SCALE) {
+        const struct tensor_shape *y = &c->out.shape;
+        p.input = c->q.n_in;
+        c->constant[p.input] = true;
+        c->in[c->q.n_in++] = is_product(c) ? drawn(1, &y->dims[y->rank - 1], TENSOR_F32, false, seed)
+                                           : drawn(3, (int64_t[]){y->dims[1], 1, 1}, TENSOR_F32, false, seed);
     }
     c->q.post[c->q.n_post++] = p;
 }

@@ -107,16 +107,21 @@ static err make_state(const struct geometry *g, const void *desc, size_t bytes, 
     onednn_job_pack(&j, DNNL_ARG_WEIGHTS, 1, &g->plain);
     int adds = 0;
     for (int i = 0; i < q->n_post; i++) adds += q->post[i].kind == KERNEL_POST_ADD;
+    if (adds != 1) return onednn_state_scaling(&j, q, payer, ret);
     err e = onednn_state_new(&j, q, payer, ret);
-    if (e != ERR_UNSUPPORTED || adds != 1) return e;
+    if (e != ERR_UNSUPPORTED) return e;
     j.spec.sum = true; /* nothing that is fast can add from elsewhere: copy there first, then add in place */
     e = onednn_state_new(&j, q, payer, ret);
     const struct kernel_post *last = &q->post[q->n_post - 1];
-    if (e != ERR_UNSUPPORTED || last->kind != KERNEL_POST_ADD || q->out[0].dtype != TENSOR_F32 || onednn_posts_lie_like_output(q)) return e;
+    if (e != ERR_UNSUPPORTED || q->out[0].dtype != TENSOR_F32 || onednn_posts_lie_like_output(q)) return e;
+    if (last->kind != KERNEL_POST_ADD) {
+        j.spec.sum = false;
+        return onednn_state_scaling(&j, q, payer, ret);
+    }
     struct kernel_query without = *q; /* nor in place: add afterwards */
     without.n_post--;
     j.spec.sum = false;
-    e = onednn_state_new(&j, &without, payer, ret);
+    e = onednn_state_scaling(&j, &without, payer, ret);
     if (!e) onednn_state_add_after(*ret, last->input, tensor_count(&q->out[0].shape));
     return e;
 }

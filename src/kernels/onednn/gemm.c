@@ -56,7 +56,7 @@ static err prepare_row(const struct kernel_query *q, int64_t k, int64_t n, bool 
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     if (has_bias) onednn_job_arg(&j, DNNL_ARG_BIAS, 2);
     onednn_job_pack(&j, DNNL_ARG_WEIGHTS, 1, &plain);
-    return onednn_state_new(&j, q, payer, ret);
+    return onednn_state_scaling(&j, q, payer, ret);
 }
 
 static err prepare_linear(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
@@ -90,7 +90,7 @@ static err prepare_linear(const struct kernel_query *q, struct mem_payer *payer,
     onednn_job_arg(&j, DNNL_ARG_DST, ONEDNN_FROM_OUT);
     if (has_bias) onednn_job_arg(&j, DNNL_ARG_BIAS, 2);
     onednn_job_pack(&j, DNNL_ARG_WEIGHTS, 1, &plain);
-    return onednn_state_new(&j, q, payer, ret);
+    return onednn_state_scaling(&j, q, payer, ret);
 }
 
 static bool accepts_matmul(const struct kernel_query *q)

@@ -111,8 +111,24 @@ static dnnl_status_t post_append(dnnl_post_ops_t ops, const struct kernel_post *
     case KERNEL_POST_ADD:
         return spec->sum ? dnnl_post_ops_append_sum(ops, 1)
                          : dnnl_post_ops_append_binary(ops, dnnl_binary_add, spec->dst);
+    case KERNEL_POST_SCALE: {
+        dnnl_memory_desc_t channels = onednn_channels_of(spec->dst);
+        return dnnl_post_ops_append_binary(ops, dnnl_binary_mul, &channels);
+    }
     }
     return dnnl_unimplemented;
+}
+
+dnnl_memory_desc_t onednn_channels_of(const dnnl_memory_desc_t *dst)
+{
+    dnnl_memory_desc_t md = {0};
+    dnnl_dims_t dims = {0}, strides = {0};
+    for (int i = 0; i < dst->ndims; i++) {
+        dims[i] = i == 1 ? dst->dims[1] : 1;
+        strides[i] = i == 0 ? dst->dims[1] : 1;
+    }
+    dnnl_memory_desc_init_by_strides(&md, dst->ndims, dims, dnnl_f32, strides);
+    return md;
 }
 
 int onednn_post_index(const struct kernel_post *post, int i)
@@ -126,10 +142,17 @@ bool onednn_posts_known(const struct kernel_query *q)
 {
     for (int i = 0; i < q->n_post; i++) {
         const struct kernel_post *p = &q->post[i];
-        if (p->kind < KERNEL_POST_RELU || p->kind > KERNEL_POST_ADD) return false;
+        if (p->kind < KERNEL_POST_RELU || p->kind > KERNEL_POST_SCALE) return false;
         if (p->kind == KERNEL_POST_CLIP && !(p->alpha <= p->beta)) return false; /* oneDNN refuses an empty range */
     }
     return true;
+}
+
+bool onednn_scales(const struct kernel_query *q)
+{
+    for (int i = 0; i < q->n_post; i++)
+        if (q->post[i].kind == KERNEL_POST_SCALE) return true;
+    return false;
 }
 
 /* oneDNN 2.6.3 makes the code of one function for all post-operations of the same algorithm, with the numbers of the first: max(x, 0) after a leaky
@@ -137,7 +160,7 @@ bool onednn_posts_known(const struct kernel_query *q)
 static bool one_code_for_both(const struct kernel_post *a, const struct kernel_post *b)
 {
     static const enum kernel_post_kind ALIKE[][2] = {{KERNEL_POST_RELU, KERNEL_POST_LEAKY_RELU}, {KERNEL_POST_CLIP, KERNEL_POST_HARD_SIGMOID}};
-    if (a->kind == b->kind) return a->kind != KERNEL_POST_ADD && (a->alpha != b->alpha || a->beta != b->beta);
+    if (a->kind == b->kind) return !kernel_post_reads(a) && (a->alpha != b->alpha || a->beta != b->beta);
     for (size_t i = 0; i < ARRAY_LEN(ALIKE); i++)
         if ((a->kind == ALIKE[i][0] && b->kind == ALIKE[i][1]) || (a->kind == ALIKE[i][1] && b->kind == ALIKE[i][0])) return true;
     return false;
@@ -175,11 +198,11 @@ static err attr_new(const struct onednn_spec *s, dnnl_primitive_attr_t *ret)
 /* ---- choosing and making */
 
 /* oneDNN 2.6.3's convolution by gemm (what is left without AVX2, and for odd groups) adds the wrong numbers in a
- * binary post-operation; its "sum" is right. onednn_test.c finds it in seconds. */
+ * binary post-operation, and multiplies by them; its "sum" is right. onednn_test.c finds it in seconds. */
 static bool adds_wrongly(const struct onednn_spec *s, const char *impl)
 {
     for (int i = 0; i < s->n_post; i++)
-        if (s->post[i].kind == KERNEL_POST_ADD && s->window && !s->sum && strstr(impl, "gemm")) return true;
+        if (kernel_post_reads(&s->post[i]) && s->window && !(s->sum && s->post[i].kind == KERNEL_POST_ADD) && strstr(impl, "gemm")) return true;
     return false;
 }
 

@@ -24,7 +24,7 @@ struct onednn_spec {
         *make; /* for the few operators without a descriptor (reorder); NULL: ask oneDNN in its order */
     int n_post;
     const struct kernel_post *post;
-    const dnnl_memory_desc_t *dst; /* needed if there is a KERNEL_POST_ADD */
+    const dnnl_memory_desc_t *dst; /* needed if there is a KERNEL_POST_ADD or KERNEL_POST_SCALE */
     bool window;                   /* a convolution: some implementations have to be avoided */
     bool sum;                      /* KERNEL_POST_ADD adds to what is in the output already, see state.c */
     int threads;
@@ -54,9 +54,13 @@ err onednn_hold(const struct onednn_spec *spec, struct mem_payer *payer, struct 
 /* Accepts a hold whose prim is NULL. */
 void onednn_drop(struct onednn_hold *h);
 
+/* One number per channel (axis 1) of such an output. */
+dnnl_memory_desc_t onednn_channels_of(const dnnl_memory_desc_t *dst);
 /* oneDNN's post-operation number of post[i] (one of ours can be two of theirs). */
 int onednn_post_index(const struct kernel_post *post, int i);
 /* Can oneDNN do these with the meaning that ONNX gives them? */
 bool onednn_posts_known(const struct kernel_query *q);
+/* Is there a KERNEL_POST_SCALE? */
+bool onednn_scales(const struct kernel_query *q);
 /* ERR_UNSUPPORTED where oneDNN would compute the second of two with the numbers of the first. */
 err onednn_posts_distinct(const struct kernel_query *q);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "kernels/onednn/engine.h"
+#include "kernels/ref/ref.h"
 
 struct state_arg {
     int from; /* input number, or ONEDNN_FROM_OUT */
@@ -25,6 +26,11 @@ struct state_packed {
     int input;
     dnnl_memory_desc_t plain, packed;
     char format[96];
+};
+struct state_after {
+    struct tensor out, in[KERNEL_MAX_IN];
+    int n_in, n_post;
+    struct kernel_post post[KERNEL_MAX_POST];
 };
 struct kernel_state {
     struct onednn_hold hold;
@@ -38,6 +44,7 @@ struct kernel_state {
     size_t copy_bytes;   /* 0: none is */
     int add_from;        /* the input that is added to the output after a run */
     int64_t add_count;   /* 0: none is */
+    struct state_after *after; /* post-operations that follow a run in plain C, or NULL */
     size_t scratch, own; /* `own`: bytes of the state itself, charged as code */
 };
 /* A memory object takes 1024 bytes, a stream 160 (mallinfo2, oneDNN 2.6.3). */
@@ -132,7 +139,7 @@ int onednn_own_inputs(const struct kernel_query *q)
 {
     int n = q->n_in;
     for (int i = 0; i < q->n_post; i++)
-        if (q->post[i].kind == KERNEL_POST_ADD) n = MIN(n, q->post[i].input);
+        if (kernel_post_reads(&q->post[i])) n = MIN(n, q->post[i].input);
     return n;
 }
 
@@ -171,10 +178,20 @@ static bool one_output(const struct kernel_query *q)
     return q->n_out >= 1;
 }
 
+/* One number per channel: axis 1 of a convolution's output, the last of a product's. */
+static bool scales_channels(const struct kernel_query *q, const struct kernel_post *p)
+{
+    const struct tensor_shape *y = &q->out[0].shape;
+    int axis = q->node->kind == OP_CONV || q->node->kind == OP_CONV_TRANSPOSE ? 1 : y->rank - 1;
+    return p->input >= 1 && p->input < q->n_in && q->in[p->input].data && onednn_takes(&q->in[p->input]) && axis >= 0 && axis < y->rank &&
+           tensor_count(&q->in[p->input].shape) == y->dims[axis];
+}
+
 static bool adds_what_fits(const struct kernel_query *q)
 {
     for (int i = 0; i < q->n_post; i++) {
         const struct kernel_post *p = &q->post[i];
+        if (p->kind == KERNEL_POST_SCALE && !scales_channels(q, p)) return false;
         if (p->kind == KERNEL_POST_ADD && (p->input < 1 || p->input >= q->n_in || q->in[p->input].dtype != q->out[0].dtype ||
                                            !tensor_shape_equal(&q->in[p->input].shape, &q->out[0].shape)))
             return false;
@@ -289,6 +306,10 @@ static err fill(struct kernel_state *s, const struct onednn_job *j, const struct
         } else if (q->post[i].kind == KERNEL_POST_ADD)
             e = add_memory(s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(onednn_post_index(q->post, i)) | DNNL_ARG_SRC_1,
                            q->post[i].input, j->spec.dst);
+        else if (q->post[i].kind == KERNEL_POST_SCALE) {
+            dnnl_memory_desc_t channels = onednn_channels_of(j->spec.dst);
+            e = add_memory(s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(onednn_post_index(q->post, i)) | DNNL_ARG_SRC_1, q->post[i].input, &channels);
+        }
     if (e) return e;
     const dnnl_memory_desc_t *pad = arg_desc(s, DNNL_ARG_SCRATCHPAD);
     s->scratch = pad ? dnnl_memory_desc_get_size(pad) : 0;
@@ -339,10 +360,33 @@ err onednn_state_new(struct onednn_job *job, const struct kernel_query *q, struc
     return ERR_OK;
 }
 
+err onednn_state_scaling(struct onednn_job *job, const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    err e = onednn_state_new(job, q, payer, ret);
+    if (e != ERR_UNSUPPORTED || !onednn_scales(q) || q->out[0].dtype != TENSOR_F32) return e;
+    struct kernel_query without = *q;
+    without.n_post = 0;
+    e = onednn_state_new(job, &without, payer, ret);
+    if (!e) onednn_state_posts_after(*ret, q);
+    return e;
+}
+
 void onednn_state_add_after(struct kernel_state *s, int input, int64_t count)
 {
     s->add_from = input;
     s->add_count = count;
+}
+
+void onednn_state_posts_after(struct kernel_state *s, const struct kernel_query *q)
+{
+    struct state_after *a = s->after = xnew(struct state_after);
+    a->out = q->out[0];
+    a->n_in = q->n_in;
+    memcpy(a->in, q->in, (size_t)q->n_in * sizeof *q->in);
+    for (int i = 0; i < q->n_in; i++)
+        if (q->in[i].data) tensor_strides_row_major(&a->in[i].shape, a->in[i].strides); /* constants lie as they came */
+    a->n_post = q->n_post;
+    memcpy(a->post, q->post, sizeof a->post);
 }
 
 void onednn_state_free(struct kernel_state **state)
@@ -354,6 +398,7 @@ void onednn_state_free(struct kernel_state **state)
     if (s->stream) dnnl_stream_destroy(s->stream);
     mem_release(s->hold.payer, MEM_CODE, s->own);
     onednn_drop(&s->hold);
+    free(s->after);
     free(s->exec);
     free(s->args);
     free(s->packed);
@@ -444,5 +489,10 @@ err onednn_run(struct kernel_state *s, const struct kernel_buffers *b)
     float *out = b->out[0];
     const float *more = s->add_count ? b->in[s->add_from] : NULL;
     for (int64_t i = 0; i < s->add_count && !st; i++) out[i] += more[i];
+    if (s->after && !st) {
+        for (int i = 0; i < s->after->n_in; i++) s->after->in[i].data = (void *)(uintptr_t)b->in[i];
+        s->after->out.data = b->out[0];
+        ref_post(&s->after->out, s->after->n_post, s->after->post, s->after->in);
+    }
     return onednn_check(st, ERR_INTERNAL, s->hold.prim->impl);
 }

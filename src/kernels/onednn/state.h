@@ -32,6 +32,10 @@ err onednn_state_new(struct onednn_job *job, const struct kernel_query *q, struc
 
 /* From now on every run ends with output += input, `count` numbers. */
 void onednn_state_add_after(struct kernel_state *s, int input, int64_t count);
+/* From now on every run ends with all post-operations of q in plain C; q has one output. */
+void onednn_state_posts_after(struct kernel_state *s, const struct kernel_query *q);
+/* onednn_state_new; where that fails because nothing that is fast can scale channels, post-operations follow in plain C. */
+err onednn_state_scaling(struct onednn_job *job, const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret);
 
 /* Memory descriptors in f32 (rank 1 to TENSOR_MAX_RANK). */
 dnnl_memory_desc_t onednn_rows(const struct tensor_shape *s);

@@ -40,7 +40,7 @@ uint64_t try_random(uint64_t *seed); /* 63 bits */
 int try_below(uint64_t *seed, int n);
 
 /* One of each kind of post-operation. */
-enum { TRY_POST_COUNT = 10 };
+enum { TRY_POST_COUNT = 11 };
 extern const struct kernel_post TRY_POSTS[TRY_POST_COUNT];
 /* Adds up to two post-operations; an ADD becomes a new input. which < 0: number -1 - which alone. */
 void try_draw_posts(struct try_case *c, uint64_t *seed, int which);

@@ -22,6 +22,7 @@ static double post_apply(const struct kernel_post *p, double x, double other)
     case KERNEL_POST_TANH: return tanh(x);
     case KERNEL_POST_ELU: return x < 0 ? (double)p->alpha * (exp(x) - 1) : x;
     case KERNEL_POST_ADD: return x + other;
+    case KERNEL_POST_SCALE: return x * other;
     }
     return NAN;
 }
@@ -37,6 +38,7 @@ const struct kernel_post TRY_POSTS[TRY_POST_COUNT] = {
     {.kind = KERNEL_POST_TANH},
     {.kind = KERNEL_POST_ELU, .alpha = 0.7f},
     {.kind = KERNEL_POST_ADD},
+    {.kind = KERNEL_POST_SCALE},
 };
 
 void try_draw_posts(struct try_case *c, uint64_t *seed, int which)
@@ -51,6 +53,15 @@ void try_draw_posts(struct try_case *c, uint64_t *seed, int which)
             p.input = c->q.n_in;
             c->in[c->q.n_in++] = try_tensor(c->out.shape.rank, c->out.shape.dims, seed);
         }
+        if (p.kind == KERNEL_POST_SCALE && i > 0) continue; /* always the first */
+        if (p.kind == KERNEL_POST_SCALE) {
+            bool rows = c->q.node->kind == OP_GEMM || c->q.node->kind == OP_MATMUL;
+            int64_t dims[TENSOR_MAX_RANK] = {c->out.shape.dims[rows ? c->out.shape.rank - 1 : 1]};
+            for (int k = 1; k < c->out.shape.rank - 1; k++) dims[k] = 1;
+            p.input = c->q.n_in;
+            c->constant[c->q.n_in] = true;
+            c->in[c->q.n_in++] = try_tensor(rows ? 1 : c->out.shape.rank - 1, dims, seed);
+        }
         c->q.post[c->q.n_post++] = p;
     }
 }
@@ -58,11 +69,15 @@ void try_draw_posts(struct try_case *c, uint64_t *seed, int which)
 /* The expected numbers after post-operations. */
 static void apply_posts(const struct try_case *c, double *want)
 {
-    int64_t n = tensor_count(&c->out.shape);
+    int64_t n = tensor_count(&c->out.shape), channels = 1, inner = 1;
+    bool rows = c->q.node->kind == OP_GEMM || c->q.node->kind == OP_MATMUL;
+    if (c->out.shape.rank > 1) channels = c->out.shape.dims[rows ? c->out.shape.rank - 1 : 1];
+    for (int i = 2; i < c->out.shape.rank && !rows; i++) inner *= c->out.shape.dims[i];
     for (int i = 0; i < c->q.n_post; i++) {
         const struct kernel_post *p = &c->q.post[i];
-        const float *other = p->kind == KERNEL_POST_ADD ? c->in[p->input].data : NULL;
-        for (int64_t k = 0; k < n; k++) want[k] = post_apply(p, want[k], other ? (double)other[k] : 0);
+        const float *other = kernel_post_reads(p) ? c->in[p->input].data : NULL;
+        bool scale = p->kind == KERNEL_POST_SCALE;
+        for (int64_t k = 0; k < n; k++) want[k] = post_apply(p, want[k], other ? (double)other[scale ? k / inner % channels : k] : 0);
     }
 }
 

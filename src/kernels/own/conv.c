@@ -19,7 +19,7 @@ struct kernel_state {
     const struct own_method *method;
     struct mem_payer *payer;
     bool has_bias;
-    int threads, add; /* add: number of the input that is added, or -1 */
+    int threads, add, scale; /* add, scale: numbers of the inputs that are added and multiplied by, or -1 */
     char format[64];
     const char *describe;
 };
@@ -38,6 +38,8 @@ static bool geometry_any(const struct kernel_query *q, struct own_conv *ret, int
     int adds = 0;
     for (int i = 0; i < q->n_post; i++) adds += q->post[i].kind == KERNEL_POST_ADD;
     if (adds > 1) return false;
+    for (int i = 1; i < q->n_post; i++)
+        if (q->post[i].kind == KERNEL_POST_SCALE) return false; /* only first */
     const int64_t *x = q->in[0].shape.dims, *y = q->out[0].shape.dims;
     *ret = (struct own_conv){.n = x[0], .h = x[2], .w = x[3], .ic = x[1], .oc = y[1], .oh = y[2], .ow = y[3], .kh = w.kernel[0], .kw = w.kernel[1],
                              .top = w.pad_begin[0], .left = w.pad_begin[1], .stride = w.stride[0], .dilation = w.dilation[0], .n_post = q->n_post};
@@ -52,10 +54,14 @@ static bool geometry(const struct kernel_query *q, struct own_conv *ret)
     return geometry_any(q, ret, &group) && group == 1 && ret->stride == 1 && ret->dilation == 1 && ret->left < MAX_KERNEL;
 }
 
-/* [ADD] [RELU or CLIP] at the beginning. */
+/* [SCALE] [ADD] [RELU or CLIP] at the beginning. */
 static void simple_posts(struct own_conv *c)
 {
     int k = 0;
+    if (k < c->n_post && c->post[k].kind == KERNEL_POST_SCALE) {
+        c->scaled = true;
+        k++;
+    }
     if (k < c->n_post && c->post[k].kind == KERNEL_POST_ADD) {
         c->adds = true;
         k++;
@@ -120,6 +126,7 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, const 
     s->method = (const struct own_method *)(const void *)((const char *)s->lanes + method);
     s->has_bias = onednn_present(q, 2);
     s->add = -1;
+    s->scale = s->c.scaled ? q->post[0].input : -1;
     for (int i = 0; i < q->n_post; i++)
         if (q->post[i].kind == KERNEL_POST_ADD) s->add = q->post[i].input;
     int64_t flops = 2 * s->c.n * s->c.oh * s->c.ow * s->c.oc * (s->c.ic / group) * s->c.kh * s->c.kw;
@@ -181,7 +188,7 @@ static void member(void *arg, int thread, int threads)
 
 static err run(struct kernel_state *s, const struct kernel_buffers *b)
 {
-    struct own_call k = {.c = &s->c, .method = s->method, .x = b->in[0], .weight = b->in[1], .bias = b->in[2], .y = b->out[0], .scratch = b->scratch,
+    struct own_call k = {.c = &s->c, .method = s->method, .x = b->in[0], .weight = b->in[1], .bias = b->in[2], .scale = s->scale >= 0 ? b->in[s->scale] : NULL, .y = b->out[0], .scratch = b->scratch,
                          .add = s->add >= 0 && s->c.adds ? b->in[s->add] : NULL, .late = s->add >= 0 && !s->c.adds ? b->in[s->add] : NULL};
     if (!s->has_bias) k.bias = NULL;
     own_team(s->threads, member, &k);

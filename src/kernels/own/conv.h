@@ -7,8 +7,8 @@ struct own_conv {
     int64_t n, h, w, ic, oc, oh, ow, kh, kw, top, left, stride, dilation;
     int64_t block;          /* winograd: tiles at a time */
     size_t thread_floats;   /* of scratch, per thread */
-    int n_post, n_simple; /* the first n_simple of them are done in registers: an ADD first, then bounds */
-    bool adds, bounded;   /* which of both */
+    int n_post, n_simple; /* the first n_simple of them are done in registers: SCALE, then an ADD, then bounds */
+    bool scaled, adds, bounded; /* which of them */
     float low, high;
     struct kernel_post post[KERNEL_MAX_POST];
 };
@@ -25,7 +25,7 @@ struct own_method {
 struct own_call {
     const struct own_conv *c;
     const struct own_method *method;
-    const float *x, *weight, *bias, *add, *late; /* bias, add: or NULL; late: added by a later post-operation */
+    const float *x, *weight, *bias, *scale, *add, *late; /* bias, scale, add: or NULL; late: added by a later post-operation */
     float *y, *scratch;
 };
 

@@ -34,7 +34,7 @@ static err state_new(const struct own_flat *f, double ns, const struct kernel_qu
 static bool accepts_binary(const struct kernel_query *q)
 {
     enum op_kind k = q->node->kind;
-    if ((k != OP_ADD && k != OP_SUB && k != OP_MUL && k != OP_DIV) || !own_lanes() || onednn_own_inputs(q) != 2 || !onednn_takes_all(q)) return false;
+    if ((k != OP_ADD && k != OP_SUB && k != OP_MUL && k != OP_DIV) || !own_lanes() || onednn_scales(q) || onednn_own_inputs(q) != 2 || !onednn_takes_all(q)) return false;
     int adds = 0;
     for (int i = 0; i < q->n_post; i++) adds += q->post[i].kind == KERNEL_POST_ADD;
     return adds <= 1 && q->out[0].shape.rank >= 1;

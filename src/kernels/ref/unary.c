@@ -271,6 +271,10 @@ static void post_values(const struct kernel_post *post, float *v, const float *a
         for (int64_t i = 0; i < n; i++)
             v[i] += add[i];
         return;
+    case KERNEL_POST_SCALE:
+        for (int64_t i = 0; i < n; i++)
+            v[i] *= add[i];
+        return;
     }
 }
 
@@ -280,7 +284,7 @@ struct post {
     enum tensor_dtype out, add[KERNEL_MAX_POST];
 };
 
-/* p: the output, then one extra input for each POST_ADD in order. */
+/* p: the output, then one extra input for each post-op that reads one, in order. */
 static void post_row(void *context, char *const *p, const int64_t *step, int64_t n)
 {
     const struct post *t = context;
@@ -291,7 +295,7 @@ static void post_row(void *context, char *const *p, const int64_t *step, int64_t
         ref_get(t->out, to, step[0], m, v);
         for (int k = 0, extra = 0; k < t->n; k++) {
             const float *other = NULL;
-            if (t->post[k].kind == KERNEL_POST_ADD) {
+            if (kernel_post_reads(&t->post[k])) {
                 extra++;
                 other = ref_fetch(t->add[extra - 1], p[extra] + i * step[extra], step[extra], m, add);
             }
@@ -307,7 +311,7 @@ void ref_post(const struct tensor *out, int n_post, const struct kernel_post *po
     struct post t = {.n = n_post, .post = post, .out = out->dtype};
     int n = 0;
     for (int i = 0; i < n_post; i++)
-        if (post[i].kind == KERNEL_POST_ADD) {
+        if (kernel_post_reads(&post[i])) {
             t.add[n] = in[post[i].input].dtype;
             operands[++n] = &in[post[i].input];
         }
