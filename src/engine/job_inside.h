@@ -42,7 +42,7 @@ struct engine_jobs {
     bool started;
     atomic_bool closing;
     struct thread_event wake;
-    pthread_mutex_t lock;          /* guards what follows; taken last, and no engine or sched lock under it */
+    pthread_mutex_t lock;          /* guards what follows; no engine or sched lock is taken under it, only the one of problems */
     struct engine_job *list, *running;
     int64_t last_number;
     bool given_way;                /* no job begins: the budget is being changed */

@@ -108,6 +108,7 @@ err engine_job_begin(struct engine_job *j)
     j->reason = ENGINE_JOB_GOES_ON;
     j->row.state = ENGINE_JOB_RUNNING;
     j->row.why[0] = 0;
+    j->row.n = 0;
     j->began = true;
     j->starts++;
     err x = engine_job_store(j);
@@ -155,8 +156,7 @@ static void say(const struct engine_job_row *r, struct engine *e)
     char *what = xasprintf("job %s", r->name);
     engine_set_problem(e, what, r->state == ENGINE_JOB_FAILED ? r->why : "");
     free(what);
-    if (r->state == ENGINE_JOB_FAILED) log_error("engine", "job '%s' failed: %s", r->name, r->why);
-    else log_info("engine", "job '%s': %s%s%s", r->name, engine_job_state_name(r->state), *r->why ? ": " : "", r->why);
+    if (r->state != ENGINE_JOB_FAILED) log_info("engine", "job '%s': %s%s%s", r->name, engine_job_state_name(r->state), *r->why ? ": " : "", r->why);
 }
 
 static void publish(struct engine_job *j)
@@ -190,9 +190,8 @@ void engine_job_end(struct engine_job *j)
     settle(j);
     j->row.seconds = (double)(clock_ns() - j->begun_ns) / 1e9;
     if (engine_job_store(j)) log_error("engine", "job '%s': %s", j->row.name, err_text());
-    struct engine_job_row row = j->row;
+    say(&j->row, js->engine);
     pthread_mutex_unlock(&js->lock);
-    say(&row, js->engine);
 }
 
 /* ---- the manager */
