@@ -121,14 +121,16 @@ class Model:
     """An ONNX file, or its bytes."""
 
     def __init__(self, source: str | os.PathLike[str] | bytes | bytearray | memoryview, *, threads: int = 0,
-                 precision: Literal["f32", "bf16", "auto"] = "f32", budget: Budget | None = None, max_idle_plans: int = 0) -> None:
-        """threads: of one run, 0 for all. budget: bytes and threads to share; without one, models share one without a limit."""
+                 precision: Literal["f32", "bf16", "auto"] = "f32", budget: Budget | None = None, max_idle_plans: int = 0,
+                 cache: str | os.PathLike[str] | None = None) -> None:
+        """threads: of one run, 0 for all. budget: bytes and threads to share; without one, models share one without a limit.
+        cache: folder that keeps what "auto" measured; None: $BRIM_CACHE, else $XDG_CACHE_HOME/brim, else ~/.cache/brim; "": none."""
         if precision not in _PRECISIONS:
             raise ValueError(f"precision {precision!r}: f32, bf16 or auto")
         in_memory = isinstance(source, (bytes, bytearray, memoryview))
         self.budget = budget if budget is not None else _default_budget()
         self._model = _brim.Model(None if in_memory else source, source if in_memory else None, self.budget, threads,
-                                  _PRECISIONS[precision], max_idle_plans)
+                                  _PRECISIONS[precision], max_idle_plans, None if cache is None else os.fspath(cache))
         self.inputs = [IO(name, dtype or None, shape) for name, dtype, shape in self._model.ios(True)]
         self.outputs = [IO(name, dtype or None, shape) for name, dtype, shape in self._model.ios(False)]
         self._last: tuple[tuple[tuple[int, ...], ...], Any] | None = None

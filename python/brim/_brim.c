@@ -154,16 +154,16 @@ static PyType_Slot budget_slots[] = {
     {0, NULL}};
 static PyType_Spec budget_spec = {"brim.Budget", sizeof(Budget), 0, Py_TPFLAGS_DEFAULT, budget_slots};
 
-/* ---- Model(path or None, bytes or None, budget, threads, precision, max_idle_plans) */
+/* ---- Model(path or None, bytes or None, budget, threads, precision, max_idle_plans, cache or None) */
 
 static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kw)
 {
-    static char *names[] = {"path", "data", "budget", "threads", "precision", "max_idle_plans", NULL};
+    static char *names[] = {"path", "data", "budget", "threads", "precision", "max_idle_plans", "cache", NULL};
     PyObject *path, *data, *budget, *encoded = NULL;
     brim_model_options o = BRIM_MODEL_OPTIONS_INIT;
     int precision;
-    if (!PyArg_ParseTupleAndKeywords(args, kw, "OOO!iii", names, &path, &data, budget_type, &budget, &o.threads,
-                                     &precision, &o.max_idle_plans))
+    if (!PyArg_ParseTupleAndKeywords(args, kw, "OOO!iiiz", names, &path, &data, budget_type, &budget, &o.threads,
+                                     &precision, &o.max_idle_plans, &o.cache))
         return NULL;
     o.precision = (brim_precision)precision;
     o.budget = ((Budget *)budget)->b;

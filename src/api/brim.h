@@ -99,10 +99,13 @@ typedef struct brim_model_options {
     int threads;              /* of one run; 0: as many as the budget has. More than those is cut to them */
     brim_precision precision; /* 0: f32. AUTO: bf16 for operators that are faster so; where that is not done, f32 */
     int max_idle_plans;       /* plans kept after brim_plan_free for the same shapes; 0: 4; negative: none */
+    const char *cache;        /* folder that keeps what AUTO measured (a small file per model), so that only the first opening pays; NULL:
+                                 $BRIM_CACHE, else $XDG_CACHE_HOME/brim, else ~/.cache/brim; "": none. Made if missing; one that
+                                 cannot be written is no error. Not used for f32 and bf16 */
 } brim_model_options;
 #define BRIM_MODEL_OPTIONS_INIT                                                                                      \
     {                                                                                                                \
-        sizeof(brim_model_options), NULL, 0, (brim_precision)0, 0                                                    \
+        sizeof(brim_model_options), NULL, 0, (brim_precision)0, 0, NULL                                                \
     }
 /* o may be NULL. The file is read in place and must not be cut shorter while the model lives (replacing it by rename
  * is fine). */

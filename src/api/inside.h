@@ -34,6 +34,7 @@ struct brim_model {
     struct mem_payer *payer; /* arenas and scratch */
     struct brim_plan *plans;
     uint64_t clock; /* of use, for the oldest idle plan */
+    char *cache;    /* folder for verdicts, or NULL */
     void *scratch;  /* of all plans: one of them runs at a time */
     size_t scratch_bytes;
 };

@@ -45,6 +45,7 @@ static err start(const brim_model_options *options, brim_model **ret, struct mod
     ret_inner->precision = o.precision == BRIM_PRECISION_BF16   ? KERNEL_BF16
                            : o.precision == BRIM_PRECISION_AUTO ? KERNEL_AUTO
                                                                 : KERNEL_F32;
+    if (ret_inner->precision == KERNEL_AUTO) ret_inner->verdict_dir = m->cache = o.cache ? *o.cache ? xstrdup(o.cache) : NULL : model_cache_dir();
     *ret = m;
     return ERR_OK;
 }
@@ -93,6 +94,7 @@ void api_model_drop(brim_model *m)
     mem_payer_free(&m->bytes_payer);
     mem_payer_free(&m->payer);
     brim_budget_free(&m->budget);
+    free(m->cache);
     pthread_mutex_destroy(&m->lock);
     free(m);
 }

@@ -34,7 +34,10 @@ err one_model_open(struct one_model *o)
     e = open_folder(o, stored, &folder);
     m.reader = o->reader;
     m.spill_dir = folder;
+    char *verdicts = folder ? NULL : model_cache_dir();
+    m.verdict_dir = verdicts;
     if (!e) e = stored ? model_open_stored(o->models, o->path, o->path, &m, &o->model) : model_open(o->path, o->path, &m, &o->model);
+    free(verdicts);
     free(folder);
     return e;
 }

@@ -7,70 +7,47 @@
  *
  * Time is the processor time of the calling thread: other work on the machine must not decide what is then believed for good.
  *
- * The verdict is a file of the spill directory, named by the graph and its numbers, so that only the first start pays. What the twin takes is the import's (files, dropped
+ * The verdict is a file of the spill directory, or of the folder of verdicts where there is none, named by the graph, its numbers and the
+ * processor, so that only the first start pays (verdict.c). What the twin takes is the import's (files, dropped
  * at the end); without a spill directory it is the budget's, and where that is too small the model is f32 this time.
  *
  * Invariant: a choice is made once per model object; all its plans follow it. SPDX-License-Identifier: Apache-2.0 */
-#include "model/plan.h"
+#include "model/verdict.h"
 
 #include "graph/precision.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { VERSION = 2, RUNS = 4, SAMPLES = 2, GROUPS = 16, FEW_GROUPS = 6, SLOW_MS = 150 }; /* slow models are cut into fewer: it is the start that waits */
+enum { RUNS = 4, SAMPLES = 2, GROUPS = MODEL_VERDICT_GROUPS, FEW_GROUPS = 6, SLOW_MS = 150 }; /* slow models are cut into fewer: it is the start that waits */
 static const double LIMIT = 0.025; /* 0.03 is promised; other inputs are not these */
 
-/* ---- the verdict on disk */
+/* ---- which model the verdict is about */
+
+static uint64_t hash_attr(const struct op_attr *a, uint64_t h)
+{
+    h = hash64(&a->i, sizeof a->i, hash64(&a->f, sizeof a->f, h));
+    if (a->ints) h = hash64(a->ints, a->n * sizeof *a->ints, h);
+    if (a->floats) h = hash64(a->floats, a->n * sizeof *a->floats, h);
+    return a->type == OP_ATTR_STRING && a->s ? hash64(a->s, a->n, h) : h;
+}
 
 static uint64_t hash_of(const struct model *m, const struct graph *g)
 {
-    if (m->stored) return model_stored_hash(m) + VERSION;
-    uint64_t h = hash64(&g->opset, sizeof g->opset, VERSION);
+    if (m->stored) return model_stored_hash(m);
+    uint64_t h = hash64(&g->opset, sizeof g->opset, 0);
     for (size_t i = 0; i < g->n_nodes; i++) {
         const struct op_node *n = &g->nodes[i].op;
         int facts[3] = {(int)n->kind, n->n_in, n->n_out};
         h = hash64(n->out, (size_t)n->n_out * sizeof *n->out, hash64(n->in, (size_t)n->n_in * sizeof *n->in, hash64(facts, sizeof facts, h)));
+        for (int k = 0; k < n->n_attrs; k++) h = hash_attr(&n->attrs[k], h);
     }
     for (size_t i = 0; i < g->n_values; i++)
         if (g->values[i].constant) h = hash64(g->values[i].constant, g->values[i].constant_bytes, h);
     return h;
-}
-
-static char *path_of(const struct model *m, uint64_t hash)
-{
-    const float *range = m->options.sample_range;
-    uint64_t h = hash64(range, 2 * sizeof *range, hash ^ (uint64_t)m->options.threads);
-    return m->spill_dir ? xasprintf("%s/precision-%016llx", m->spill_dir, (unsigned long long)h) : NULL;
-}
-
-static bool load(const char *path, struct model_choice *ret)
-{
-    FILE *f = path ? fopen(path, "re") : NULL;
-    int version = 0, half = 0, groups = 0;
-    unsigned keep = 0;
-    bool good = f && fscanf(f, "brim precision %d\nbf16 %d\ngroups %d keep %x\n", &version, &half, &groups, &keep) == 4 && version == VERSION &&
-                groups >= 1 && groups <= GROUPS && keep >> groups == 0;
-    if (f) fclose(f);
-    if (good) *ret = (struct model_choice){.known = true, .half = half == 1, .groups = groups, .keep = keep};
-    return good;
-}
-
-/* Losing it costs a measurement: no fsync, and no complaint. */
-static void save(const char *path, const struct model_choice *c)
-{
-    char *temporary = path ? xasprintf("%s.%d", path, (int)getpid()) : NULL;
-    FILE *f = path ? fopen(temporary, "we") : NULL;
-    if (f) {
-        fprintf(f, "brim precision %d\nbf16 %d\ngroups %d keep %x\nerror %.5f ms_f32 %.4f ms %.4f\n", VERSION, c->half, c->groups, c->keep, c->error, c->ms_f32, c->ms);
-        if (fclose(f) || rename(temporary, path)) unlink(temporary);
-    }
-    free(temporary);
 }
 
 /* ---- what is kept */
@@ -286,9 +263,9 @@ static err measure(const struct model *m, const struct graph *g, const struct te
 bool model_choice_known(struct model *m, const struct graph *g)
 {
     if (m->choice.known || m->options.precision != KERNEL_AUTO) return true;
-    char *path = path_of(m, hash_of(m, g));
+    char *path = model_verdict_path(m, hash_of(m, g));
     struct model_choice c;
-    if (load(path, &c)) m->choice = c;
+    if (model_verdict_load(path, &c)) m->choice = c;
     free(path);
     return m->choice.known;
 }
@@ -315,8 +292,8 @@ err model_choose(struct model *m, const struct graph *g, const struct tensor_sha
     graph_free(&ready);
     if (!e && strong) e = measure(m, g, shapes, strong, &c);
     if (!e) {
-        char *path = path_of(m, hash_of(m, g));
-        save(path, &c);
+        char *path = model_verdict_path(m, hash_of(m, g));
+        model_verdict_save(path, &c);
         free(path);
     }
     c.pending = e != ERR_OK;

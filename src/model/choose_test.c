@@ -1,6 +1,7 @@
 /* What `auto` promises: every output stays near f32's, whatever was chosen; a verdict is made once, kept in a file, and believed; what bf16 would ruin
  * stays f32. Which of the two is faster is the machine's business, and is not tested. SPDX-License-Identifier: Apache-2.0 */
-#include "model/model.h"
+#include "base/crc32c.h"
+#include "model/verdict.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -64,6 +65,7 @@ static void write_net(const char *path, bool delicate)
 
 struct world {
     char *dir, *net;
+    const char *verdicts; /* not NULL: no spill directory, but this */
 };
 
 static int set_up(void **state)
@@ -96,6 +98,7 @@ static err run(const struct world *w, enum kernel_precision precision, uint64_t 
     struct model_plan *p = NULL;
     assert_int_equal(weights_reader_new(&r), ERR_OK);
     struct model_options o = {.budget = b, .precision = precision, .threads = 1, .reader = r, .spill_dir = w->dir};
+    if (w->verdicts) o.reader = NULL, o.spill_dir = NULL, o.verdict_dir = w->verdicts;
     err e = model_open(w->net, "net", &o, &m);
     if (!e) e = model_plan_new(m, NULL, &p);
     if (!e) e = model_plan_reserve(p);
@@ -129,23 +132,36 @@ static double distance(const float *a, const float *b)
 }
 
 /* The one verdict in the folder; free() it. */
-static char *verdict(const struct world *w)
+static char *verdict_in(const char *dir)
 {
-    DIR *d = opendir(w->dir);
+    DIR *d = opendir(dir);
     char *found = NULL;
-    for (struct dirent *i; (i = readdir(d));)
+    for (struct dirent *i; d && (i = readdir(d));)
         if (!strncmp(i->d_name, "precision-", 10)) {
             assert_null(found);
-            found = xasprintf("%s/%s", w->dir, i->d_name);
+            found = xasprintf("%s/%s", dir, i->d_name);
         }
-    closedir(d);
+    if (d) closedir(d);
     return found;
+}
+
+static char *verdict(const struct world *w)
+{
+    return verdict_in(w->dir);
 }
 
 static void say(const char *path, const char *text)
 {
     FILE *f = fopen(path, "w");
     assert_true(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+/* With its checksum. */
+static void rule(const char *path, const char *text)
+{
+    char *whole = xasprintf("%s\ncrc %08x\n", text, crc32c(0, text, strlen(text)));
+    say(path, whole);
+    free(whole);
 }
 
 static float a[OUT], b[OUT];
@@ -163,30 +179,118 @@ static void a_verdict_is_made_once_and_believed(void **state)
     assert_true(distance(a, b) <= 0.03);
     char *path = verdict(w);
     assert_non_null(path);
-    say(path, "brim precision 2\nbf16 1\ngroups 3 keep 0\n");
+    rule(path, "brim precision 3\nbf16 1\ngroups 3 keep 0\n");
     assert_int_equal(run(w, KERNEL_AUTO, UINT64_MAX, b, &is), ERR_OK);
     assert_int_equal(is, KERNEL_AUTO);
     double all = distance(a, b);
     assert_true(all > 1e-5 && all <= 0.03);
-    say(path, "brim precision 2\nbf16 1\ngroups 3 keep 3\n");
+    rule(path, "brim precision 3\nbf16 1\ngroups 3 keep 3\n");
     assert_int_equal(run(w, KERNEL_AUTO, UINT64_MAX, b, &is), ERR_OK);
     assert_true(distance(a, b) > 1e-5 && distance(a, b) < all);
-    say(path, "brim precision 2\nbf16 0\ngroups 1 keep 0\n");
+    rule(path, "brim precision 3\nbf16 0\ngroups 1 keep 0\n");
     assert_int_equal(run(w, KERNEL_AUTO, UINT64_MAX, b, &is), ERR_OK);
     assert_int_equal(is, KERNEL_F32);
     assert_memory_equal(a, b, sizeof a);
+    free(path);
+}
+
+static void a_damaged_verdict_is_none(void **state)
+{
     static const char *const damaged[] = {"",
-                                          "brim precision 1\nbf16 1\ngroups 3 keep 0\n",
-                                          "brim precision 2\nbf16 1\ngroups 0 keep 0\n",
-                                          "brim precision 2\nbf16 1\ngroups 99 keep 0\n",
-                                          "brim precision 2\nbf16 1\ngroups 3 keep f\n",
+                                          "brim precision 3\nbf16 1\ngroups 3 keep 0\n", /* no checksum */
+                                          "brim precision 3\nbf16 1\ngroups 3 keep 0\ncrc 00000000\n",
+                                          "brim precision 3\nbf16 1\ngroups 3 keep 0\ncrc ",
                                           "\xff\xfe"};
+    static const char *const wrong[] = {"brim precision 2\nbf16 1\ngroups 3 keep 0\n", "brim precision 3\nbf16 1\ngroups 0 keep 0\n",
+                                        "brim precision 3\nbf16 1\ngroups 99 keep 0\n", "brim precision 3\nbf16 1\ngroups 3 keep f\n", "\n"};
+    struct world *w = *state;
+    struct model_choice c = {0};
+    char *path = xasprintf("%s/precision-1", w->dir);
+    assert_false(model_verdict_load(path, &c));
+    assert_false(model_verdict_load(NULL, &c));
     for (size_t i = 0; i < ARRAY_LEN(damaged); i++) {
         say(path, damaged[i]);
-        assert_int_equal(run(w, KERNEL_AUTO, UINT64_MAX, b, &is), ERR_OK);
-        assert_true(distance(a, b) <= 0.03);
+        assert_false(model_verdict_load(path, &c));
+        rule(path, wrong[i]);
+        assert_false(model_verdict_load(path, &c));
     }
+    assert_false(c.known);
+    struct model_choice is = {.known = true, .half = true, .groups = 16, .keep = 0x8001, .error = 0.02, .ms_f32 = 3, .ms = 2};
+    model_verdict_save(path, &is);
+    assert_true(model_verdict_load(path, &c));
+    assert_true(c.known && c.half && c.groups == 16 && c.keep == 0x8001);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("/dev/zero", path), 0); /* a link is not followed */
+    assert_false(model_verdict_load(path, &c));
     free(path);
+}
+
+static int count(const char *dir)
+{
+    DIR *d = opendir(dir);
+    int n = 0;
+    while (d && readdir(d)) n++;
+    if (d) closedir(d);
+    return n - 2;
+}
+
+/* A folder of its own is made when it is needed, however deep; it stays bounded; without one nothing fails. */
+static void a_folder_of_verdicts(void **state)
+{
+    struct world *w = *state;
+    enum kernel_precision is;
+    struct model_choice c = {.known = true, .groups = 1};
+    write_net(w->net, false);
+    char *deep = xasprintf("%s/a/b/c", w->dir), *file = xasprintf("%s/net.onnx/no", w->dir), *one = xasprintf("%s/many/precision-new", w->dir);
+    w->verdicts = deep;
+    assert_int_equal(run(w, KERNEL_F32, UINT64_MAX, a, &is), ERR_OK);
+    assert_int_equal(run(w, KERNEL_AUTO, UINT64_MAX, b, &is), ERR_OK);
+    assert_true(distance(a, b) <= 0.03);
+    assert_int_equal(count(deep), kernels_have_bf16() ? 1 : -2);
+    char *path = verdict_in(deep);
+    if (path) { /* believed the next time */
+        rule(path, "brim precision 3\nbf16 1\ngroups 3 keep 0\n");
+        assert_int_equal(run(w, KERNEL_AUTO, UINT64_MAX, b, &is), ERR_OK);
+        assert_int_equal(is, KERNEL_AUTO);
+    }
+    w->verdicts = file; /* cannot be made */
+    assert_int_equal(run(w, KERNEL_AUTO, UINT64_MAX, b, &is), ERR_OK);
+    assert_true(distance(a, b) <= 0.03);
+    for (int i = 0; i < MODEL_VERDICTS + 5; i++) {
+        char *p = xasprintf("%s/many/precision-%d", w->dir, i);
+        model_verdict_save(p, &c);
+        free(p);
+    }
+    model_verdict_save(one, &c);
+    char *many = xasprintf("%s/many", w->dir);
+    assert_int_equal(count(many), MODEL_VERDICTS);
+    assert_true(model_verdict_load(one, &c));
+    free(many);
+    free(path);
+    free(deep);
+    free(file);
+    free(one);
+}
+
+static void where_a_user_keeps_them(void **state)
+{
+    (void)state;
+    setenv("HOME", "/home/me", 1);
+    unsetenv("BRIM_CACHE");
+    unsetenv("XDG_CACHE_HOME");
+    static const struct {
+        const char *variable, *value, *is;
+    } CASES[] = {{"X", "", "/home/me/.cache/brim"}, {"XDG_CACHE_HOME", "not/absolute", "/home/me/.cache/brim"}, {"XDG_CACHE_HOME", "/c", "/c/brim"},
+                 {"BRIM_CACHE", "/b", "/b"}, {"BRIM_CACHE", "", NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(CASES); i++) {
+        setenv(CASES[i].variable, CASES[i].value, 1);
+        char *is = model_cache_dir();
+        if (CASES[i].is)
+            assert_string_equal(is, CASES[i].is);
+        else
+            assert_null(is);
+        free(is);
+    }
 }
 
 static void what_bf16_ruins_is_not_in_bf16(void **state)
@@ -266,6 +370,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_bf16_ruins_is_not_in_bf16, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_tight_budget_is_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(it_may_be_left_for_later, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_damaged_verdict_is_none, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_folder_of_verdicts, set_up, tear_down),
+        cmocka_unit_test(where_a_user_keeps_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,6 +27,7 @@ err model_prepare(const char *name, const struct model_options *o, struct model 
     if (!m->options.slice_bytes) m->options.slice_bytes = MODEL_SLICE;
     if (m->options.threads <= 0) m->options.threads = (int)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
     if (o->spill_dir) m->options.spill_dir = m->spill_dir = xstrdup(o->spill_dir);
+    if (o->verdict_dir) m->options.verdict_dir = m->verdict_dir = xstrdup(o->verdict_dir);
     snprintf(payer, sizeof payer, "model %s", name);
     m->payer = mem_payer_new(o->budget, payer);
     err e = ERR_OK;
@@ -87,6 +88,7 @@ void model_free(struct model **mp)
     for (size_t i = 0; i < m->n_weights; i++) free(m->table[i].format);
     free(m->table);
     free(m->spill_dir);
+    free(m->verdict_dir);
     free(m->name);
     free(m);
     *mp = NULL;

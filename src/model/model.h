@@ -27,7 +27,7 @@ enum { MODEL_SLICE = 3 << 20 };
 struct model_options {
     struct mem_budget *budget;         /* pays for weights, code and the plan's own arena */
     enum kernel_precision precision;   /* 0: KERNEL_F32. BF16 and AUTO are F32 where the machine has no bf16; AUTO: as much of it as keeps every output's
-                                          ||a - b|| / ||a|| within 0.03 of f32's, if that is faster (measured once per model and kept in spill_dir) */
+                                          ||a - b|| / ||a|| within 0.03 of f32's, if that is faster (measured once per model and kept in spill_dir, else in verdict_dir) */
     int threads;                       /* 0: all processors */
     float sample_range[2];             /* KERNEL_AUTO: what inputs hold, from and to; both 0: not known, [0, 1] and [0, 255] are tried */
     bool precision_later;              /* AUTO without a verdict runs in f32, and nothing is measured: model_precision_pending */
@@ -38,7 +38,10 @@ struct model_options {
     struct weights_reader *reader;     /* both NULL: weights stay in memory for good */
     size_t slice_bytes;                /* larger weights are cut along the output channel; 0: MODEL_SLICE */
     const char *spill_dir;             /* where packed weights lie when they are not resident, and what an import computes */
+    const char *verdict_dir;           /* NULL: what was measured for AUTO is forgotten, unless there is a spill_dir. Is made; never an error */
 };
+/* Where a user's verdicts lie: $BRIM_CACHE, else $XDG_CACHE_HOME/brim, else ~/.cache/brim; free(). NULL: nowhere (BRIM_CACHE is empty). */
+char *model_cache_dir(void);
 
 struct model_io {
     const char *name;

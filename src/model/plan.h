@@ -25,7 +25,7 @@ struct model_choice {
 struct model {
     char *name;
     struct model_options options;
-    char *spill_dir;
+    char *spill_dir, *verdict_dir;
     struct mem_payer *payer;         /* weights, code, own arenas */
     struct mem_budget *import;       /* what the import computes; backed by files if there is a spill directory */
     struct mem_payer *import_payer;
