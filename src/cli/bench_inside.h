@@ -5,6 +5,8 @@
  *     bench_soak.c   memory over time while half of the cameras are dead      bench_flaky.c   those cameras
  *     bench_kill.c   kill -9, and is everything there that was told
  *     bench_start.c  an idle box's memory; time to the first detection
+ *     bench_train.c  a training step
+ *     bench_beside.c cameras beside a training in the same box
  *     bench_models.c other engines on the same models, and block swapping (Python scripts do the work)
  *
  * Benches measure a `brim serve` of its own from outside (child.h). SPDX-License-Identifier: Apache-2.0 */
@@ -22,6 +24,8 @@ err bench_models(int argc, char **argv);
 err bench_swap(int argc, char **argv);
 err bench_site_script(int argc, char **argv);
 err bench_applications(int argc, char **argv);
+err bench_train(int argc, char **argv);
+err bench_beside(int argc, char **argv);
 
 struct bench_place {
     char folder[64], self[512]; /* a fresh folder in /tmp; the path of this program */
