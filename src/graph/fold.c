@@ -125,6 +125,18 @@ static void disown(struct graph *g, const struct graph_node *n)
     }
 }
 
+/* All its numbers come from constants that other models have as well (shapes and axes beside them do not count). */
+static bool all_shared(const struct graph *g, const struct graph_node *n)
+{
+    int shared = 0;
+    for (int i = 0; i < n->op.n_in; i++) {
+        const struct graph_value *v = n->op.in[i] >= 0 ? &g->values[n->op.in[i]] : NULL;
+        if (v && !v->shared && tensor_dtype_is_float(v->dtype)) return false;
+        shared += v && v->shared;
+    }
+    return shared > 0;
+}
+
 err graph_fold(struct graph_special *s, const struct graph_node *n, const struct op_info *in,
                const struct op_info *out, bool *ret)
 {
@@ -142,6 +154,7 @@ err graph_fold(struct graph_special *s, const struct graph_node *n, const struct
         if (n->op.out[o] < 0) continue;
         e = own(g, n->op.out[o], bytes_of(out[o].dtype, &out[o].shape));
         to[o] = tensor_view(out[o].dtype, &out[o].shape, g->values[n->op.out[o]].owned);
+        g->values[n->op.out[o]].shared = all_shared(g, n);
     }
     if (!e) e = kernels_ref_run(&n->op, ti, n->op.n_in, to, n->op.n_out);
     for (int o = 0; o < n->op.n_out && !e; o++)

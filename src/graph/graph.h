@@ -20,6 +20,7 @@ struct graph_value {
     bool loose;                /* specialised: type and shape are known only when it was computed */
     bool outer;                /* in a subgraph: the value of this name of the graph around it, ... */
     int outer_value;           /* ... which has this number there */
+    bool shared;               /* a constant that other models have as well: no private number is folded into it */
     const void *constant;      /* row-major bytes, or NULL */
     size_t constant_bytes;
     void *owned;               /* same as constant if it was computed here (budget: the graph's payer, MEM_OTHER) */

@@ -24,6 +24,7 @@ static err reshaped(struct graph_special *s, int value, const struct tensor_shap
     if (from.constant) {
         g->values[*ret].constant = from.constant; /* owned by the other value, which lives as long */
         g->values[*ret].constant_bytes = from.constant_bytes;
+        g->values[*ret].shared = from.shared;
         return ERR_OK;
     }
     void *dims;

@@ -43,6 +43,8 @@ const float *graph_rw_floats(const struct graph *g, int value, size_t *ret_n);
 /* A float32 constant of one number (any rank)? */
 bool graph_rw_scalar(const struct graph *g, int value, float *ret);
 bool graph_rw_is_f32(const struct graph *g, int value);
+/* A post-op with an input: behind the node's own inputs. */
+void graph_rw_add_post(struct graph_node *n, enum kernel_post_kind kind, int value);
 err graph_rw_add_floats(struct graph *g, const char *name, const struct tensor_shape *shape, int *ret_value,
                         float **ret);
 

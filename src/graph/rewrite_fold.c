@@ -5,7 +5,9 @@
  * too where no border is padded. Scales are computed in double and rounded once, so a folded network differs from
  * the original by float32 rounding only.
  *
- * A weight that others read as well is not touched if it is large: folding would make a second copy of it.
+ * A weight that others read as well keeps its numbers: a large one in the same graph, because folding would make a second copy of it, and one that
+ * is marked as shared with other models, because it would be another weight then. The scale becomes a post-op, and the shift goes into the bias:
+ * scale * (W x + b) + shift = scale * (W x + (b + shift / scale)). Numbers that the other models have as well (a shared normalisation) may be folded.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdlib.h>
@@ -19,6 +21,7 @@ struct affine {
     int64_t n;
     double *scale, *shift;
     int x; /* the value it is applied to */
+    bool shared; /* its scale is another models', too */
 };
 
 static void affine_done(struct affine *a)
@@ -72,6 +75,7 @@ static bool norm_affine(const struct graph_rewriter *r, const struct graph_node 
     double epsilon = (double)op_attr_float(&n->op, "epsilon", 1e-5f);
     affine_new(ret, (int64_t)count[0]);
     ret->x = n->op.in[0];
+    ret->shared = r->g->values[n->op.in[1]].shared && r->g->values[n->op.in[4]].shared;
     for (size_t c = 0; c < count[0]; c++) {
         ret->scale[c] = p[0][c] / sqrt(p[3][c] + epsilon);
         ret->shift[c] = p[1][c] - p[2][c] * ret->scale[c];
@@ -107,6 +111,7 @@ static bool arithmetic_affine(const struct graph_rewriter *r, const struct graph
         if (!per_channel(xs, &r->g->values[n->op.in[i]].shape, at)) return false;
         affine_new(ret, xs->dims[at]);
         ret->x = x;
+        ret->shared = r->g->values[n->op.in[i]].shared;
         for (int64_t c = 0; c < ret->n; c++) {
             double v = p[count == 1 ? 0 : c];
             if (kind == OP_MUL) ret->scale[c] = v;
@@ -122,8 +127,9 @@ static bool arithmetic_affine(const struct graph_rewriter *r, const struct graph
 
 /* ---- weights */
 
-static bool may_change(const struct graph_rewriter *r, int value)
+static bool may_change(const struct graph_rewriter *r, int value, const struct affine *a)
 {
+    if ((size_t)value < r->n_values && r->g->values[value].shared && !a->shared) return false;
     return (size_t)value < r->n_values && (r->uses[value] == 1 || r->g->values[value].constant_bytes <= SMALL_WEIGHT);
 }
 
@@ -154,17 +160,21 @@ static bool linear(enum op_kind k)
     return k == OP_CONV || k == OP_CONV_TRANSPOSE || k == OP_GEMM || k == OP_MATMUL;
 }
 
-/* A linear operator whose result only its reader sees and whose weight may change: its node, or -1. */
+static bool scales_only(const struct graph_node *n)
+{
+    return n->n_post == 0 || (n->n_post == 1 && n->post[0].kind == KERNEL_POST_SCALE);
+}
+
+/* A linear operator whose result only its reader sees: its node, or -1. */
 static int foldable(const struct graph_rewriter *r, int value)
 {
     int p = graph_rw_producer(r, value);
     if (p < 0 || !graph_rw_single(r, value)) return -1;
     const struct graph_node *n = &r->g->nodes[p];
     size_t count;
-    if (!linear(n->op.kind) || n->n_post || n->op.n_in < 2 || !graph_rw_floats(r->g, n->op.in[1], &count) ||
+    if (!linear(n->op.kind) || !scales_only(n) || n->n_own_in < 2 || !graph_rw_floats(r->g, n->op.in[1], &count) ||
         count == 0)
         return -1;
-    if (!may_change(r, n->op.in[1])) return -1;
     if ((n->op.kind == OP_GEMM || n->op.kind == OP_MATMUL) && r->g->values[n->op.in[1]].shape.rank != 2) return -1;
     return p;
 }
@@ -172,7 +182,7 @@ static int foldable(const struct graph_rewriter *r, int value)
 /* The bias as one double per channel (a Gemm's times beta); false if it is not of that form. */
 static bool read_bias(const struct graph_rewriter *r, const struct graph_node *n, int64_t channels, double *ret)
 {
-    int v = n->op.n_in > 2 ? n->op.in[2] : -1;
+    int v = n->n_own_in > 2 ? n->op.in[2] : -1;
     size_t count;
     double beta = n->op.kind == OP_GEMM ? (double)op_attr_float(&n->op, "beta", 1) : 1;
     for (int64_t c = 0; c < channels; c++) ret[c] = 0;
@@ -194,6 +204,50 @@ static int new_floats(struct graph *g, int like, int *ret_value, float **ret)
     return e;
 }
 
+/* n's scale and bias after `a`; the scale is never 0, which could not be undone in the bias: what it multiplies vanishes all the same. */
+static bool scale_and_bias(const struct graph_rewriter *r, const struct graph_node *n, const struct affine *a, float *scale, float *bias)
+{
+    const double least = 1e-20;
+    double *b = xnewn(double, (size_t)a->n + 1);
+    size_t count = 0;
+    const float *old = n->n_post ? graph_rw_floats(r->g, n->op.in[n->post[0].input], &count) : NULL;
+    bool fits = read_bias(r, n, a->n, b) && (!n->n_post || (old && (int64_t)count == a->n));
+    for (int64_t c = 0; c < a->n && fits; c++) {
+        double s = (old ? (double)old[c] : 1) * a->scale[c];
+        if (fabs(s) < least) s = copysign(least, s);
+        scale[c] = (float)s;
+        bias[c] = (float)(b[c] + a->shift[c] / s);
+        fits = isfinite(scale[c]) && isfinite(bias[c]);
+    }
+    free(b);
+    return fits;
+}
+
+/* The weight stays: scale as a post-op, shift in the bias. */
+static int scale_after(struct graph_rewriter *r, int node, const struct affine *a)
+{
+    struct graph *g = r->g;
+    struct graph_node *n = &g->nodes[node];
+    bool conv = n->op.kind == OP_CONV || n->op.kind == OP_CONV_TRANSPOSE;
+    const struct tensor_shape ys = g->values[n->op.out[0]].shape;
+    struct tensor_shape ss = {.rank = conv ? ys.rank - 1 : 1}, bs = tensor_shape_of(1, &a->n);
+    if (ys.bounded || ys.rank < 2 || (n->op.kind == OP_MATMUL && !no_shift(a)) || n->op.n_in + 3 > KERNEL_MAX_IN) return 0;
+    for (int i = 0; i < ss.rank; i++) ss.dims[i] = i ? 1 : a->n;
+    int scale = -1, bias = -1;
+    float *s = NULL, *b = NULL;
+    err e = graph_rw_add_floats(g, "scale", &ss, &scale, &s);
+    if (!e) e = graph_rw_add_floats(g, "bias", &bs, &bias, &b);
+    if (e) return e;
+    n = &g->nodes[node];
+    if (!scale_and_bias(r, n, a, s, b)) return 0; /* the two constants have no readers and go with the next compaction */
+    if (n->n_post) n->op.in[n->post[0].input] = scale;
+    else graph_rw_add_post(n, KERNEL_POST_SCALE, scale);
+    if (n->op.kind == OP_MATMUL || (n->op.in[2] < 0 && no_shift(a))) return 1;
+    n->op.in[2] = bias;
+    if (n->op.kind == OP_GEMM) graph_rw_drop_attr(n, "beta");
+    return 1;
+}
+
 /* New weight and bias for `n`, which makes scale * n(x) + shift from then on. */
 static int fold_into(struct graph_rewriter *r, int node, const struct affine *a)
 {
@@ -202,12 +256,14 @@ static int fold_into(struct graph_rewriter *r, int node, const struct affine *a)
     int old = n->op.in[1], weight = old, bias = -1;
     struct tensor_shape ws = g->values[old].shape, bs = tensor_shape_of(1, &a->n);
     if (channels_of(n, &ws) != a->n || !all_finite(a) || (n->op.kind == OP_MATMUL && !no_shift(a))) return 0;
+    if (n->n_post || (!no_scale(a) && !may_change(r, old, a))) return scale_after(r, node, a);
     double *b = xnewn(double, (size_t)a->n + 1);
     float *w, *bp;
     int fired = read_bias(r, n, a->n, b);
     err e = ERR_OK;
     if (fired && !no_scale(a)) {
         e = new_floats(g, old, &weight, &w);
+        g->values[weight].shared = !e && g->values[old].shared;
         const float *from = g->values[old].constant;
         int64_t count = tensor_count(&ws);
         for (int64_t i = 0; i < count && !e; i++) w[i] = (float)(from[i] * a->scale[channel_of(n, &ws, i)]);
@@ -322,6 +378,7 @@ static int fold_before(struct graph_rewriter *r, int node, const struct affine *
     float *w, *bp;
     bool ok = read_bias(r, n, out, b);
     err e = ok ? new_floats(g, old, &weight, &w) : ERR_OK;
+    if (ok && !e) g->values[weight].shared = g->values[old].shared;
     if (ok && !e) e = graph_rw_add_floats(g, "bias", &bs, &bias, &bp);
     const float *from = g->values[old].constant;
     for (int64_t i = 0; ok && !e && i < out * in * window; i++) {
@@ -346,14 +403,14 @@ int graph_rule_affine_into_consumer(struct graph_rewriter *r, int node)
     size_t count;
     if (n->op.kind != OP_CONV || n->n_post || n->op.n_in < 2 || !graph_rw_floats(g, n->op.in[1], &count) || !count)
         return 0;
-    if (!may_change(r, n->op.in[1]) || !graph_rw_single(r, n->op.in[0])) return 0;
+    if (!graph_rw_single(r, n->op.in[0])) return 0;
     int p = graph_rw_producer(r, n->op.in[0]);
     struct affine a;
     if (p < 0 || g->nodes[p].n_post) return 0;
     bool found = g->nodes[p].op.kind == OP_BATCH_NORM ? norm_affine(r, &g->nodes[p], &a)
                                                       : arithmetic_affine(r, &g->nodes[p], 1, &a);
     if (!found) return 0;
-    int x = a.x, fired = no_shift(&a) || unpadded(g, n) ? fold_before(r, node, &a) : 0;
+    int x = a.x, fired = may_change(r, n->op.in[1], &a) && (no_shift(&a) || unpadded(g, n)) ? fold_before(r, node, &a) : 0;
     affine_done(&a);
     if (fired <= 0) return fired;
     g->nodes[node].op.in[0] = x;

@@ -80,14 +80,14 @@ static bool adds_already(const struct graph_node *n)
 }
 
 /* Own inputs first, absent ones as -1, so that a post-op's input is never taken for a bias. */
-static void add_post_input(struct graph_node *n, int value)
+void graph_rw_add_post(struct graph_node *n, enum kernel_post_kind kind, int value)
 {
-    int own = n->op.kind == OP_MATMUL ? 2 : 3, posts = n->op.n_in - n->n_own_in;
+    int own = n->op.kind == OP_MATMUL ? 2 : 3, posts = n->op.n_in - n->n_own_in; /* of other post-ops */
     if (!posts && n->op.n_in < own) graph_rw_set_input(n, own - 1, -1);
     int at = n->op.n_in, keep = n->n_own_in;
     graph_rw_set_input(n, at, value);
     n->n_own_in = keep;
-    n->post[n->n_post++] = (struct kernel_post){.kind = KERNEL_POST_ADD, .input = at};
+    n->post[n->n_post++] = (struct kernel_post){.kind = kind, .input = at};
 }
 
 /* linear + y -> linear with the post-op Add, one per operator. Condition: equal shapes, y not constant. Of two
@@ -109,7 +109,7 @@ int graph_rule_post_add(struct graph_rewriter *r, int node)
         other = y;
     }
     if (best < 0) return 0;
-    add_post_input(&g->nodes[best], other);
+    graph_rw_add_post(&g->nodes[best], KERNEL_POST_ADD, other);
     graph_rw_take_over(r, best, node);
     return 1;
 }

@@ -322,6 +322,127 @@ static void long_chains(void **state)
 }
 
 /* A failed allocation leaves a graph that is valid and gives the same numbers. */
+/* Marks constants as other models': weights (rank 2 and more), with `norms` those of rank 1 as well. */
+static void mark(struct graph *g, bool norms)
+{
+    for (size_t i = 0; i < g->n_values; i++) g->values[i].shared = g->values[i].constant && g->values[i].shape.rank >= (norms ? 1 : 2);
+}
+
+/* Rewritten with marks: `nodes` and `posts` are left, numbers hold, and the first node's weight has the bytes it had (or not). Frees g. */
+static void check_shared(struct graph *g, int y, bool norms, size_t nodes, int posts, bool kept)
+{
+    graph_add_output(g, y);
+    struct graph *s = testing_specialised(g, g->payer);
+    size_t n, m;
+    float *before = testing_run(s, 42, &n);
+    mark(s, norms);
+    const void *raw = s->values[s->nodes[0].op.in[1]].constant;
+    assert_int_equal(graph_rewrite(s, GRAPH_REWRITE_ALL), ERR_OK);
+    float *after = testing_run(s, 42, &m);
+    int n_post = 0;
+    for (size_t i = 0; i < s->n_nodes; i++) n_post += s->nodes[i].n_post;
+    const struct graph_value *w = &s->values[s->nodes[0].op.in[1]];
+    assert_int_equal(s->n_nodes, nodes);
+    assert_int_equal(n_post, posts);
+    assert_true((w->constant == raw) == kept);
+    assert_true(w->shared);
+    if (posts) assert_int_equal(s->nodes[0].post[0].kind, KERNEL_POST_SCALE);
+    assert_true(testing_distance(after, m, before, n) < 2e-6);
+    free(before);
+    free(after);
+    graph_free(&s);
+    graph_free(&g);
+}
+
+static void shared_weights_keep_their_numbers(void **state)
+{
+    struct testing *t = *state;
+    int x;
+    struct graph *g = start(t, &x);
+    check_shared(g, testing_node(g, OP_RELU, batch_norm(g, conv(g, x, 4, 6, 3, 1), 6), -1, -1), false, 1, 2, true);
+    g = start(t, &x); /* a normalisation that is shared as well: folded, and still shared */
+    check_shared(g, batch_norm(g, conv(g, x, 4, 6, 3, 1), 6), true, 1, 0, false);
+    g = start(t, &x); /* a shift alone goes into the bias, which is private */
+    check_shared(g, testing_node(g, OP_ADD, conv(g, x, 4, 6, 3, 1), testing_floats(g, 3, DIMS(1, 6, 1, 1)), -1), false, 1, 0, true);
+    g = start(t, &x); /* two norms after each other: one scale */
+    check_shared(g, batch_norm(g, batch_norm(g, conv(g, x, 4, 6, 3, 1), 6), 6), false, 1, 1, true);
+    g = start(t, &x);
+    int y = testing_node(g, OP_CONV_TRANSPOSE, x, testing_floats(g, 9, DIMS(4, 3, 2, 2)), testing_floats(g, 3, DIMS(6)));
+    graph_set_int(testing_last(g), "group", 2);
+    check_shared(g, batch_norm(g, y, 6), false, 1, 1, true);
+    g = start(t, &x); /* channels that a network has switched off: a scale of zero */
+    y = batch_norm(g, conv(g, x, 4, 6, 3, 1), 6);
+    float *gamma = g->values[testing_last(g)->op.in[1]].owned;
+    gamma[1] = gamma[4] = 0;
+    check_shared(g, y, false, 1, 1, true);
+    g = start(t, &x); /* a residual, then a function */
+    y = batch_norm(g, conv(g, x, 4, 4, 3, 1), 4);
+    check_shared(g, testing_node(g, OP_RELU, testing_node(g, OP_ADD, y, x, -1), -1, -1), false, 1, 3, true);
+    g = start(t, &x); /* a scale before a convolution stays before it */
+    graph_add_output(g, conv(g, testing_node(g, OP_MUL, x, testing_floats(g, 4, DIMS(4, 1, 1)), -1), 4, 6, 3, 1));
+    struct graph *s = testing_specialised(g, t->payer);
+    mark(s, false);
+    for (size_t i = 0; i < s->n_values; i++) s->values[i].shared &= s->values[i].shape.rank == 4;
+    assert_int_equal(graph_rewrite(s, GRAPH_REWRITE_ALL), ERR_OK);
+    assert_int_equal(s->n_nodes, 2);
+    graph_free(&s);
+    graph_free(&g);
+}
+
+static void shared_products(void **state)
+{
+    struct testing *t = *state;
+    for (int trans = 0; trans < 2; trans++) {
+        struct graph *g = graph_new("m", 13, t->payer);
+        int x = testing_input(g, "x", DIMS(3, 7));
+        int w = trans ? testing_floats(g, 5, DIMS(6, 7)) : testing_floats(g, 5, DIMS(7, 6));
+        int y = testing_node(g, OP_GEMM, x, w, testing_floats(g, 6, DIMS(6)));
+        graph_set_int(testing_last(g), "transB", trans);
+        graph_set_float(testing_last(g), "alpha", 0.5f);
+        graph_set_float(testing_last(g), "beta", 2.0f);
+        check_shared(g, batch_norm(g, y, 6), false, 1, 1, true);
+    }
+    struct graph *g = graph_new("m", 13, t->payer);
+    int x = testing_input(g, "x", DIMS(2, 3, 7));
+    int y = testing_node(g, OP_MATMUL, x, testing_floats(g, 5, DIMS(7, 6)), -1);
+    check_shared(g, testing_node(g, OP_MUL, y, testing_floats(g, 6, DIMS(6)), -1), false, 1, 1, true);
+}
+
+/* A weight that two nodes of one graph read, too large to have twice. */
+static void large_weights_stay_one(void **state)
+{
+    struct testing *t = *state;
+    struct graph *g = graph_new("m", 13, t->payer);
+    int x = testing_input(g, "x", DIMS(1, 64, 3, 3)), w = testing_floats(g, 8, DIMS(64, 64, 3, 3));
+    int a = testing_node(g, OP_CONV, x, w, -1), b = testing_node(g, OP_CONV, testing_node(g, OP_TANH, x, -1, -1), w, -1);
+    a = batch_norm(g, a, 64);
+    b = testing_node(g, OP_MUL, b, testing_floats(g, 4, DIMS(64, 1, 1)), -1);
+    CHECK(g, testing_node(g, OP_MUL, a, b, -1), 4, 2);
+}
+
+static void slices_of_scaled_weights(void **state)
+{
+    struct testing *t = *state;
+    struct graph *g = graph_new("m", 13, t->payer);
+    int x = testing_input(g, "x", DIMS(1, 8, 5, 5));
+    int y = testing_node(g, OP_RELU, batch_norm(g, conv(g, x, 8, 200, 3, 1), 200), -1, -1);
+    graph_add_output(g, testing_node(g, OP_SOFTMAX, y, -1, -1));
+    struct graph *s = testing_specialised(g, t->payer);
+    size_t n, m;
+    float *before = testing_run(s, 42, &n);
+    mark(s, false);
+    assert_int_equal(graph_rewrite(s, GRAPH_REWRITE_ALL), ERR_OK);
+    assert_int_equal(graph_slice(s, 64 * 8 * 9 * 4), ERR_OK);
+    assert_int_equal(s->n_nodes, 4 + 2); /* 64 + 64 + 64 + 8 channels, Concat, Softmax */
+    for (int i = 0; i < 4; i++) assert_true(s->values[s->nodes[i].op.in[1]].shared && s->nodes[i].n_post == 2);
+    float *after = testing_run(s, 42, &m);
+    assert_true(testing_distance(after, m, before, n) < 2e-6);
+    free(before);
+    free(after);
+    graph_free(&s);
+    graph_free(&g);
+}
+
 static void every_allocation_may_fail(void **state)
 {
     struct testing *t = *state;
@@ -361,6 +482,8 @@ int main(void)
         cmocka_unit_test(moves),          cmocka_unit_test(patterns),
         cmocka_unit_test(activations),    cmocka_unit_test(residuals),
         cmocka_unit_test(long_chains),    cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(shared_weights_keep_their_numbers), cmocka_unit_test(shared_products),
+        cmocka_unit_test(large_weights_stay_one), cmocka_unit_test(slices_of_scaled_weights),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -4,7 +4,7 @@
  * bytes than asked becomes several with a part each, and a Concat of their results. The parts of a row-major [out, in ...] weight are views of
  * the same constant. Parts have 64, 128, 256 ... channels, which keeps the kernels' blocking, so that the numbers stay the same bit for bit.
  *
- * Not cut: a node with a fused addition (its other input would have to be cut as well). SPDX-License-Identifier: Apache-2.0 */
+ * What scales channels is cut along with the weight. Not cut: a node with a fused addition (its other input would have to be cut as well). SPDX-License-Identifier: Apache-2.0 */
 #include "graph/graph.h"
 
 #include <stdio.h>
@@ -20,9 +20,17 @@ struct cut {
     int axis;                      /* of the output */
 };
 
+/* Nothing of the arena comes in by a post-op. */
+static bool only_scales(const struct graph_node *n)
+{
+    int scales = 0;
+    for (int i = 0; i < n->n_post; i++) scales += n->post[i].kind == KERNEL_POST_SCALE;
+    return n->op.n_in == n->n_own_in + scales;
+}
+
 static bool can_cut(const struct graph *g, const struct graph_node *n, struct cut *ret)
 {
-    if (n->dead || n->loose || n->op.n_out != 1 || n->n_own_in < 2 || n->op.n_in != n->n_own_in) return false;
+    if (n->dead || n->loose || n->op.n_out != 1 || n->n_own_in < 2 || !only_scales(n)) return false;
     if (n->op.in[0] < 0 || n->op.in[1] < 0 || n->op.out[0] < 0) return false; /* of any operator: an absent input */
     const struct graph_value *w = &g->values[n->op.in[1]], *y = &g->values[n->op.out[0]];
     if (!w->constant || w->dtype != TENSOR_F32 || y->shape.bounded || y->is_output) return false;
@@ -52,7 +60,7 @@ static bool can_cut(const struct graph *g, const struct graph_node *n, struct cu
 /* Can the bias be cut along with it: one number per channel, or none at all? */
 static bool bias_fits(const struct graph *g, const struct graph_node *n, const struct cut *c)
 {
-    if (n->op.n_in < 3 || n->op.in[2] < 0) return true;
+    if (n->n_own_in < 3 || n->op.in[2] < 0) return true;
     const struct graph_value *b = &g->values[n->op.in[2]];
     int64_t count;
     return b->constant && b->dtype == TENSOR_F32 && !tensor_shape_count(&b->shape, &count) && count == c->channels &&
@@ -69,12 +77,14 @@ static err part_of(struct graph *g, int v, const struct cut *c, int64_t per_chan
         *ret = graph_add_value(g, g->values[v].name, TENSOR_F32, &shape);
         g->values[*ret].constant = (const float *)g->values[v].constant + from * per_channel;
         g->values[*ret].constant_bytes = bytes;
+        g->values[*ret].shared = g->values[v].shared;
         return ERR_OK;
     }
     void *to;
     err e = graph_add_constant(g, g->values[v].name, TENSOR_F32, &shape, ret, &to);
     if (e) return e;
     const float *src = (const float *)g->values[v].constant + from;
+    g->values[*ret].shared = g->values[v].shared;
     for (int64_t k = 0; k < per_channel; k++) memcpy((float *)to + k * n, src + k * c->channels, (size_t)n * sizeof(float));
     return ERR_OK;
 }
@@ -83,8 +93,12 @@ static err add_part(struct graph *g, size_t node, const struct cut *c, int64_t f
 {
     int w, bias = -1;
     err e = part_of(g, g->nodes[node].op.in[1], c, c->per_channel, c->rows, from, n, &w);
-    if (!e && g->nodes[node].op.n_in > 2 && g->nodes[node].op.in[2] >= 0)
+    if (!e && g->nodes[node].n_own_in > 2 && g->nodes[node].op.in[2] >= 0)
         e = part_of(g, g->nodes[node].op.in[2], c, 1, g->values[g->nodes[node].op.in[2]].shape.rank == 1, from, n, &bias);
+    int scale[KERNEL_MAX_POST];
+    for (int i = 0; i < g->nodes[node].n_post && !e; i++)
+        if (g->nodes[node].post[i].kind == KERNEL_POST_SCALE)
+            e = part_of(g, g->nodes[node].op.in[g->nodes[node].post[i].input], c, 1, true, from, n, &scale[i]);
     if (e) return e;
     struct tensor_shape shape = g->values[g->nodes[node].op.out[0]].shape;
     shape.dims[c->axis] = n;
@@ -96,7 +110,9 @@ static err add_part(struct graph *g, size_t node, const struct cut *c, int64_t f
     memcpy(x->post, original.post, sizeof x->post);
     x->op.in[0] = original.op.in[0];
     x->op.in[1] = w;
-    if (x->op.n_in > 2) x->op.in[2] = bias;
+    if (x->op.n_in > 2 && x->n_own_in > 2) x->op.in[2] = bias;
+    for (int i = 0; i < x->n_post; i++)
+        if (x->post[i].kind == KERNEL_POST_SCALE) x->op.in[x->post[i].input] = scale[i];
     x->op.out[0] = *ret_out;
     return ERR_OK;
 }

@@ -106,6 +106,7 @@ static int take(struct graph_special *s, const struct graph *from, int *map, int
     map[v] = graph_add_value(s->to, old->name, old->dtype, &old->shape);
     s->to->values[map[v]].constant = old->constant;
     s->to->values[map[v]].constant_bytes = old->constant_bytes;
+    s->to->values[map[v]].shared = old->shared;
     return map[v];
 }
 
