@@ -23,9 +23,9 @@ static void on_signal(int number)
 
 struct options {
     struct train_job_options job;
-    const char *task, *optimizer, *schedule, *fit, *mean, *scale, *priority, *augment, *classes;
-    char **names;
-    size_t n_names;
+    const char *task, *optimizer, *schedule, *fit, *mean, *scale, *priority, *augment, *classes, *teacher_classes;
+    char **names, **teacher_names;
+    size_t n_names, n_teacher_names;
     int64_t per_class, width, category, data_every;
     int64_t epochs, batch, threads, data_threads, accumulate, seed, size, freeze_but, patience, every, save_seconds, max_steps;
     double momentum, decay, clip, ema;
@@ -37,7 +37,7 @@ static struct options defaults(void)
 {
     return (struct options){.schedule = "cosine", .priority = "idle", .augment = "",
                             .epochs = 30, .batch = 64, .accumulate = 1, .data_threads = 1,
-                            .momentum = 0.9, .decay = 5e-4, .job = {.held_out = -1, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}}};
+                            .momentum = 0.9, .decay = 5e-4, .job = {.held_out = -1, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}, .classify = {.distill = -1, .temperature = 4}}};
 }
 
 /* ---- words into numbers */
@@ -132,6 +132,11 @@ static err digest(struct options *o)
     if (!e && o->classes) e = cli_train_classes(o->classes, &o->names, &o->n_names);
     j->classes = (const char *const *)o->names;
     j->n_classes = (int)o->n_names;
+    if (!e && o->teacher_classes) e = cli_train_classes(o->teacher_classes, &o->teacher_names, &o->n_teacher_names);
+    j->teacher_classes = (const char *const *)o->teacher_names;
+    j->n_teacher_classes = (int)o->n_teacher_names;
+    if (!e && !j->teacher && (o->teacher_classes || j->classify.distill > 0)) e = err_set(ERR_USAGE, "--distill and --teacher-classes need a --teacher");
+    if (j->classify.distill < 0) j->classify.distill = j->teacher ? 0.5 : 0;
     if (!e) e = augment(o->augment, &j->augment);
     if (e) return e;
     if (o->threads < 0 || o->threads > 1024 || o->data_threads < 0 || o->data_threads > 64) return err_set(ERR_USAGE, "--threads and --data-threads: out of range");
@@ -201,6 +206,11 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"gamma", ARGS_FLOAT, &j->gamma, "step: what the rate is multiplied by (0.1)"},
         {"smoothing", ARGS_FLOAT, &j->classify.smoothing, "of labels (0)"},
         {"focal", ARGS_FLOAT, &j->classify.focal, "gamma of the focal loss (0: cross entropy)"},
+        {"teacher", ARGS_STRING, &j->teacher, "F.onnx: its answers are learnt, too; pictures without labels (a folder, a video) get theirs from it"},
+        {"distill", ARGS_FLOAT, &j->classify.distill, "classify: weight of the teacher's answers beside the labels, 0 to 1 (0.5)"},
+        {"temperature", ARGS_FLOAT, &j->classify.temperature, "classify: of the teacher's answers (4)"},
+        {"teacher-classes", ARGS_STRING, &o->teacher_classes, "NAME=NUMBER,... which of the teacher's classes become labels, and their names (all)"},
+        {"teacher-score", ARGS_FLOAT, &j->teacher_score, "detect: boxes that the teacher is so sure of become labels (0.4)"},
         {"augment", ARGS_STRING, &o->augment, "flip=0.5,shift=4,crop=1,mixup=0.2,..."},
         {"mean", ARGS_STRING, &o->mean, "of pixels of 0-255 (ImageNet's; detect: 0)"},
         {"std", ARGS_STRING, &o->scale, "... and what they are divided by (detect: 1)"},
@@ -362,7 +372,7 @@ static err resumed(struct options *o, struct args_list *rest, char ***ret_argume
 struct prepared {
     struct options o;
     struct args_list rest;
-    char **kept, **old, threads[32], *paths[4];
+    char **kept, **old, threads[32], *paths[5];
 };
 
 static void prepared_done(struct prepared *p)
@@ -374,6 +384,8 @@ static void prepared_done(struct prepared *p)
     free(p->old);
     for (size_t i = 0; i < p->o.n_names; i++) free(p->o.names[i]);
     free(p->o.names);
+    for (size_t i = 0; i < p->o.n_teacher_names; i++) free(p->o.teacher_names[i]);
+    free(p->o.teacher_names);
     for (size_t i = 0; i < ARRAY_LEN(p->paths); i++) free(p->paths[i]);
 }
 
@@ -393,6 +405,7 @@ static void join_all(const char *folder, struct prepared *p)
     free(model);
     join(folder, &j->data, &p->paths[1]);
     join(folder, &j->val, &p->paths[2]);
+    join(folder, &j->teacher, &p->paths[4]);
 }
 
 static err prepare(int argc, char **argv, const char *folder, struct prepared *p)

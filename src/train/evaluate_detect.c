@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 100, TRUTHS = 120, CANDIDATES = 1000 };
+enum { MOST = 100, TRUTHS = 120, CANDIDATES = TRAIN_CANDIDATES };
 static const float LEAST_SCORE = 0.01f, OVERLAP = 0.65f;
 
 struct sums {
@@ -41,7 +41,7 @@ static void give(struct sums *s)
     mem_free(s->payer, MEM_OTHER, s->rows, s->row_bytes);
 }
 
-static int decode(const struct train_yolox *y, const float *rows, struct task_detection *ret)
+int train_decode(const struct train_yolox *y, const float *rows, float least, struct task_detection *ret)
 {
     struct task_candidates c = {.items = ret, .cap = CANDIDATES};
     for (int64_t i = 0; i < y->cells; i++) {
@@ -50,14 +50,14 @@ static int decode(const struct train_yolox *y, const float *rows, struct task_de
         for (int k = 1; k < y->classes; k++)
             if (row[5 + k] > row[5 + best]) best = k;
         float score = row[4] * row[5 + best];
-        if (!(score > LEAST_SCORE)) continue;
+        if (!(score > least)) continue;
         train_yolox_cell(y, i, &column, &line, &stride);
         float x = (row[0] + (float)column) * (float)stride, at = (row[1] + (float)line) * (float)stride;
         float w = expf(row[2]) * (float)stride / 2, h = expf(row[3]) * (float)stride / 2;
         struct task_detection d = {.box = task_box_clip((struct task_box){x - w, at - h, x + w, at + h}, (float)y->width, (float)y->height), .score = score, .class_id = best};
         task_candidates_offer(&c, &d);
     }
-    return task_nms(ret, c.count, LEAST_SCORE, OVERLAP, false, MOST);
+    return task_nms(ret, c.count, least, OVERLAP, false, MOST);
 }
 
 static void take_batch(struct sums *s, const struct train_yolox *y, const struct train_batch *b)
@@ -67,7 +67,7 @@ static void take_batch(struct sums *s, const struct train_yolox *y, const struct
             s->scores.skipped++;
             continue;
         }
-        int image = (int)s->scores.samples++, n = decode(y, s->rows + (size_t)i * (size_t)y->cells * (size_t)(5 + y->classes), s->candidates);
+        int image = (int)s->scores.samples++, n = train_decode(y, s->rows + (size_t)i * (size_t)y->cells * (size_t)(5 + y->classes), LEAST_SCORE, s->candidates);
         for (int k = 0; k < n; k++)
             s->found[s->n_found++] = (struct task_ap_box){.image = image, .class_id = s->candidates[k].class_id, .score = s->candidates[k].score, .box = s->candidates[k].box};
         for (int k = 0; k < MIN(b->n_boxes[i], TRUTHS); k++) {

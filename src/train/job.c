@@ -1,6 +1,7 @@
 /* The loop. One epoch is all batches of the training part once; what fills no batch is left out. An update takes `accumulate` batches (the last of an epoch may
  * take fewer), so an epoch ends with an update and a checkpoint is always between two. SPDX-License-Identifier: Apache-2.0 */
 #include "train/task.h"
+#include "train/teacher.h"
 
 #include <math.h>
 #include <sched.h>
@@ -19,11 +20,26 @@ static bool stopped(const struct train_job *j)
 
 /* ---- data */
 
+/* Pictures without labels get them from the teacher. */
+static err label(struct train_job *j, struct train_set *set)
+{
+    const struct train_job_options *o = j->o;
+    struct train_teacher_labels l = {.path = o->teacher, .boxes = j->kind->boxes, .names = o->teacher_classes, .n_names = o->n_teacher_classes, .score = o->teacher_score};
+    struct train_evaluate_options e_options = {.budget = j->budget, .threads = o->threads, .feed = o->feed, .stop = o->stop, .idle = o->idle};
+    if (!o->teacher) return ERR_OK;
+    if (j->kind->identities) return err_set(ERR_USAGE, "--teacher is for classify and detect");
+    if (o->classes && train_set_unlabelled(set)) return err_set(ERR_USAGE, "--classes is for data with labels; here --teacher-classes NAME=NUMBER,... says which are learnt");
+    if (j->kind->boxes && !train_set_unlabelled(set)) return err_set(ERR_USAGE, "%s: it has labels; for detect a teacher labels pictures that have none", o->data);
+    return train_set_unlabelled(set) ? train_teacher_label(&l, set, &e_options) : ERR_OK;
+}
+
 static err open_sets(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
     struct train_set_options how = {.classes = o->classes, .n_classes = o->n_classes, .identities = j->kind->identities, .category = o->embed.category, .every = o->embed.every};
+    how.unlabelled = o->teacher != NULL;
     err e = train_set_open(o->data, &how, j->payer, &j->set);
+    if (!e) e = label(j, j->set);
     if (e) return e;
     if (train_set_has_boxes(j->set) != j->kind->boxes)
         return err_set(ERR_USAGE, "%s: it has %s; this is --task %s", o->data, j->kind->boxes ? "one class per picture and no boxes" : "boxes, not one class per picture",
@@ -35,6 +51,7 @@ static err open_sets(struct train_job *j)
         how.classes = j->kind->identities ? NULL : names;
         how.n_classes = j->classes;
         e = train_set_open(o->val, &how, j->payer, &j->val);
+        if (!e) e = label(j, j->val);
         free(names);
         if (e) return err_wrap(e, "held-out data");
     } else if (o->held_out > 0) {
@@ -311,6 +328,7 @@ static void close_job(struct train_job *j)
 {
     train_data_close(&j->data);
     train_net_free(&j->net);
+    train_teacher_close(&j->teacher);
     graph_free(&j->source);
     mem_free(j->payer, MEM_TRAINING, j->scratch, j->scratch_bytes);
     mem_free(j->payer, MEM_TRAINING, j->rows, j->row_bytes);
@@ -334,6 +352,9 @@ static err check(const struct train_job_options *o)
     if (!(o->held_out >= 0 && o->held_out < 1)) return err_set(ERR_USAGE, "--held-out goes from 0 to below 1");
     if (o->accumulate < 0 || o->accumulate > 100000) return err_set(ERR_USAGE, "--accumulate goes from 1 to 100000");
     if (!(o->classify.smoothing >= 0 && o->classify.smoothing < 1)) return err_set(ERR_USAGE, "--smoothing goes from 0 to below 1");
+    if (!(o->classify.distill >= 0 && o->classify.distill <= 1) || !(o->classify.temperature >= 0 && o->classify.temperature <= 1000))
+        return err_set(ERR_USAGE, "--distill goes from 0 to 1, --temperature from above 0 to 1000");
+    if (!(o->teacher_score >= 0 && o->teacher_score < 1)) return err_set(ERR_USAGE, "--teacher-score goes from 0 to below 1");
     if (!(o->warmup >= 0 && o->warmup <= o->epochs)) return err_set(ERR_USAGE, "--warmup goes from 0 to the number of epochs");
     return ERR_OK;
 }

@@ -54,6 +54,10 @@ struct train_job_options {
     bool resume;
     const char *const *arguments; /* kept in the checkpoint, so that --resume needs no options */
     int n_arguments;
+    const char *teacher;        /* ONNX: classify learns its answers (classify.distill, temperature), pictures without labels get them from it; NULL: none */
+    const char *const *teacher_classes; /* its classes by name (train/teacher.h); NULL: all */
+    int n_teacher_classes;
+    double teacher_score;
     void (*say)(void *user, const char *sentence); /* what a person should know before it begins (a head was exchanged); NULL: nobody. `user` is train_job's */
     const atomic_bool *stop;    /* set: checkpoint and end with ERR_CANCELLED */
 };

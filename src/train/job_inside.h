@@ -29,6 +29,7 @@ struct train_job {
     int64_t *train_samples, *val_samples, n_train, n_val;
     int classes;
     struct train_classify classify;
+    struct train_teacher *teacher; /* classify; NULL: none */
     struct train_embed embed;
     int *numbers, n_numbers;       /* embed: of each class of the set among the identities of the training part, or -1; how many those are */
     struct train_yolox yolox;      /* detect */

@@ -1,6 +1,7 @@
 /* One class per picture. SPDX-License-Identifier: Apache-2.0 */
 #include "train/head.h"
 #include "train/task.h"
+#include "train/teacher.h"
 
 #include <string.h>
 
@@ -18,6 +19,14 @@ static err adapt(struct train_job *j, struct graph *g)
 static err loss(struct train_job *j, struct train_net_options *n)
 {
     j->classify = j->o->classify;
+    if (!j->o->teacher) j->classify.distill = 0;
+    if (j->classify.distill > 0) {
+        struct train_evaluate_options o = {.budget = j->budget, .threads = j->o->threads, .stop = j->o->stop};
+        err e = train_teacher_open(j->o->teacher, &j->picture, j->o->batch, &o, &j->teacher);
+        if (e) return e;
+        if (train_teacher_classes(j->teacher) != j->classes)
+            return err_set(ERR_USAGE, "%s: the teacher knows %d classes, the data has %d", j->o->teacher, train_teacher_classes(j->teacher), j->classes);
+    }
     n->loss = train_loss_classify;
     n->loss_context = &j->classify;
     return ERR_OK;
@@ -32,6 +41,10 @@ static err batch(struct train_job *j, const struct train_batch *b, float *ret_lo
         float *row = to + (size_t)i * (size_t)j->classes;
         if (b->labels[i] >= 0) row[b->labels[i]] += b->mix[i];
         if (b->mix[i] < 1 && b->labels2[i] >= 0) row[b->labels2[i]] += 1 - b->mix[i];
+    }
+    if (j->teacher) {
+        err e = train_teacher_answer(j->teacher, b, j->classify.temperature > 0 ? j->classify.temperature : 1, train_net_target(j->net, 1).data);
+        if (e) return e;
     }
     return train_net_run(j->net, ret_loss);
 }
