@@ -51,13 +51,16 @@ static err divide(struct merge_member *m)
     return ERR_OK;
 }
 
-static void prepare_score(struct merge_member *m, const struct merge_source *s)
+static err prepare_score(struct merge_member *m, const struct merge_source *s)
 {
-    bool labels = !s->unlabelled;
-    m->score = (struct merge_score){.measure = merge_score_measure(m->source, s->card, m->val_set, labels), .original = m->source, .card = s->card, .set = m->val_set,
+    int64_t classes;
+    err e = merge_score_classes(m->source, m->payer, &classes);
+    if (e) return e;
+    m->score = (struct merge_score){.measure = merge_score_measure(classes, s->card, m->val_set, !s->unlabelled), .classes = classes, .original = m->source, .card = s->card, .set = m->val_set,
                                     .o = {.budget = m->o.budget, .batch = MIN(m->o.batch, 32), .threads = m->o.threads, .feed = s->feed, .samples = m->held, .n_samples = m->n_held}};
     m->labels = m->score.measure == MERGE_TOP1;
     m->chance = merge_score_chance(&m->score);
+    return ERR_OK;
 }
 
 static err measure_original(struct merge_member *m, double target)
@@ -86,10 +89,8 @@ err merge_member_open(const struct merge_source *s, const struct merge_member_op
     if (!e) e = train_picture_input(m->source, &m->picture);
     if (!e) e = open_sets(m, s);
     if (!e) e = divide(m);
-    if (!e) {
-        prepare_score(m, s);
-        e = measure_original(m, target);
-    }
+    if (!e) e = prepare_score(m, s);
+    if (!e) e = measure_original(m, target);
     if (e) {
         e = err_wrap(e, "model '%s'", s->name);
         merge_member_free(&m);

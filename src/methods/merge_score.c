@@ -18,27 +18,34 @@ const char *merge_measure_name(enum merge_measure m)
     return NAMES[m];
 }
 
-static int64_t classes_of(const struct graph *g)
+err merge_score_classes(const struct graph *g, struct mem_payer *payer, int64_t *ret)
 {
-    const struct tensor_shape *s = &g->values[g->outputs[0]].shape;
+    struct tensor_shape in = g->values[g->inputs[0]].shape;
+    struct graph *one;
+    in.dims[0] = 1;
+    err e = graph_specialise(g, &in, payer, &one);
+    if (e) return e;
+    const struct tensor_shape *s = &one->values[one->outputs[0]].shape;
     int64_t n = 1;
     for (int i = 1; i < s->rank; i++) n *= s->dims[i];
-    return s->rank >= 2 && (s->rank == 2 || n == s->dims[1]) ? n : 0;
+    *ret = one->n_outputs == 1 && s->rank >= 2 && n == s->dims[1] ? n : 0;
+    graph_free(&one);
+    return ERR_OK;
 }
 
-enum merge_measure merge_score_measure(const struct graph *g, const struct task_card *card, const struct train_set *set, bool labels)
+enum merge_measure merge_score_measure(int64_t classes, const struct task_card *card, const struct train_set *set, bool labels)
 {
     bool detects = card && task_head_detects(card->head);
     if (labels && train_set_has_boxes(set) && detects) return MERGE_AP50;
-    if (labels && !train_set_has_boxes(set) && g->n_outputs == 1 && classes_of(g) == train_set_classes(set)) return MERGE_TOP1;
+    if (labels && !train_set_has_boxes(set) && classes > 1 && classes == train_set_classes(set)) return MERGE_TOP1;
     if (detects) return MERGE_SAME_BOXES;
-    if (card ? card->head == TASK_CLASSIFY : g->n_outputs == 1 && classes_of(g) > 1) return MERGE_SAME_CLASS;
+    if (classes > 1 && (!card || card->head == TASK_CLASSIFY)) return MERGE_SAME_CLASS;
     return MERGE_SAME_NUMBERS;
 }
 
 double merge_score_chance(const struct merge_score *s)
 {
-    return s->measure == MERGE_TOP1 || s->measure == MERGE_SAME_CLASS ? 1 / (double)MAX(classes_of(s->original), 1) : 0;
+    return s->measure == MERGE_TOP1 || s->measure == MERGE_SAME_CLASS ? 1 / (double)MAX(s->classes, 1) : 0;
 }
 
 /* ---- a network and its answers */

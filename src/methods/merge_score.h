@@ -17,13 +17,16 @@ const char *merge_measure_name(enum merge_measure m); /* "top-1", "AP50 against 
 
 struct merge_score {
     enum merge_measure measure;
+    int64_t classes;                 /* merge_score_classes */
     const struct graph *original;    /* borrowed */
     const struct task_card *card;    /* borrowed; NULL: none */
     const struct train_set *set;     /* borrowed */
     struct train_evaluate_options o; /* samples, batch, feed, budget, threads */
 };
-/* Which measure it is: from the set, the card and the shape of output 0. `labels`: the set's labels are the model's own. */
-enum merge_measure merge_score_measure(const struct graph *g, const struct task_card *card, const struct train_set *set, bool labels);
+/* The length of output 0 if it is a list of classes, else 0: from its shape for one picture. */
+err merge_score_classes(const struct graph *g, struct mem_payer *payer, int64_t *ret);
+/* Which measure it is. `labels`: the set's labels are the model's own. */
+enum merge_measure merge_score_measure(int64_t classes, const struct task_card *card, const struct train_set *set, bool labels);
 /* What a network that knows nothing would get: 1 / classes, else 0. */
 double merge_score_chance(const struct merge_score *s);
 err merge_score_run(const struct merge_score *s, const struct graph *g, double *ret);

@@ -260,7 +260,9 @@ static err resume(struct merge_search *s)
     char *path = xasprintf("%s/state.brim", s->o->out);
     struct train_checkpoint c;
     err e = train_checkpoint_open(path, &c);
-    if (!e) {
+    if (e == ERR_NOT_FOUND) { /* killed before the first trial ended: from the beginning */
+        e = ERR_OK;
+    } else if (!e) {
         json_t *job = json_loads(c.job, 0, NULL);
         const char *policy = json_string_value(json_object_get(job, "policy"));
         if (!job || !policy || strcmp(policy, s->policy->name)) e = err_set(ERR_USAGE, "%s: of a search with policy '%s', not '%s'", path, policy ? policy : "?", s->policy->name);
@@ -285,7 +287,7 @@ static err run_trials(struct merge_search *s)
     s->state = s->policy->start(s->problem, s->o->seconds);
     err e = play(s, &trial, &more);
     s->trials = (int)json_array_size(s->log);
-    if (!e && !s->o->resume) e = publish(s); /* the originals: OUT is whole from the first second */
+    if (!e && !s->trials) e = publish(s); /* the originals: OUT is whole from the first second */
     while (!e && more && merge_joint_seconds(s->joint) < s->o->seconds) {
         double began = merge_joint_seconds(s->joint);
         trial.seconds = MIN(trial.seconds, s->o->seconds - began);

@@ -1,0 +1,423 @@
+/* Whole searches on small networks and pictures made here (CIFAR's layout, a colour per class): what is shared is equal to the last bit, what is reported is
+ * what the files give, an impossible target leaves the originals, a process killed at any moment leaves a whole folder and goes on, wrong input is refused.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "methods/merge_report.h"
+#include "methods/merge_search.h"
+#include "train/job.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+enum { SIDE = 32, PICTURES = 120, MEMBERS = 3 };
+
+static char *dir;
+static struct task_card *card;
+
+static char *in_dir(const char *name)
+{
+    return xasprintf("%s/%s", dir, name);
+}
+
+static int constant(struct graph *g, const char *name, struct tensor_shape s, float size, uint64_t seed)
+{
+    float *f;
+    int v;
+    assert_int_equal(graph_add_constant(g, name, TENSOR_F32, &s, &v, (void **)&f), ERR_OK);
+    for (int64_t i = 0; i < tensor_count(&s); i++) f[i] = size == 1 ? 1 : ((float)(hash64(&i, sizeof i, seed) >> 40) / (float)(1 << 24) - 0.5f) * size;
+    return v;
+}
+
+static int node(struct graph *g, enum op_kind kind, const char *name, const int *in, int n_in, struct graph_node **ret)
+{
+    int y = graph_add_value(g, name, TENSOR_NONE, NULL);
+    struct graph_node *n = graph_add_node(g, kind, name, n_in, 1);
+    memcpy(n->op.in, in, (size_t)n_in * sizeof *in);
+    n->op.out[0] = y;
+    if (ret) *ret = n;
+    return y;
+}
+
+static int block(struct graph *g, const char *name, int x, int in, int kernel, uint64_t seed)
+{
+    char what[5][32];
+    static const char *const parts[] = {"weight", "scale", "bias", "mean", "var"};
+    struct tensor_shape eight = {.rank = 1, .dims = {8}};
+    struct graph_node *n;
+    for (int i = 0; i < 5; i++) snprintf(what[i], sizeof what[i], "%s.%s", name, parts[i]);
+    int w = constant(g, what[0], (struct tensor_shape){.rank = 4, .dims = {8, in, kernel, kernel}}, 0.8f, seed);
+    int y = node(g, OP_CONV, name, (int[]){x, w}, 2, &n);
+    graph_set_ints(n, "strides", (int64_t[]){kernel, kernel}, 2);
+    int bn[] = {y, constant(g, what[1], eight, 1, seed), constant(g, what[2], eight, 0, seed), constant(g, what[3], eight, 0.01f, seed), constant(g, what[4], eight, 1, seed)};
+    y = node(g, OP_BATCH_NORM, "bn", bn, 5, NULL);
+    return node(g, OP_RELU, "relu", &y, 1, NULL);
+}
+
+/* Two convolutions with batch norms, mean, Gemm. `kernel` of the first makes another architecture. */
+static void write_net(const char *path, uint64_t seed, int kernel, int classes)
+{
+    struct mem_budget *b = mem_budget_new("graph", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "graph");
+    struct graph *g = graph_new("net", 13, p);
+    int x = graph_add_input(g, "x", TENSOR_F32, &(struct tensor_shape){.rank = 4, .dims = {1, 3, SIDE, SIDE}});
+    int y = block(g, "b", block(g, "a", x, 3, kernel, seed), 8, 1, seed + 50);
+    y = node(g, OP_GLOBAL_AVERAGE_POOL, "mean", &y, 1, NULL);
+    y = node(g, OP_FLATTEN, "flat", &y, 1, NULL);
+    int gemm[] = {y, constant(g, "fc.weight", (struct tensor_shape){.rank = 2, .dims = {8, classes}}, 0.7f, seed + 100),
+                  constant(g, "fc.bias", (struct tensor_shape){.rank = 1, .dims = {classes}}, 0, 0)};
+    graph_add_output(g, node(g, OP_GEMM, "fc", gemm, 3, NULL));
+    assert_int_equal(graph_save(g, path), ERR_OK);
+    graph_free(&g);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
+/* Member k tells colours apart in its own order: class (colour + k) % 3. */
+static void write_data(int k)
+{
+    char name[32];
+    snprintf(name, sizeof name, "d%d.bin", k);
+    char *path = in_dir(name);
+    FILE *f = fopen(path, "wbe");
+    assert_non_null(f);
+    for (int i = 0; i < PICTURES; i++) {
+        fputc((i + k) % 3, f);
+        for (int c = 0; c < 3 * SIDE * SIDE; c++) fputc((int)(hash64(&(int[]){i, c, k}[0], 12, 1) % 100) + (c / (SIDE * SIDE) == i % 3 ? 100 : 30), f);
+    }
+    assert_int_equal(fclose(f), 0);
+    free(path);
+}
+
+static void train(int k)
+{
+    char net[32], data[32], out[32], done[32];
+    struct train_result r;
+    snprintf(net, sizeof net, "n%d.onnx", k);
+    snprintf(data, sizeof data, "d%d.bin", k);
+    snprintf(out, sizeof out, "t%d", k);
+    snprintf(done, sizeof done, "m%d.onnx", k);
+    char *a = in_dir(net), *b = in_dir(data), *c = in_dir(out), *from = xasprintf("%s/last.onnx", c), *to = in_dir(done);
+    write_net(a, (uint64_t)k + 1, 4, 10);
+    struct train_job_options o = {.task = TRAIN_CLASSIFY, .model = a, .data = b, .out = c, .held_out = 0.2, .epochs = 12, .batch = 8, .threads = 1, .lr = 0.02,
+                                  .feed = {.mean = {80, 80, 80}, .scale = {0.01f, 0.01f, 0.01f}}, .optimiser = {.rule = TRAIN_ADAMW}, .schedule = TRAIN_COSINE};
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_OK);
+    assert_int_equal(rename(from, to), 0);
+    free(a);
+    free(b);
+    free(c);
+    free(from);
+    free(to);
+}
+
+static int setup(void **state)
+{
+    static const char text[] = "card: 1\nhead: classify\ninput: {size: [32, 32], mean: 80, std: 100}\nlabels: [a, b, c, d, e, f, g, h, i, j]\n";
+    (void)state;
+    const char *tmp = getenv("TMPDIR");
+    dir = xasprintf("%s/brim-merge-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(dir) || task_card_parse(text, sizeof text - 1, NULL, &card)) return -1;
+    for (int k = 0; k < MEMBERS; k++) {
+        write_data(k);
+        train(k);
+    }
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    char *command = xasprintf("rm -rf '%s'", dir);
+    int r = system(command);
+    free(command);
+    free(dir);
+    task_card_free(&card);
+    return r;
+}
+
+struct asked {
+    struct merge_search_options o;
+    struct merge_source sources[MEMBERS];
+    char *strings[2 * MEMBERS + 1], names[MEMBERS][8];
+};
+
+static struct asked *ask(const char *out)
+{
+    struct asked *a = xnew(struct asked);
+    for (int k = 0; k < MEMBERS; k++) {
+        char onnx[32], data[32];
+        snprintf(a->names[k], sizeof a->names[k], "m%d", k);
+        snprintf(onnx, sizeof onnx, "m%d.onnx", k);
+        snprintf(data, sizeof data, "d%d.bin", k);
+        a->strings[2 * k] = in_dir(onnx);
+        a->strings[2 * k + 1] = in_dir(data);
+        a->sources[k] = (struct merge_source){.name = a->names[k], .onnx = a->strings[2 * k], .data = a->strings[2 * k + 1], .card = card,
+                                              .feed = {.mean = {80, 80, 80}, .scale = {0.01f, 0.01f, 0.01f}}};
+    }
+    a->strings[2 * MEMBERS] = in_dir(out);
+    a->o = (struct merge_search_options){.sources = a->sources, .n = MEMBERS, .out = a->strings[2 * MEMBERS], .seconds = 60, .target = 0.9, .batch = 8, .threads = 1, .lr = 0.02};
+    return a;
+}
+
+static void asked_free(struct asked *a)
+{
+    for (size_t i = 0; i < ARRAY_LEN(a->strings); i++) free(a->strings[i]);
+    free(a);
+}
+
+/* ---- looking at a folder */
+
+struct looked {
+    struct mem_budget *budget;
+    struct mem_payer *payer;
+    struct graph *g[MEMBERS];
+};
+
+static struct looked look(const char *folder, const char *below)
+{
+    struct looked l = {.budget = mem_budget_new("look", UINT64_MAX)};
+    l.payer = mem_payer_new(l.budget, "look");
+    for (int k = 0; k < MEMBERS; k++) {
+        char *path = xasprintf("%s/%sm%d.onnx", folder, below, k);
+        if (graph_load(path, l.payer, &l.g[k])) fail_msg("%s", err_text());
+        free(path);
+    }
+    return l;
+}
+
+static void looked_done(struct looked *l)
+{
+    for (int k = 0; k < MEMBERS; k++) graph_free(&l->g[k]);
+    mem_payer_free(&l->payer);
+    mem_budget_free(&l->budget);
+}
+
+static const struct graph_value *value(const struct graph *g, const char *name)
+{
+    for (size_t i = 0; i < g->n_values; i++)
+        if (!strcmp(g->values[i].name, name)) return &g->values[i];
+    fail_msg("no '%s'", name);
+    return NULL;
+}
+
+static bool equal(const struct looked *l, int a, int b, const char *name)
+{
+    const struct graph_value *x = value(l->g[a], name), *y = value(l->g[b], name);
+    return x->constant_bytes == y->constant_bytes && memcmp(x->constant, y->constant, x->constant_bytes) == 0;
+}
+
+static json_t *report(const char *folder)
+{
+    char *path = xasprintf("%s/merge.json", folder);
+    json_error_t where;
+    json_t *j = json_load_file(path, 0, &where);
+    if (!j) fail_msg("%s: %s", path, where.text);
+    free(path);
+    return j;
+}
+
+/* The score of a file, measured apart from the search. */
+static double score(const struct asked *a, int k, const struct graph *g)
+{
+    struct mem_budget *b = mem_budget_new("score", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "score");
+    struct train_set *set;
+    int64_t *train, *held, n_train, n_held;
+    struct train_scores s;
+    assert_int_equal(train_set_open(a->sources[k].data, &(struct train_set_options){0}, p, &set), ERR_OK);
+    train_data_split(set, 0.2, a->o.seed, &train, &n_train, &held, &n_held);
+    struct train_evaluate_options o = {.budget = b, .batch = 8, .threads = 1, .feed = a->sources[k].feed, .samples = held, .n_samples = n_held};
+    assert_int_equal(train_evaluate_classify(g, set, &o, &s), ERR_OK);
+    free(train);
+    free(held);
+    train_set_free(&set);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+    return s.top1;
+}
+
+static void check_result(const struct asked *a, const struct merge_result *r)
+{
+    struct looked l = look(a->o.out, "");
+    json_t *j = report(a->o.out), *members = json_object_get(j, "members");
+    assert_int_equal(json_integer_value(json_object_get(j, "saved_bytes")), r->saved);
+    for (int k = 0; k < MEMBERS; k++) {
+        json_t *m = json_array_get(members, (size_t)k);
+        double after = json_number_value(json_object_get(m, "after")), target = json_number_value(json_object_get(m, "target"));
+        assert_true(after >= target);
+        assert_float_equal(score(a, k, l.g[k]), after, 1e-9);
+    }
+    json_decref(j);
+    looked_done(&l);
+}
+
+/* ---- tests */
+
+static void everything_is_shared(void **state)
+{
+    (void)state;
+    struct asked *a = ask("all");
+    struct merge_result r;
+    if (merge_search(&a->o, NULL, NULL, &r)) fail_msg("%s", err_text());
+    uint64_t first = 8 * 3 * 4 * 4 * 4, second = 8 * 8 * 4, last = 8 * 10 * 4;
+    assert_int_equal(r.most, 2 * (first + second + last));
+    assert_int_equal(r.saved, r.most);
+    assert_true(r.all_met);
+    check_result(a, &r);
+    struct looked l = look(a->o.out, ""), before = look(a->o.out, "models/");
+    for (int k = 1; k < MEMBERS; k++) {
+        assert_true(equal(&l, 0, k, "a.weight") && equal(&l, 0, k, "b.weight") && equal(&l, 0, k, "fc.weight"));
+        assert_false(equal(&l, 0, k, "b.bias") || equal(&l, 0, k, "fc.bias"));
+        assert_false(equal(&before, 0, k, "a.weight"));
+    }
+    looked_done(&l);
+    looked_done(&before);
+    asked_free(a);
+}
+
+static void group_after_group(void **state)
+{
+    (void)state;
+    struct asked *a = ask("groups");
+    struct merge_result r;
+    a->o.policy = "groups";
+    if (merge_search(&a->o, NULL, NULL, &r)) fail_msg("%s", err_text());
+    assert_true(r.saved >= 2 * 8 * 3 * 4 * 4 * 4); /* the heaviest at least */
+    assert_true(r.trials >= 2);
+    check_result(a, &r);
+    asked_free(a);
+}
+
+static err watch_saving(void *user, const struct merge_progress *p)
+{
+    uint64_t *saved = user;
+    assert_true(p->saved >= *saved); /* the best state never gets worse */
+    assert_int_equal(p->saved, merge_config_saved(p->best, p->problem));
+    *saved = p->saved;
+    return ERR_OK;
+}
+
+/* Nobody reaches 100 times its own score: the originals stay, to the last bit. */
+static void a_target_out_of_reach_leaves_the_originals(void **state)
+{
+    (void)state;
+    struct asked *a = ask("never");
+    struct merge_result r;
+    uint64_t saved = 0;
+    a->o.target = 100;
+    a->o.seconds = 1;
+    assert_int_equal(merge_search(&a->o, watch_saving, &saved, &r), ERR_OK);
+    assert_int_equal(r.saved, 0);
+    struct looked l = look(a->o.out, ""), before = look(a->o.out, "models/");
+    for (int k = 0; k < MEMBERS; k++)
+        for (size_t i = 0; i < l.g[k]->n_values; i++) {
+            const struct graph_value *v = &l.g[k]->values[i];
+            if (v->constant) assert_memory_equal(v->constant, value(before.g[k], v->name)->constant, v->constant_bytes);
+        }
+    looked_done(&l);
+    looked_done(&before);
+    asked_free(a);
+}
+
+static _Noreturn void child(struct asked *a)
+{
+    struct merge_result r;
+    _exit(merge_search(&a->o, NULL, NULL, &r) ? 1 : 0);
+}
+
+/* Killed at growing times, gone on with each time: the folder is whole after each, and the search ends as if nothing had been. */
+static void killed_at_any_moment_it_goes_on(void **state)
+{
+    (void)state;
+    struct asked *a = ask("killed");
+    struct merge_result r;
+    a->o.policy = "groups"; /* more trials */
+    a->o.seconds = 20;
+    int status = -1;
+    for (int i = 0; i < 6 && status; i++) {
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (!pid) child(a);
+        usleep((useconds_t)(60000 << i));
+        kill(pid, SIGKILL);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        char *first = xasprintf("%s/merge.json", a->o.out);
+        if (!access(first, F_OK)) { /* it had begun: everything is there */
+            struct looked l = look(a->o.out, "");
+            json_decref(report(a->o.out));
+            looked_done(&l);
+        }
+        free(first);
+        a->o.resume = true;
+    }
+    if (merge_search(&a->o, NULL, NULL, &r)) fail_msg("%s", err_text());
+    assert_true(r.saved > 0);
+    check_result(a, &r);
+    asked_free(a);
+}
+
+static err stop_soon(void *user, const struct merge_progress *p)
+{
+    (void)p;
+    atomic_store((atomic_bool *)user, true);
+    return ERR_OK;
+}
+
+static void wrong_input(void **state)
+{
+    (void)state;
+    struct asked *a = ask("wrong");
+    struct merge_result r;
+    atomic_bool stop = false;
+    a->o.n = 1;
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_USAGE);
+    a->o.n = 2;
+    a->o.policy = "luck";
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_USAGE);
+    a->o.policy = NULL;
+    a->sources[1].name = "m0";
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_USAGE);
+    a->sources[1].name = "m1";
+    const char *data = a->sources[0].data;
+    a->sources[0].data = NULL;
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_USAGE);
+    assert_non_null(strstr(err_text(), "--data m0=PATH"));
+    a->sources[0].data = "/nowhere";
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_NOT_FOUND);
+    a->sources[0].data = data;
+    char *other = in_dir("other.onnx");
+    write_net(other, 9, 8, 4);
+    struct merge_source was = a->sources[1];
+    a->sources[1].onnx = other;
+    char *models = xasprintf("%s/models/m1.onnx", a->o.out);
+    a->o.stop = &stop;
+    a->o.target = 100;
+    a->o.seconds = 5;
+    assert_int_equal(merge_search(&a->o, stop_soon, &stop, &r), ERR_CANCELLED); /* the 1x1 is in common */
+    assert_true(r.stopped);
+    unlink(models);
+    a->sources[1] = was;
+    a->o.budget = 100 << 10;
+    atomic_store(&stop, false);
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_NOMEM);
+    free(models);
+    free(other);
+    asked_free(a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(everything_is_shared),
+        cmocka_unit_test(group_after_group),
+        cmocka_unit_test(a_target_out_of_reach_leaves_the_originals),
+        cmocka_unit_test(killed_at_any_moment_it_goes_on),
+        cmocka_unit_test(wrong_input),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
