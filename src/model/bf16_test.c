@@ -1,6 +1,7 @@
 /* Whole models in bf16: near their f32 outputs on the golden inputs, half the weight bytes, the same bits when weights stream, and graphs whose chains
  * of functions no bf16 kernel takes. The bounds are twice what was measured: other processors add in another order.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "model/plan.h"
 #include "model/within.h"
 
 #include <math.h>
@@ -236,6 +237,64 @@ static void every_pair_of_functions(void **state)
         }
 }
 
+/* x -> bf16 -> Gemm with a transposed A and f32 weights -> f32. No kernel takes that in bf16: what is bf16 is made by hand. */
+static void what_no_kernel_takes_is_f32(void **state)
+{
+    enum { ROWS = 6, INNER = 8, COLUMNS = 5 };
+    (void)state;
+    float *w, worst = 0;
+    int weight;
+    struct mem_budget *budget = mem_budget_new("graph", UINT64_MAX);
+    struct mem_payer *payer = mem_payer_new(budget, "graph");
+    struct graph *g = graph_new("mixed", 13, payer);
+    int x = graph_add_input(g, "x", TENSOR_F32, &(struct tensor_shape){.rank = 2, .dims = {INNER, ROWS}});
+    assert_int_equal(graph_add_constant(g, "w", TENSOR_F32, &(struct tensor_shape){.rank = 2, .dims = {INNER, COLUMNS}}, &weight, (void **)&w), ERR_OK);
+    for (int i = 0; i < INNER * COLUMNS; i++) w[i] = (float)(i % 7) / 4 - 0.75f;
+    int a = function(g, x, OP_ABS), b = graph_add_value(g, "b", TENSOR_NONE, NULL);
+    struct graph_node *n = graph_add_node(g, OP_GEMM, "gemm", 2, 1);
+    n->op.in[0] = a;
+    n->op.in[1] = weight;
+    n->op.out[0] = b;
+    graph_set_int(n, "transA", 1);
+    graph_add_output(g, function(g, b, OP_ABS));
+    struct model_options o = {.budget = budget, .threads = 1, .no_rewrites = true};
+    struct model *m;
+    struct model_plan *p = xnew(struct model_plan);
+    assert_int_equal(model_from_graph(g, "mixed", &o, &m), ERR_OK);
+    p->model = m;
+    m->n_plans++;
+    assert_int_equal(model_make_ready(m, m->graph, NULL, &p->graph), ERR_OK);
+    for (size_t i = 0; i < p->graph->n_nodes; i++) {
+        struct op_node *op = &p->graph->nodes[i].op;
+        if (op->kind == OP_GEMM) p->graph->values[op->in[0]].dtype = p->graph->values[op->out[0]].dtype = TENSOR_BF16;
+        if (op->kind == OP_ABS) op->kind = OP_CAST;
+    }
+    assert_int_equal(model_plan_build(p), ERR_OK);
+    assert_int_equal(weights_set_seal(m->weights), ERR_OK);
+    m->filling = false;
+    assert_int_equal(p->n_steps, 5); /* cast, cast, Gemm, cast, cast */
+    assert_int_equal(model_plan_reserve(p), ERR_OK);
+    assert_int_equal(model_request(m), ERR_OK);
+    assert_int_equal(model_wait(m), ERR_OK);
+    struct tensor in = model_plan_input(p, 0), out;
+    for (int i = 0; i < INNER * ROWS; i++) ((float *)in.data)[i] = (float)(i % 11) / 8 - 0.5f; /* bf16 holds them */
+    assert_int_equal(model_plan_run(p, NULL), ERR_OK);
+    out = model_plan_output(p, 0);
+    assert_int_equal(out.dtype, TENSOR_F32);
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLUMNS; c++) {
+            float sum = 0;
+            for (int k = 0; k < INNER; k++) sum += ((float)((k * ROWS + r) % 11) / 8 - 0.5f) * w[k * COLUMNS + c];
+            worst = fmaxf(worst, fabsf(((float *)out.data)[r * COLUMNS + c] - sum) / fmaxf(1, fabsf(sum)));
+        }
+    assert_true(worst <= 1.0f / 256); /* one rounding of the result */
+    model_release(m);
+    model_plan_free(&p);
+    model_free(&m);
+    mem_payer_free(&payer);
+    mem_budget_free(&budget);
+}
+
 /* Asked for where there is none, f32 runs, with f32's bits. */
 static void without_bf16_it_is_f32(void **state)
 {
@@ -256,6 +315,7 @@ static void without_bf16_it_is_f32(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(real_models), cmocka_unit_test(some_weights_stream), cmocka_unit_test(every_pair_of_functions), cmocka_unit_test(without_bf16_it_is_f32)};
+        cmocka_unit_test(real_models), cmocka_unit_test(some_weights_stream), cmocka_unit_test(every_pair_of_functions),
+        cmocka_unit_test(what_no_kernel_takes_is_f32), cmocka_unit_test(without_bf16_it_is_f32)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

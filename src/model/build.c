@@ -111,7 +111,7 @@ static void strides_for(const struct tensor_shape *s, enum kernel_layout want, i
 
 /* ---- weights */
 
-static err find_or_add(struct model *m, uint64_t hash, size_t bytes, const char *format, int *ret_extent, void **ret_fill)
+static err find_or_add(struct model *m, uint64_t hash, size_t bytes, const char *format, bool shared, int *ret_extent, void **ret_fill)
 {
     *ret_fill = NULL;
     for (size_t i = 0; i < m->n_weights; i++)
@@ -122,14 +122,15 @@ static err find_or_add(struct model *m, uint64_t hash, size_t bytes, const char 
     err e;
     if (!m->filling && (e = weights_set_reopen(m->weights))) return e;
     m->filling = true;
-    if ((e = weights_set_add(m->weights, bytes, ret_extent, ret_fill))) return e;
+    if ((e = (shared ? weights_set_add_shared : weights_set_add)(m->weights, bytes, ret_extent, ret_fill))) return e;
     vec_grow(&m->table, &m->cap_weights, m->n_weights);
     m->table[m->n_weights++] =
         (struct model_weight){.hash = hash, .bytes = bytes, .format = xstrdup(format), .extent = *ret_extent};
     return ERR_OK;
 }
 
-static err place_constant(struct model_plan *p, struct model_step *s, int i, const struct tensor *t)
+/* `value`: of the graph, or -1. */
+static err place_constant(struct model_plan *p, struct model_step *s, int i, const struct tensor *t, int value)
 {
     size_t raw = (size_t)tensor_count(&t->shape) * tensor_dtype_size(t->dtype);
     size_t packed = s->class->weight_bytes ? s->class->weight_bytes(s->state, i) : 0;
@@ -140,7 +141,8 @@ static err place_constant(struct model_plan *p, struct model_step *s, int i, con
     err e = p->model->stored ? model_stored_place(p->model, packed ? packed : raw, format, &known, &s->in[i].extent) : ERR_OK;
     if (!e && !known)
         /* the type is spread over the seed, which is added to the first byte: int64 12 was float64 0 */
-        e = find_or_add(p->model, hash64(t->data, raw, (uint64_t)t->dtype * 0x9e3779b97f4a7c15u), packed ? packed : raw, format, &s->in[i].extent, &fill);
+        e = find_or_add(p->model, hash64(t->data, raw, (uint64_t)t->dtype * 0x9e3779b97f4a7c15u), packed ? packed : raw, format,
+                        value >= 0 && (size_t)value < p->graph->n_values && p->graph->values[value].shared, &s->in[i].extent, &fill);
     if (e) return e;
     if (!known && p->model->stored) model_stored_placed(p->model, s->in[i].extent);
     s->in[i].slot = -1;
@@ -155,7 +157,7 @@ static err place_constant(struct model_plan *p, struct model_step *s, int i, con
 
 err model_place_raw(struct model_plan *p, struct model_step *s, int i, const struct tensor *t)
 {
-    return place_constant(p, s, i, t);
+    return place_constant(p, s, i, t, -1);
 }
 
 /* ---- steps */
@@ -244,7 +246,7 @@ static err connect(struct model_plan *p, struct model_step *s, const struct kern
         s->in[i] = (struct model_operand){.slot = -2};
         if (use[i] < 0) continue;
         if (in[i].data) {
-            if ((e = place_constant(p, s, i, &in[i]))) return e;
+            if ((e = place_constant(p, s, i, &in[i], in_values[i]))) return e;
             continue;
         }
         s->in[i] = operand(p, use[i]);
@@ -271,7 +273,48 @@ static err connect(struct model_plan *p, struct model_step *s, const struct kern
     return ERR_OK;
 }
 
-/* node NULL: a Copy. */
+/* The same values in f32 around an operator that no kernel takes in bf16: bf16 is brim's choice and must not make a plan fail. */
+static bool has_bf16(const struct tensor *in, int n_in, const struct tensor *out, int n_out)
+{
+    bool some = false;
+    for (int i = 0; i < n_in; i++) {
+        if (in[i].dtype == TENSOR_BF16 && in[i].data) return false; /* the file's own numbers */
+        some |= in[i].dtype == TENSOR_BF16;
+    }
+    for (int i = 0; i < n_out; i++) some |= out[i].dtype == TENSOR_BF16;
+    return some;
+}
+
+static int as_f32(struct model_plan *p, int value)
+{
+    struct tensor t = p->values[value].t;
+    t.dtype = TENSOR_F32;
+    tensor_strides_row_major(&t.shape, t.strides);
+    return value_new(p, &t);
+}
+
+static err add_in_f32(struct model_plan *p, struct op_node *node, const struct graph_node *fused, int n_in, const int *in_values, int n_out,
+                      const int *out_values)
+{
+    int in[KERNEL_MAX_IN], out[KERNEL_MAX_OUT];
+    err e = ERR_OK;
+    for (int i = 0; i < n_in && !e; i++) {
+        in[i] = in_values[i];
+        if (in[i] < 0 || p->values[in[i]].t.dtype != TENSOR_BF16) continue;
+        in[i] = as_f32(p, in_values[i]);
+        e = add_step(p, NULL, NULL, 1, &in_values[i], 1, &in[i]);
+    }
+    for (int i = 0; i < n_out; i++) {
+        bool half = out_values[i] >= 0 && p->values[out_values[i]].t.dtype == TENSOR_BF16;
+        out[i] = half ? as_f32(p, out_values[i]) : out_values[i];
+    }
+    if (!e) e = add_step(p, node, fused, n_in, in, n_out, out);
+    for (int i = 0; i < n_out && !e; i++)
+        if (out[i] != out_values[i]) e = add_step(p, NULL, NULL, 1, &out[i], 1, &out_values[i]);
+    return e;
+}
+
+/* node NULL: a Copy, or a Cast where types differ. */
 static err add_step(struct model_plan *p, struct op_node *node, const struct graph_node *fused, int n_in, const int *in_values,
                     int n_out, const int *out_values)
 {
@@ -292,8 +335,8 @@ static err add_step(struct model_plan *p, struct op_node *node, const struct gra
     for (int i = 0; i < n_out; i++) infos[KERNEL_MAX_IN + i] = (struct op_info){out[i].dtype, out[i].shape, NULL};
     if (!node) {
         s.own = s.node = node = xnew(struct op_node); /* must not move: kernels borrow it */
-        *node = (struct op_node){.kind = OP_COPY, .name = (char *)(uintptr_t)"", .opset = 1, .n_in = 1, .n_out = 1};
-        fixed[0] = true;
+        fixed[0] = in[0].dtype == out[0].dtype;
+        *node = (struct op_node){.kind = fixed[0] ? OP_COPY : OP_CAST, .name = (char *)(uintptr_t)"", .opset = 1, .n_in = 1, .n_out = 1};
     } else {
         s.flops = op_flops(node, infos, infos + KERNEL_MAX_IN);
     }
@@ -306,6 +349,10 @@ static err add_step(struct model_plan *p, struct op_node *node, const struct gra
     s.out = xnewn(struct model_operand, n_out);
     struct kernel_layouts l = {{0}, {0}};
     err e = choose(p, &q, in, out, fixed, &l, &s);
+    if (e == ERR_UNSUPPORTED && !s.own && has_bf16(in, n_in, out, n_out)) {
+        model_step_done(&s);
+        return add_in_f32(p, node, fused, n_in, in_values, n_out, out_values);
+    }
     if (!e) e = connect(p, &s, &l, in, in_values, out, out_values);
     if (e) {
         model_step_done(&s);
