@@ -23,7 +23,7 @@ static void on_signal(int number)
 
 struct options {
     struct train_job_options job;
-    const char *task, *optimizer, *schedule, *fit, *mean, *scale, *priority, *augment, *classes, *teacher_classes;
+    const char *task, *optimizer, *rate, *schedule, *fit, *mean, *scale, *priority, *augment, *classes, *teacher_classes;
     char **names, **teacher_names;
     size_t n_names, n_teacher_names;
     int64_t per_class, width, category, data_every;
@@ -36,8 +36,8 @@ struct options {
 static struct options defaults(void)
 {
     return (struct options){.schedule = "cosine", .priority = "idle", .augment = "",
-                            .epochs = 30, .batch = 64, .accumulate = 1, .data_threads = 1,
-                            .momentum = 0.9, .decay = 5e-4, .job = {.held_out = -1, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}, .classify = {.distill = -1, .temperature = 4}}};
+                            .epochs = 30, .accumulate = 1, .data_threads = 1,
+                            .momentum = 0.9, .decay = 5e-4, .job = {.held_out = -1, .warmup = -1, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}, .classify = {.distill = -1, .temperature = 4}}};
 }
 
 /* ---- words into numbers */
@@ -119,10 +119,10 @@ static err fill_feed(const char *mean, const char *scale, const char *fit, struc
 static err digest(struct options *o)
 {
     struct train_job_options *j = &o->job;
-    int task = 0, rule = 0, schedule = 0, priority = 0;
+    int task = 0, rule = 0, rate = 0, schedule = 0, priority = 0;
     err e = word("task", o->task ? o->task : "classify", (const char *const[]){"classify", "detect", "embed", NULL}, &task);
     if (j->held_out < 0) j->held_out = task == 2 ? 0.25 : 0.1;
-    if (!o->optimizer) o->optimizer = task ? "adamw" : "sgd"; /* exported detectors have their batch norms folded in: SGD ruins them */
+    if (!o->optimizer) o->optimizer = task ? "adamw" : "sgd";
     if (!e) e = word("optimizer", o->optimizer, (const char *const[]){"sgd", "adamw", "lamb", NULL}, &rule);
     if (!e) e = word("schedule", o->schedule, (const char *const[]){"constant", "cosine", "step", NULL}, &schedule);
     if (!e) e = word("priority", o->priority, (const char *const[]){"idle", "normal", NULL}, &priority);
@@ -142,9 +142,14 @@ static err digest(struct options *o)
     if (o->threads < 0 || o->threads > 1024 || o->data_threads < 0 || o->data_threads > 64) return err_set(ERR_USAGE, "--threads and --data-threads: out of range");
     if (o->seed < 0) return err_set(ERR_USAGE, "--seed: 0 or more");
     j->task = (enum train_task)(task + 1);
+    /* exported detectors have their batch norms folded in: plain steps ruin them (train/optimise.h) */
+    if (!e) e = word("rate", o->rate ? o->rate : task == 1 && rule != 2 ? "relative" : "plain", (const char *const[]){"plain", "relative", NULL}, &rate);
+    if (e) return e;
+    if (!o->batch) o->batch = task == 1 ? 8 : 64;
+    if (j->warmup < 0) j->warmup = task == 1 ? (double)MIN(o->epochs, 1) : 0;
     if (j->lr == 0) j->lr = rule == 0 ? 0.05 : task == 1 ? 0.0001 : 0.001;
     j->optimiser = (struct train_optimiser_options){.rule = (enum train_rule)(rule + 1), .momentum = rule ? 0 : (float)o->momentum, .nesterov = !rule && o->nesterov,
-                                                    .weight_decay = (float)o->decay, .clip = (float)o->clip, .ema = (float)o->ema};
+                                                    .weight_decay = (float)o->decay, .clip = (float)o->clip, .relative = rate == 1, .ema = (float)o->ema};
     j->schedule = (enum train_schedule_kind)(schedule + 1);
     j->idle = priority == 0;
     j->epochs = (int)MIN(o->epochs, INT32_MAX);
@@ -190,18 +195,19 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"data-every", ARGS_INT, &o->data_every, "embed: each n-th frame of videos (10)"},
         {"classes", ARGS_STRING, &o->classes, "detect: NAME=NUMBER,... which class of the data is which of the network's"},
         {"epochs", ARGS_INT, &o->epochs, "(30)"},
-        {"batch", ARGS_INT, &o->batch, "(64)"},
+        {"batch", ARGS_INT, &o->batch, "(64, detect: 8)"},
         {"accumulate", ARGS_INT, &o->accumulate, "batches per update (1)"},
         {"lr", ARGS_FLOAT, &j->lr, "learning rate (sgd: 0.05; others: 0.001, detect: 0.0001)"},
         {"lr-last", ARGS_FLOAT, &j->lr_last, "cosine: ends at --lr times this (0)"},
         {"optimizer", ARGS_STRING, &o->optimizer, "sgd (default of classify), adamw (of others), lamb"},
+        {"rate", ARGS_STRING, &o->rate, "relative (default of detect): the learning rate is in units of each output channel's weights, plain"},
         {"momentum", ARGS_FLOAT, &o->momentum, "sgd (0.9)"},
         {"nesterov", ARGS_FLAG, &o->nesterov, "sgd"},
         {"weight-decay", ARGS_FLOAT, &o->decay, "not of biases and norms (0.0005)"},
         {"clip", ARGS_FLOAT, &o->clip, "largest norm of the gradient (0: none)"},
         {"ema", ARGS_FLOAT, &o->ema, "decay of a running mean of the weights, which is then what is scored and written (0: none)"},
         {"schedule", ARGS_STRING, &o->schedule, "cosine (default), step, constant"},
-        {"warmup", ARGS_FLOAT, &j->warmup, "epochs (0)"},
+        {"warmup", ARGS_FLOAT, &j->warmup, "epochs (0, detect: 1)"},
         {"every", ARGS_INT, &o->every, "step: epochs between drops (default: at 50 % and 75 %)"},
         {"gamma", ARGS_FLOAT, &j->gamma, "step: what the rate is multiplied by (0.1)"},
         {"smoothing", ARGS_FLOAT, &j->classify.smoothing, "of labels (0)"},

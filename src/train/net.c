@@ -13,7 +13,7 @@
 
 struct place {
     char *name;
-    size_t at, count;
+    size_t at, count, rows;
     int source_value;
     bool decay, state;
     int input; /* its number among the plan's inputs */
@@ -60,6 +60,12 @@ static int input_number(const struct graph *g, int value)
     return -1;
 }
 
+/* Output channels of a convolution; other matrices are taken as one. */
+static size_t rows_of(const struct tensor_shape *s)
+{
+    return s->rank < 2 ? 0 : s->rank == 2 ? 1 : (size_t)s->dims[0];
+}
+
 static void lay_out(struct train_net *n, const struct graph_training *t)
 {
     n->n_places = t->n_params;
@@ -68,7 +74,8 @@ static void lay_out(struct train_net *n, const struct graph_training *t)
     for (int i = 0; i < t->n_params; i++) {
         const struct graph_parameter *p = &t->params[i];
         n->places[i] = (struct place){.name = xstrdup(p->name), .at = n->n_all, .count = (size_t)p->count, .source_value = p->source_value, .input = input_number(t->g, p->value),
-                                      .decay = p->role == GRAPH_PARAMETER_WEIGHT, .state = p->role == GRAPH_PARAMETER_STATE, .grad = -1};
+                                      .decay = p->role == GRAPH_PARAMETER_WEIGHT, .state = p->role == GRAPH_PARAMETER_STATE, .grad = -1,
+                                      .rows = rows_of(&t->g->values[p->value].shape)};
         n->n_all += ((size_t)p->count + 15) / 16 * 16;
         if (i + 1 == t->n_trained) n->n_flat = n->n_all;
     }
@@ -178,7 +185,8 @@ static err make_optimiser(struct train_net *n, const struct train_net_options *o
     struct train_slice *slices = xnewn(struct train_slice, n->n_trained + 1);
     int count = 0;
     for (int i = 0; i < n->n_trained; i++)
-        if (n->places[i].grad >= 0) slices[count++] = (struct train_slice){n->places[i].at, n->places[i].count, n->places[i].decay};
+        if (n->places[i].grad >= 0) slices[count++] = (struct train_slice){n->places[i].at, n->places[i].count, n->places[i].decay,
+                                                                           n->places[i].rows};
     err e = train_optimiser_new(&o->optimiser, slices, count, n->n_flat, n->payer, &n->optimiser);
     if (!e) n->fixed += train_optimiser_bytes(&o->optimiser, n->n_flat);
     free(slices);

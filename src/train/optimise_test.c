@@ -34,7 +34,7 @@ static void one(const char *line)
     struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
     struct mem_payer *p = mem_payer_new(b, "x");
     struct train_optimiser_options o = {.rule = (enum train_rule)rule, .momentum = momentum, .nesterov = nesterov, .weight_decay = decay, .clip = most};
-    struct train_slice slices[] = {{0, A, true}, {B_AT, B, false}};
+    struct train_slice slices[] = {{0, A, true, 0}, {B_AT, B, false, 0}};
     struct train_optimiser *op;
     assert_int_equal(train_optimiser_new(&o, slices, 2, COUNT, p, &op), ERR_OK);
     float params[COUNT] = {0}, grads[COUNT] = {0};
@@ -95,12 +95,54 @@ static void as_pytorch(void **state)
     assert_true(n >= 12);
 }
 
+/* Training w = s v with relative steps is training v, a vector of length 1, with plain ones: rows of other lengths, and a bias. */
+static void relative_is_training_the_directions(void **state)
+{
+    (void)state;
+    enum { ROWS = 2, WIDTH = 6, BIAS = 16, ALL = 19 };
+    static const float lengths[ROWS] = {0.4f, 20};
+    const struct train_optimiser_options all[] = {{.rule = TRAIN_SGD, .momentum = 0.9f, .nesterov = true, .weight_decay = 0.01f},
+                                                  {.rule = TRAIN_SGD, .weight_decay = 0.01f, .clip = 0.5f},
+                                                  {.rule = TRAIN_ADAMW, .weight_decay = 0.01f, .clip = 0.5f}};
+    struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "x");
+    for (size_t k = 0; k < ARRAY_LEN(all); k++) {
+        struct train_optimiser_options o = all[k];
+        struct train_slice plain[] = {{0, ROWS * WIDTH, true, 0}, {BIAS, 3, false, 0}}, rows[] = {{0, ROWS * WIDTH, true, ROWS}, {BIAS, 3, false, 0}};
+        struct train_optimiser *of_v, *of_w;
+        assert_int_equal(train_optimiser_new(&o, plain, 2, ALL, p, &of_v), ERR_OK);
+        o.relative = true;
+        assert_int_equal(train_optimiser_new(&o, rows, 2, ALL, p, &of_w), ERR_OK);
+        float v[ALL] = {0}, w[ALL] = {0}, gv[ALL] = {0}, gw[ALL] = {0};
+        uint32_t x = 3;
+        for (int i = 0; i < ROWS * WIDTH; i++) v[i] = draw(&x);
+        for (int r = 0; r < ROWS; r++) {
+            float norm = (float)train_norm(v + r * WIDTH, WIDTH);
+            for (int i = r * WIDTH; i < (r + 1) * WIDTH; i++) v[i] /= norm, w[i] = lengths[r] * v[i];
+        }
+        train_optimiser_begin(of_w, w);
+        for (int s = 0; s < STEPS; s++) {
+            for (int i = 0; i < ROWS * WIDTH; i++) gv[i] = draw(&x), gw[i] = gv[i] / lengths[i / WIDTH];
+            for (int i = BIAS; i < ALL; i++) gv[i] = gw[i] = draw(&x);
+            train_optimiser_step(of_v, v, gv, 0.01);
+            train_optimiser_step(of_w, w, gw, 0.01);
+        }
+        for (int i = 0; i < ROWS * WIDTH; i++) assert_float_equal(w[i] / lengths[i / WIDTH], v[i], 2e-6f);
+        for (int i = BIAS; i < ALL; i++) assert_float_equal(w[i], v[i], 2e-6f);
+        train_optimiser_free(&of_v);
+        train_optimiser_free(&of_w);
+    }
+    assert_int_equal(train_optimiser_new(&(struct train_optimiser_options){.rule = TRAIN_LAMB, .relative = true}, NULL, 0, 1, p, &(struct train_optimiser *){NULL}), ERR_USAGE);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
 static void running_mean_and_refusals(void **state)
 {
     (void)state;
     struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
     struct mem_payer *p = mem_payer_new(b, "x");
-    struct train_slice slice = {0, 1, true};
+    struct train_slice slice = {0, 1, true, 0};
     struct train_optimiser_options o = {.rule = TRAIN_SGD, .ema = 0.5f};
     struct train_optimiser *op;
     assert_int_equal(train_optimiser_new(&o, &slice, 1, 1, p, &op), ERR_OK);
@@ -132,6 +174,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_pytorch),
+        cmocka_unit_test(relative_is_training_the_directions),
         cmocka_unit_test(running_mean_and_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
