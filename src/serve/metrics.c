@@ -5,6 +5,8 @@
  * Invariant: every label's value went through metrics_escape. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/metrics.h"
 
+#include "engine/job.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -248,6 +250,54 @@ static void write_models(struct strbuf *b, struct engine *e)
     free(rows);
 }
 
+/* ---- jobs */
+
+static void job_family(struct strbuf *b, const struct engine_job_row *rows, size_t n, const char *name, const char *help, double (*of)(const struct engine_job_row *))
+{
+    char text[METRICS_TEXT];
+    family(b, name, "gauge", help);
+    for (size_t i = 0; i < n; i++)
+        strbuf_addf(b, "%s{job=\"%s\",kind=\"%s\"} %.9g\n", name, metrics_escape(rows[i].name, text), rows[i].kind, of(&rows[i]));
+}
+
+static double job_runs(const struct engine_job_row *r)
+{
+    return r->state == ENGINE_JOB_RUNNING;
+}
+
+static double job_done(const struct engine_job_row *r)
+{
+    return r->done;
+}
+
+static double job_eta(const struct engine_job_row *r)
+{
+    return r->eta_s;
+}
+
+static double job_bytes(const struct engine_job_row *r)
+{
+    return (double)r->bytes;
+}
+
+static void write_jobs(struct strbuf *b, struct engine *e)
+{
+    struct engine_job_row *rows;
+    char text[METRICS_TEXT];
+    size_t n = engine_jobs(e, &rows);
+    if (n) {
+        job_family(b, rows, n, "brim_job_running", "1: it works; 0: it waits, is done, was stopped or failed.", job_runs);
+        job_family(b, rows, n, "brim_job_done_ratio", "How much of its work is done.", job_done);
+        job_family(b, rows, n, "brim_job_eta_seconds", "Until it is done; below 0: unknown.", job_eta);
+        job_family(b, rows, n, "brim_job_bytes", "Bytes of the budget that it holds.", job_bytes);
+        family(b, "brim_job_number", "gauge", "What the job tells: epoch, loss ...");
+    }
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < rows[i].n; k++)
+            strbuf_addf(b, "brim_job_number{job=\"%s\",what=\"%s\"} %.9g\n", metrics_escape(rows[i].name, text), rows[i].numbers[k].name, rows[i].numbers[k].value);
+    free(rows);
+}
+
 /* ---- database and problems */
 
 static void write_rows(struct strbuf *b, struct rows *rows)
@@ -291,6 +341,7 @@ void metrics_write(struct strbuf *b, struct engine *e, struct rows *rows)
     write_cameras(b, e);
     write_queries(b, e);
     write_models(b, e);
+    write_jobs(b, e);
     if (rows) write_rows(b, rows);
     write_problems(b, e);
 }
