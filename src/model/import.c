@@ -7,6 +7,7 @@
  * Invariant: the manifest is committed last. SPDX-License-Identifier: Apache-2.0 */
 #include "model/import.h"
 #include "graph/strip.h"
+#include "model/share.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +71,7 @@ static err take(void *user, const char *name, const struct tensor *t, size_t byt
     if (p.blob == STAYS) return ERR_OK;
     vec_grow(&i->m.tensors, &i->cap_tensors, i->m.n_tensors);
     i->m.tensors[i->m.n_tensors++] =
-        (struct weights_tensor){xstrdup(name), t->dtype, t->shape, (uint32_t)p.blob, p.offset, bytes};
+        (struct weights_tensor){xstrdup(name), t->dtype, t->shape, (uint32_t)p.blob, p.offset, bytes, false};
     return ERR_OK;
 }
 
@@ -146,6 +147,11 @@ err model_import(struct weights_store *s, const char *path, const char *name, st
     e = graph_strip(path, payer, take, &i, NULL, NULL);
     if (!e) e = put_tail(&i);
     if (!e) e = put_graph(&i, path);
+    struct weights_manifest old;
+    if (!e && !weights_manifest_current(s, name, &old)) { /* the same once more: what it shares stays marked */
+        model_share_keep(&i.m, &old);
+        weights_manifest_done(&old);
+    }
     if (!e) e = weights_manifest_commit(s, &i.m, &r.is_new);
     weights_store_end(s);
     if (!e) e = model_import_shared(s, &i.m, &r.shared_bytes, NULL);
@@ -185,6 +191,7 @@ err model_import_graph(struct weights_store *s, const struct weights_manifest *m
     const char *solid = !hollow ? NULL : m->tail < m->n_blobs ? weights_id_text(&m->blobs[m->tail], tail) : "";
     e = graph_load_stripped(m->name, path, WEIGHTS_BLOB_HEADER, weights_store_blobs(s), solid, payer, ret);
     free(path);
+    if (!e) model_share_mark(*ret, m);
     return e;
 }
 

@@ -2,7 +2,7 @@
  *
  *     "BRIMMODL"  u32 format  u32 version  u64 created  u64 source_bytes  string name  string source  u32 graph  u32 tail
  *     u32 n_blobs  { id[32]  u64 bytes }  u32 n_tensors  { string name  u32 dtype  u32 rank  u64 dims[rank]  u32 blob  u64 offset  u64 bytes }
- *     BLAKE2b-256 of all before
+ *     [format 2: u32 n_shared  { u32 tensor }, ascending]  BLAKE2b-256 of all before
  *
  * string: u32 length, bytes without control characters. The checksum comes first in reading: whatever is wrong after that was written so, and is
  * refused all the same (the reader is fuzzed with right checksums).
@@ -86,15 +86,31 @@ static void tensor(struct in *in, const struct weights_manifest *m, struct weigh
         fail(in, "a tensor outside of its blob");
 }
 
+/* Of format 2: which tensors other models have as well. */
+static void shared(struct in *in, struct weights_manifest *m)
+{
+    size_t n = count(in, MOST_TENSORS, 4);
+    uint64_t next = 0;
+    for (size_t i = 0; i < n && !in->e; i++) {
+        uint64_t t = number(in, 4);
+        if (!in->e && (t < next || t >= m->n_tensors)) fail(in, "a shared tensor that is none");
+        if (in->e) return;
+        m->tensors[t].shared = true;
+        next = t + 1;
+    }
+    if (!in->e && !n) fail(in, "no shared tensor");
+}
+
 err weights_manifest_parse(const char *where, const void *bytes, size_t n, struct weights_manifest *ret)
 {
     const unsigned char *p = bytes;
     struct in in = {where, p, p + n, ERR_OK};
     struct weights_manifest m = {0};
     if (n < sizeof MAGIC + 4 + ID || memcmp(p, MAGIC, sizeof MAGIC)) return fail(&in, "not a manifest");
-    if (weights_get(p + 8, 4) != WEIGHTS_FORMAT)
-        return err_set(ERR_UNSUPPORTED, "%s: format %u, and this brim knows 1; use the brim that wrote it, or import the model again", where,
-                       (unsigned)weights_get(p + 8, 4));
+    unsigned format = (unsigned)weights_get(p + 8, 4);
+    if (format != WEIGHTS_FORMAT && format != WEIGHTS_FORMAT_SHARED)
+        return err_set(ERR_UNSUPPORTED, "%s: format %u, and this brim knows 1 and 2; use the brim that wrote it, or import the model again", where,
+                       format);
     m.id = weights_hash(p, n - ID);
     if (memcmp(m.id.b, p + n - ID, ID)) return fail(&in, "its checksum is another");
     in.p += sizeof MAGIC + 4;
@@ -118,6 +134,7 @@ err weights_manifest_parse(const char *where, const void *bytes, size_t n, struc
     size_t n_tensors = count(&in, MOST_TENSORS, 32);
     m.tensors = xcalloc(n_tensors + 1, sizeof *m.tensors);
     while (m.n_tensors < n_tensors && !in.e) tensor(&in, &m, &m.tensors[m.n_tensors++]);
+    if (!in.e && format == WEIGHTS_FORMAT_SHARED) shared(&in, &m);
     if (!in.e && in.p != in.end) fail(&in, "more bytes than it needs");
     if (!in.e) {
         *ret = m;
@@ -161,7 +178,9 @@ void weights_manifest_write(const struct weights_manifest *m, void **ret, size_t
 {
     struct strbuf b = {0};
     strbuf_addn(&b, MAGIC, sizeof MAGIC);
-    put(&b, WEIGHTS_FORMAT, 4);
+    size_t n_shared = 0;
+    for (size_t i = 0; i < m->n_tensors; i++) n_shared += m->tensors[i].shared;
+    put(&b, n_shared ? WEIGHTS_FORMAT_SHARED : WEIGHTS_FORMAT, 4);
     put(&b, m->version, 4);
     put(&b, m->created, 8);
     put(&b, m->source_bytes, 8);
@@ -185,6 +204,9 @@ void weights_manifest_write(const struct weights_manifest *m, void **ret, size_t
         put(&b, t->offset, 8);
         put(&b, t->bytes, 8);
     }
+    if (n_shared) put(&b, n_shared, 4);
+    for (size_t i = 0; i < m->n_tensors; i++)
+        if (m->tensors[i].shared) put(&b, i, 4);
     struct weights_id id = weights_hash(b.s, b.len);
     strbuf_addn(&b, (const char *)id.b, ID);
     *ret_n = b.len;

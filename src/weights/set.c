@@ -1,7 +1,8 @@
 /* Sets of packed weights: blocks that are in memory or on disk.
  *
  * An extent of 64 KiB or more is a *block* of its own; smaller ones lie together in tail blocks, which are in memory whenever the set
- * is (block alignment would waste more than it saves). A block is the unit of residency and of reading. Which blocks are
+ * is (block alignment would waste more than it saves). Of what several models share, everything from half a page on is a block of its own: a page that
+ * two hold is no more than half a page for each. A block is the unit of residency and of reading. Which blocks are
  * *kept* is the block plan's decision (weights_set_keep); the others stream through a ring (ring.c) when a run comes to them.
  *
  * One mutex per set guards its state, pins and the memory of its blocks. Memory is allocated when a set is asked for (so that ERR_NOMEM comes
@@ -24,7 +25,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ALIGN = 64, SMALL = 64 << 10, TAIL = 256 << 10 };
+enum { ALIGN = 64, SMALL = 64 << 10, TAIL = 256 << 10, LEAST_SHARED = WEIGHTS_PAGE / 2 };
 
 struct block {
     size_t offset, bytes;  /* in the file, of a set that has one: multiples of a page; else `bytes` as asked for */
@@ -217,7 +218,7 @@ static err add_small(struct weights_set *s, size_t bytes, int *ret_extent, void 
     if (s->tail_block >= 0 && s->tail_used + bytes > TAIL && (e = flush_tail(s))) return e;
     if (s->tail_block < 0) {
         if ((e = mem_alloc(s->payer, MEM_WEIGHTS, TAIL, (void **)&s->tail))) return e;
-        s->tail_block = block_new(s, 0, true);
+        s->tail_block = block_new(s, 0, true); /* always kept, and so are small blocks of their own */
         s->end += TAIL;
         s->tail_used = 0;
     }
@@ -230,12 +231,12 @@ static err add_small(struct weights_set *s, size_t bytes, int *ret_extent, void 
     return ERR_OK;
 }
 
-static err add_large(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill)
+static err add_alone(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill)
 {
     size_t size = weights_round(bytes);
     err e = mem_alloc(s->payer, MEM_WEIGHTS, size, (void **)&s->fill);
     if (e) return e;
-    s->fill_block = block_new(s, size, false);
+    s->fill_block = block_new(s, size, bytes < SMALL);
     s->end += size;
     s->total += size;
     *ret_extent = extent_new(s, s->fill_block, 0, bytes);
@@ -262,7 +263,15 @@ err weights_set_add(struct weights_set *s, size_t bytes, int *ret_extent, void *
     if (!on_disk(s)) return add_in_memory(s, bytes, ret_extent, ret_fill);
     err e = flush_fill(s);
     if (e) return e;
-    return bytes >= SMALL ? add_large(s, bytes, ret_extent, ret_fill) : add_small(s, bytes, ret_extent, ret_fill);
+    return bytes >= SMALL ? add_alone(s, bytes, ret_extent, ret_fill) : add_small(s, bytes, ret_extent, ret_fill);
+}
+
+err weights_set_add_shared(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill)
+{
+    assert(s->state == WEIGHTS_FILLING);
+    if (!on_disk(s) || bytes < LEAST_SHARED) return weights_set_add(s, bytes, ret_extent, ret_fill);
+    err e = flush_fill(s);
+    return e ? e : add_alone(s, bytes, ret_extent, ret_fill);
 }
 
 /* Once more for files that were sealed before does no harm. */

@@ -18,6 +18,8 @@
 #include "tensor/tensor.h"
 #include "weights/fs.h"
 
+/* A manifest with shared tensors is of format 2. */
+enum { WEIGHTS_FORMAT_SHARED = 2 };
 enum { WEIGHTS_BLOB_HEADER = 128, WEIGHTS_BLOB_SMALL = 64 << 10, WEIGHTS_FORMAT = 1 };
 
 struct weights_store;
@@ -57,6 +59,7 @@ struct weights_tensor {
     struct tensor_shape shape;
     uint32_t blob;          /* index into blobs */
     uint64_t offset, bytes; /* in the blob's numbers */
+    bool shared;            /* other models have it as well: kept as it is, and apart, in what is packed */
 };
 struct weights_manifest {
     char *name, *source;    /* source: the file's name at import */

@@ -1,4 +1,5 @@
 /* The store from outside: what it promises, damage to every kind of file, full and failing disks. SPDX-License-Identifier: Apache-2.0 */
+#include "weights/store_inside.h"
 #include "weights/store_testing.h"
 
 #include <errno.h>
@@ -306,11 +307,44 @@ static void other_formats(void **state)
     assert_int_equal(testing_import(f->s, "a", (int[]){1}, 1, &is_new), ERR_OK);
     path = xasprintf("%s/models/a/1", f->dir);
     assert_int_equal(weights_fs_get(&weights_fs_system, path, 1 << 20, &bytes, &n), ERR_OK);
-    bytes[8] = 2;
+    bytes[8] = 3;
     assert_int_equal(weights_manifest_parse("x", bytes, n, &m), ERR_UNSUPPORTED);
-    assert_non_null(strstr(err_text(), "format 2"));
+    assert_non_null(strstr(err_text(), "format 3"));
     free(bytes);
     free(path);
+}
+
+/* With shared tensors it is format 2, and only then; a list that is not ascending, or of tensors that are not there, is refused. */
+static void shared_tensors(void **state)
+{
+    struct fixture *f = *state;
+    struct weights_manifest m, back;
+    bool is_new;
+    void *p;
+    size_t n;
+    assert_int_equal(testing_import(f->s, "a", (int[]){1, 2, 3}, 3, &is_new), ERR_OK);
+    assert_int_equal(weights_manifest_current(f->s, "a", &m), ERR_OK);
+    assert_int_equal(m.n_tensors, 4);
+    m.tensors[1].shared = m.tensors[3].shared = true;
+    assert_int_equal(weights_manifest_commit(f->s, &m, &is_new), ERR_OK);
+    assert_true(is_new);
+    assert_int_equal(weights_manifest_current(f->s, "a", &back), ERR_OK);
+    assert_int_equal(back.version, 2);
+    for (int i = 0; i < 4; i++) assert_int_equal(back.tensors[i].shared, i % 2);
+    weights_manifest_done(&back);
+    weights_manifest_write(&m, &p, &n);
+    unsigned char *b = p, *list = b + n - 32 - 8; /* the two numbers */
+    assert_int_equal(b[8], 2);
+    const unsigned char wrong[][2] = {{3, 1}, {1, 1}, {1, 4}, {4, 5}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        list[0] = wrong[i][0];
+        list[4] = wrong[i][1];
+        struct weights_id id = weights_hash(b, n - 32);
+        memcpy(b + n - 32, id.b, 32);
+        assert_int_equal(weights_manifest_parse("x", b, n, &back), ERR_CORRUPT);
+    }
+    free(p);
+    weights_manifest_done(&m);
 }
 
 /* ---- disks that fail: the n-th call of a kind does, for every n */
@@ -453,6 +487,6 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {TEST(imports), TEST(names),         TEST(pins),         TEST(other_process), TEST(packs),
-                                       TEST(altered), TEST(repaired),      TEST(other_formats), TEST(failing_disk),  TEST(short_calls)};
+                                       TEST(altered), TEST(repaired),      TEST(other_formats), TEST(failing_disk),  TEST(short_calls), TEST(shared_tensors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,7 +48,7 @@ static inline err testing_import(struct weights_store *s, const char *name, cons
         for (size_t k = 0; k < count; k++) p[k] = (float)(i < 2 ? i : seed[i - 2]) + (float)k;
         e = weights_blob_put(s, TENSOR_F32, &shape, p, count * 4, &ids[i], &is_new);
         bytes[i] = count * 4;
-        if (i) tensors[m.n_tensors++] = (struct weights_tensor){(char *)(uintptr_t)"w", TENSOR_F32, shape, (uint32_t)i, 0, count * 4};
+        if (i) tensors[m.n_tensors++] = (struct weights_tensor){(char *)(uintptr_t)"w", TENSOR_F32, shape, (uint32_t)i, 0, count * 4, false};
         m.n_blobs++;
     }
     if (!e) e = weights_manifest_commit(s, &m, ret_new);

@@ -48,6 +48,9 @@ void weights_set_free(struct weights_set **s);
 /* Adds an extent of `bytes` and gives memory to fill; with a spill file the memory is a buffer that lives until the next add or
  * seal. Only while FILLING; a sealed set with a spill file is opened again by weights_set_reopen (it must not be pinned). */
 err weights_set_add(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill);
+/* The same for what other sets hold as well: a block of its own even if it is small (down to 2 KiB), so that equal ones are held once. Small ones are
+ * always kept. */
+err weights_set_add_shared(struct weights_set *s, size_t bytes, int *ret_extent, void **ret_fill);
 err weights_set_seal(struct weights_set *s);
 err weights_set_reopen(struct weights_set *s);
 
