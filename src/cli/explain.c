@@ -1,9 +1,11 @@
 /* `brim explain MODEL`: the operations in order, the kernel chosen for each, types, layouts and bytes; with a budget, which weights stay and which stream.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "base/text.h"
 #include "cli/args.h"
 #include "cli/model_cmd.h"
 #include "cli/precision.h"
 #include "cli/one_model.h"
+#include "cli/shared.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -65,7 +67,7 @@ static void print_times(const struct one_model *o, const int64_t *ns, int steps)
     free(done);
 }
 
-static void print_steps(const struct one_model *o, int steps)
+static void print_steps(const struct one_model *o, const struct cli_shared *with, int steps)
 {
     char shape[96], a[16];
     printf("%4s  %-18s %-22s %-8s %-8s %10s %9s %-8s %-24s %s\n", "step", "operator", "output", "type", "layout", "MFLOP", "weights",
@@ -77,6 +79,7 @@ static void print_steps(const struct one_model *o, int steps)
         printf("%4d  %-18s %-22s %-8s %-8s %10.3f %9s %-8s %-24s %s\n", i, op, tensor_shape_text(&x.out.shape, NULL, shape, sizeof shape),
                tensor_dtype_name(x.out.dtype), layout_name(&x.out), (double)x.flops / 1e6, x.weight_bytes ? size_text(x.weight_bytes, a) : "",
                place(o, i, x.weight_bytes), x.kernel, x.implementation);
+        if (x.shared) printf("      %s of its weights, '%s', shared with %s\n", size_text(x.shared_bytes, a), x.shared, cli_shared_with(with, x.shared));
     }
 }
 
@@ -93,29 +96,37 @@ static void print_blocks(const struct one_model *o)
     if (paid < kept) printf("%s of what stays are shared with another model\n", size_text(kept - paid, t[0]));
 }
 
-static void print_table(const struct one_model *o, const int64_t *ns)
+static void print_table(const struct one_model *o, const struct cli_shared *with, const int64_t *ns)
 {
+    size_t shared = cli_shared_bytes(o->plan);
     struct model_sizes s = model_plan_sizes(o->plan);
     char a[16], b[16], c[16], d[16], e[16];
-    print_steps(o, s.steps);
+    print_steps(o, with, s.steps);
     printf("%s: %d steps (%d in plain C, %d layout copies), %d views, %.3f GFLOP, %s\n", model_name(o->model), s.steps, s.ref_steps, s.copies, s.views,
            (double)s.flops / 1e9, cli_precision_name(model_precision(o->model)));
     printf("weights %s packed, activations %s (lower bound %s), scratch %s, code %s\n", size_text(s.weights, a), size_text(s.activations, b),
            size_text(s.activations_lower_bound, c), size_text(s.scratch, d), size_text(s.code, e));
+    if (shared) printf("%s of the weights are kept as other models have them\n", size_text(shared, a));
     if (o->within.ring) print_blocks(o);
     else if (o->limited) printf("everything stays: the budget has room for all weights\n");
     if (ns) print_times(o, ns, s.steps);
 }
 
-static json_t *step_json(const struct one_model *o, int i)
+static json_t *step_json(const struct one_model *o, const struct cli_shared *with, int i)
 {
     struct model_step_info x = model_plan_step(o->plan, i);
     json_t *shape = json_array();
     for (int k = 0; k < x.out.shape.rank; k++) json_array_append_new(shape, json_integer(x.out.shape.dims[k]));
-    return json_pack("{s:s, s:s, s:o, s:s, s:s, s:I, s:I, s:b, s:I, s:i, s:s, s:s}", "op", x.op, "name", x.name, "shape", shape, "dtype",
+    json_t *j = json_pack("{s:s, s:s, s:o, s:s, s:s, s:I, s:I, s:b, s:I, s:i, s:s, s:s}", "op", x.op, "name", x.name, "shape", shape, "dtype",
                      tensor_dtype_name(x.out.dtype), "layout", layout_name(&x.out), "flops", (json_int_t)x.flops, "weight_bytes",
                      (json_int_t)x.weight_bytes, "streams", o->within.ring && x.weight_bytes && model_step_streams(o->plan, i), "code_bytes",
                      (json_int_t)x.code_bytes, "post_ops", x.n_post, "kernel", x.kernel, "implementation", x.implementation);
+    if (x.shared) {
+        json_object_set_new(j, "shared", text_json(x.shared));
+        json_object_set_new(j, "shared_bytes", json_integer((json_int_t)x.shared_bytes));
+        json_object_set_new(j, "shared_with", text_json(cli_shared_with(with, x.shared)));
+    }
+    return j;
 }
 
 static json_t *blocks_json(const struct one_model *o)
@@ -127,12 +138,12 @@ static json_t *blocks_json(const struct one_model *o)
                      (double)b->compute_ns / 1e6, "bound_ms", (double)b->bound_ns / 1e6);
 }
 
-static void print_json(const struct one_model *o, const int64_t *ns)
+static void print_json(const struct one_model *o, const struct cli_shared *with, const int64_t *ns)
 {
     struct model_sizes s = model_plan_sizes(o->plan);
     json_t *steps = json_array();
     for (int i = 0; i < s.steps; i++) {
-        json_t *step = step_json(o, i);
+        json_t *step = step_json(o, with, i);
         if (ns) json_object_set_new(step, "ns", json_integer(ns[i]));
         json_array_append_new(steps, step);
     }
@@ -140,6 +151,7 @@ static void print_json(const struct one_model *o, const int64_t *ns)
                           "flops", (json_int_t)s.flops, "weight_bytes", (json_int_t)s.weights, "activation_bytes", (json_int_t)s.activations,
                           "activation_lower_bound_bytes", (json_int_t)s.activations_lower_bound, "scratch_bytes", (json_int_t)s.scratch, "code_bytes",
                           (json_int_t)s.code, "ref_steps", s.ref_steps, "copies", s.copies, "views", s.views, "steps", steps);
+    json_object_set_new(j, "shared_bytes", json_integer((json_int_t)cli_shared_bytes(o->plan)));
     if (o->within.ring) json_object_set_new(j, "blocks", blocks_json(o));
     json_dumpf(j, stdout, JSON_PRESERVE_ORDER | JSON_INDENT(1));
     putchar('\n');
@@ -161,7 +173,10 @@ int cli_explain(int argc, char **argv)
         e = one_model_open(&o);
         if (!e) e = one_model_plan(&o, NULL);
         if (!e) e = measure(&o, times, &ns);
-        if (!e) (json ? print_json : print_table)(&o, ns);
+        struct cli_shared with = {0};
+        if (!e) e = cli_shared_open(&o, &with);
+        if (!e) (json ? print_json : print_table)(&o, &with, ns);
+        cli_shared_done(&with);
     }
     free(ns);
     int status = e ? args_fail("explain", e) : 0;

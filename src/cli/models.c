@@ -1,4 +1,4 @@
-/* `brim models import|list|show|pin|unpin|remove|verify|gc`: the weight store at a prompt.
+/* `brim models import|share|list|show|pin|unpin|remove|verify|gc`: the weight store at a prompt.
  *
  * One table of verbs; each gets the open store and the arguments that are left, and prints a table for people or one JSON object.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -7,6 +7,7 @@
 #include "cli/args.h"
 #include "engine/engine.h"
 #include "model/import.h"
+#include "model/share.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,7 @@
 struct models {
     struct weights_store *store;
     const char *path, *name;
-    bool json;
+    bool json, shared;
     struct args_list rest; /* without the verb */
     int status;            /* verify: 1 if something is damaged */
 };
@@ -67,13 +68,35 @@ static err import_one(struct models *m, const char *path)
     return e;
 }
 
+static err share_among(struct models *m, char *const *names, size_t n)
+{
+    struct model_share_report r;
+    char a[16], b[16];
+    err e = model_share(m->store, names, n, &r);
+    if (e) return e;
+    if (m->json)
+        print(json_pack("{s:I, s:I, s:I, s:I, s:I}", "sharing_models", (json_int_t)r.models, "shared_tensors", (json_int_t)r.tensors, "shared_bytes",
+                        (json_int_t)r.bytes, "saved_bytes", (json_int_t)r.saved_bytes, "changed_models", (json_int_t)r.changed));
+    else if (!r.tensors)
+        printf("nothing is shared: no two models have an equal tensor of %d bytes or more\n", MODEL_SHARE_LEAST);
+    else
+        printf("%zu models share %zu tensors of %s, held once: %s saved; %zu models marked anew\n", r.models, r.tensors, size(r.bytes, a),
+               size(r.saved_bytes, b), r.changed);
+    return ERR_OK;
+}
+
 static err import(struct models *m)
 {
     if (m->rest.n < 1) return err_set(ERR_USAGE, "import: expected FILE.onnx...");
     if (m->name && m->rest.n > 1) return err_set(ERR_USAGE, "import: --name is for one file");
     err e = ERR_OK;
     for (size_t i = 0; i < m->rest.n && !e; i++) e = import_one(m, m->rest.items[i]);
-    return e;
+    return e || !m->shared ? e : share_among(m, NULL, 0);
+}
+
+static err share(struct models *m)
+{
+    return share_among(m, m->rest.n ? m->rest.items : NULL, m->rest.n);
 }
 
 /* ---- list, show */
@@ -270,12 +293,12 @@ static err verify(struct models *m)
 static const struct verb {
     const char *name;
     err (*run)(struct models *m);
-} verbs[] = {{"import", import}, {"list", list},         {"show", show},     {"pin", pin},
+} verbs[] = {{"import", import}, {"share", share}, {"list", list},         {"show", show},     {"pin", pin},
              {"unpin", unpin},   {"remove", remove_one}, {"verify", verify}, {"gc", collect}};
 
 static err run(struct models *m)
 {
-    if (!m->rest.n) return err_set(ERR_USAGE, "expected import, list, show, pin, unpin, remove, verify or gc; --help says more");
+    if (!m->rest.n) return err_set(ERR_USAGE, "expected import, share, list, show, pin, unpin, remove, verify or gc; --help says more");
     const char *verb = m->rest.items[0];
     memmove(m->rest.items, m->rest.items + 1, --m->rest.n * sizeof *m->rest.items);
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
@@ -283,7 +306,7 @@ static err run(struct models *m)
         err e = weights_store_open(m->path, NULL, &m->store);
         return e ? e : verbs[i].run(m);
     }
-    return err_set(ERR_USAGE, "there is no '%s': import, list, show, pin, unpin, remove, verify or gc", verb);
+    return err_set(ERR_USAGE, "there is no '%s': import, share, list, show, pin, unpin, remove, verify or gc", verb);
 }
 
 int cli_models(int argc, char **argv)
@@ -293,10 +316,11 @@ int cli_models(int argc, char **argv)
     const struct args_option table[] = {
         {"store", ARGS_STRING, &m.path, "the store (default: $BRIM_STORE, else the usual place)"},
         {"name", ARGS_STRING, &m.name, "import: what the model is called (default: the file's name)"},
+        {"shared", ARGS_FLAG, &m.shared, "import: then 'share' over the whole store"},
         {"json", ARGS_FLAG, &m.json, "one JSON object on stdout (import: one a file)"},
         {NULL, 0, NULL, NULL}};
     err e = args_parse(argc, argv, table, &m.rest, &help);
-    if (help) args_help("models import FILE.onnx... | list | show NAME | pin NAME | unpin NAME | remove NAME | verify | gc", table);
+    if (help) args_help("models import FILE.onnx... | share [NAME...] | list | show NAME | pin NAME | unpin NAME | remove NAME | verify | gc", table);
     char *path = m.path ? xstrdup(m.path) : engine_store_path(NULL);
     m.path = path;
     if (!e && !help) e = run(&m);

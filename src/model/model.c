@@ -8,6 +8,8 @@
 #include "graph/file.h"
 #include "graph/precision.h"
 #include "model/dynamic.h"
+#include "model/parts.h"
+#include "model/share.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -351,7 +353,8 @@ err model_run_step(struct model_plan *p, struct model_step *s)
         }
     }
     b.scratch = p->scratch;
-    err e = s->class->run(s->state, &b);
+    err e = s->split.parts ? model_parts_run(p, s, &b) : s->class->run(s->state, &b);
+    if (e == ERR_CANCELLED) return e;
     return e ? err_wrap(e, "%s: '%s' (%s)", p->model->name, s->node->name, op_name(s->node->kind)) : ERR_OK;
 }
 
@@ -392,9 +395,26 @@ err model_copy(const struct tensor *from, const struct tensor *to)
     return kernels_ref_run(&n, from, 1, &out, 1);
 }
 
+static const char *shared_weight(const struct model_plan *p, const struct model_step *s, size_t *ret_bytes)
+{
+    const char *name = NULL;
+    for (int i = 0; i < s->n_in && i < s->node->n_in; i++) {
+        int v = s->in[i].slot == -1 && !s->own ? s->node->in[i] : -1;
+        if (v < 0 || (size_t)v >= p->graph->n_values || !p->graph->values[v].shared) continue;
+        size_t packed = s->class->weight_bytes ? s->class->weight_bytes(s->state, i) : 0;
+        size_t bytes = packed ? packed : p->graph->values[v].constant_bytes;
+        if (bytes < MODEL_SHARE_LEAST) continue; /* lies among the model's own small ones */
+        *ret_bytes += bytes;
+        if (!name) name = p->graph->values[v].name;
+    }
+    return name;
+}
+
 struct model_step_info model_plan_step(const struct model_plan *p, int step)
 {
     const struct model_step *s = &p->steps[step];
+    size_t shared_bytes = 0;
+    const char *shared = shared_weight(p, s, &shared_bytes);
     return (struct model_step_info){
         .op = op_name(s->node->kind),
         .name = s->node->name,
@@ -406,5 +426,7 @@ struct model_step_info model_plan_step(const struct model_plan *p, int step)
         .scratch_bytes = s->class->scratch_bytes ? s->class->scratch_bytes(s->state) : 0,
         .code_bytes = s->class->code_bytes ? s->class->code_bytes(s->state) : 0,
         .n_post = s->n_post,
+        .shared = shared,
+        .shared_bytes = shared_bytes,
     };
 }

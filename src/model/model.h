@@ -113,6 +113,8 @@ struct model_step_info {
     int64_t flops;
     size_t weight_bytes, scratch_bytes, code_bytes;
     int n_post;
+    const char *shared;   /* the name of its weight, if that is kept as other models have it; else NULL */
+    size_t shared_bytes;  /* of weight_bytes */
 };
 struct model_step_info model_plan_step(const struct model_plan *p, int step);
 

@@ -175,6 +175,51 @@ err model_share(struct weights_store *s, char *const *names, size_t n, struct mo
     return e;
 }
 
+static void append(char **list, const char *name)
+{
+    char *more = *list ? xasprintf("%s, %s", *list, name) : xstrdup(name);
+    free(*list);
+    *list = more;
+}
+
+/* `other` against m: items of both, sorted. */
+static void compare(struct sharing *x, const char *other, char **with)
+{
+    bool several;
+    qsort(x->items, x->n_items, sizeof *x->items, by_id);
+    for (size_t i = 0, end; i < x->n_items; i = end) {
+        end = group_end(x, i, &several);
+        bool there = false;
+        for (size_t k = i; k < end; k++) there |= x->items[k].model == 1 && x->models[1].tensors[x->items[k].tensor].shared;
+        for (size_t k = i; k < end && there; k++)
+            if (x->items[k].model == 0 && x->models[0].tensors[x->items[k].tensor].shared) append(&with[x->items[k].tensor], other);
+    }
+}
+
+err model_share_names(struct weights_store *s, const struct weights_manifest *m, char ***ret)
+{
+    char **names, **with = xnewn(char *, m->n_tensors + 1);
+    size_t n;
+    struct weights_manifest pair[2] = {*m};
+    err e = weights_store_list(s, &names, &n);
+    if (e) n = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct sharing x = {.s = s, .models = pair, .n_models = 2};
+        bool other = strcmp(names[i], m->name) != 0 && !weights_manifest_current(s, names[i], &pair[1]); /* a damaged one is verify's to name */
+        if (other && !e) e = collect(&x, 0);
+        if (other && !e) e = collect(&x, 1);
+        if (other && !e && x.n_items) compare(&x, names[i], with);
+        if (other) weights_manifest_done(&pair[1]);
+        free(x.items);
+        free(names[i]);
+    }
+    if (!e || n) free(names);
+    for (size_t i = 0; e && i < m->n_tensors; i++) free(with[i]);
+    if (e) free(with);
+    else *ret = with;
+    return e;
+}
+
 void model_share_mark(struct graph *g, const struct weights_manifest *m)
 {
     for (size_t i = 0; i < m->n_tensors; i++)

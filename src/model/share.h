@@ -15,6 +15,10 @@ struct model_share_report {
 enum { MODEL_SHARE_LEAST = 2048 };
 err model_share(struct weights_store *s, char *const *names, size_t n, struct model_share_report *ret);
 
+/* Per tensor of m: a list "b, c" of current models of the store with the same tensor, which is marked there and here; else NULL. Free each and the
+ * array. */
+err model_share_names(struct weights_store *s, const struct weights_manifest *m, char ***ret);
+
 struct graph;
 /* Marks the graph's constants by name as the manifest does. */
 void model_share_mark(struct graph *g, const struct weights_manifest *m);
