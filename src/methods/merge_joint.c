@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SETTLE = 20 }; /* batches: running statistics keep 0.9 of themselves at each */
+
 struct place {
     int64_t at, count;
 };
@@ -107,6 +109,14 @@ void merge_joint_free(struct merge_joint **at)
 
 /* ---- configurations */
 
+static double dot(const float *a, const float *b, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+
 static bool shares(const struct merge_config *c, int member)
 {
     for (int s = 0; s < c->n_slots; s++)
@@ -120,7 +130,53 @@ static void give_weight(struct merge_joint *j, int slot, int from, int to)
     if (from != to) memcpy(j->members[to]->values + b->at, j->members[from]->values + a->at, (size_t)a->count * sizeof(float));
 }
 
-/* Users of a slot begin with the copy that is common already, else with the first member's (GEMEL, step 4). */
+/* Mean cosine between the filters (rows of the weight) of each user and the mean of all of them. */
+static double likeness(struct merge_joint *j, const struct merge_config *c, int slot)
+{
+    const struct graph_value *v = NULL;
+    double sum = 0;
+    int64_t count = 0, rows = 0;
+    int users = 0;
+    for (int i = 0; i < j->n; i++) {
+        if (!merge_config_on(c, slot, i)) continue;
+        const struct place *at = place_of(j, slot, i);
+        const float *w = j->members[i]->values + at->at;
+        v = &j->members[i]->source->values[j->p->slots[slot].value[i]];
+        count = at->count;
+        for (int64_t k = 0; k < count; k++) j->sum[k] = (users ? j->sum[k] : 0) + w[k];
+        users++;
+    }
+    rows = v ? MAX(v->shape.dims[0], 1) : 1;
+    for (int i = 0; i < j->n; i++) {
+        if (!merge_config_on(c, slot, i)) continue;
+        const float *w = j->members[i]->values + place_of(j, slot, i)->at;
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t at = r * (count / rows), n = count / rows;
+            double a = dot(w + at, w + at, n), b = dot(j->sum + at, j->sum + at, n);
+            sum += a > 0 && b > 0 ? dot(w + at, j->sum + at, n) / sqrt(a * b) : 0;
+        }
+    }
+    return sum / (double)MAX(users * rows, 1);
+}
+
+/* Networks with a common ancestor agree filter by filter: then all begin with the mean, each filter as long as the first member's. Of filters that have
+ * nothing to do with each other the mean would be none (n of them have a cosine of 1 / sqrt(n) with it): then the first member's (GEMEL, step 4). */
+static int begin_with(struct merge_joint *j, const struct merge_config *c, int slot)
+{
+    int first = -1, users = merge_config_users(c, slot);
+    for (int i = 0; i < j->n && first < 0; i++)
+        if (merge_config_on(c, slot, i)) first = i;
+    if (likeness(j, c, slot) < 1 / sqrt(users) + 0.1) return first;
+    float *w = j->members[first]->values + place_of(j, slot, first)->at;
+    int64_t count = place_of(j, slot, first)->count, rows = MAX(j->members[first]->source->values[j->p->slots[slot].value[first]].shape.dims[0], 1), n = count / rows;
+    for (int64_t r = 0; r < rows; r++) {
+        double a = dot(w + r * n, w + r * n, n), b = dot(j->sum + r * n, j->sum + r * n, n), scale = b > 0 ? sqrt(a / b) : 0;
+        for (int64_t k = 0; k < n; k++) w[r * n + k] = (float)(scale * (double)j->sum[r * n + k]);
+    }
+    return first;
+}
+
+/* Users of a slot begin with the copy that is common already, if there is one. */
 static void make_common(struct merge_joint *j, const struct merge_config *c, const struct merge_config *before)
 {
     for (int s = 0; s < c->n_slots; s++) {
@@ -128,8 +184,7 @@ static void make_common(struct merge_joint *j, const struct merge_config *c, con
         if (merge_config_users(c, s) < 2) continue;
         for (int i = 0; i < j->n && from < 0; i++)
             if (merge_config_on(c, s, i) && before && merge_config_on(before, s, i) && merge_config_users(before, s) > 1) from = i;
-        for (int i = 0; i < j->n && from < 0; i++)
-            if (merge_config_on(c, s, i)) from = i;
+        if (from < 0) from = begin_with(j, c, s);
         for (int i = 0; i < j->n; i++)
             if (merge_config_on(c, s, i)) give_weight(j, s, from, i);
     }
@@ -162,13 +217,6 @@ static void begin(struct merge_joint *j, const struct merge_trial *t)
 }
 
 /* ---- a step */
-
-static double dot(const float *a, const float *b, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (double)a[i] * (double)b[i];
-    return sum;
-}
 
 /* One slot: the weighted sum of its users' gradients becomes the gradient of each. What a step of its own would gain a member, to first order, is
  * |g|^2 - g . mean(g): large where it pulls another way than the others, or alone. */
@@ -337,9 +385,22 @@ static bool is_over(const struct merge_joint *j, const struct merge_trial *t)
     return seconds_since(j->trial_ns) >= t->seconds || (t->most_epochs && j->steps >= t->most_epochs * j->epoch) || count_active(j, false) < 2;
 }
 
+/* Weights have moved under the running statistics: some batches bring those to where the activations are now, before anything is measured (Jordan et al.
+ * 2022, REPAIR). Nothing else changes. */
+static err settle(struct merge_joint *j)
+{
+    float loss;
+    err e = ERR_OK;
+    for (int k = 0; k < SETTLE && !e; k++)
+        for (int i = 0; i < j->n && !e; i++)
+            if (j->active[i]) e = merge_member_settle(j->members[i], &loss);
+    return e;
+}
+
 static err train(struct merge_joint *j, const struct merge_trial *t)
 {
-    err e = measure(j, t);
+    err e = t->go_on ? ERR_OK : settle(j);
+    if (!e) e = measure(j, t);
     int64_t next = next_measure(j);
     while (!e && count_active(j, true) && !is_over(j, t)) {
         if (j->o.stop && atomic_load(j->o.stop)) return err_set(ERR_CANCELLED, "stopped");

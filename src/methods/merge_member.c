@@ -1,28 +1,33 @@
 /* See merge_member.h. Invariant: `source` is never changed; what is scored or written is a graph of its own with the net's numbers.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_member.h"
+#include "methods/merge_unfold.h"
 #include "train/checkpoint.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+enum { VIDEO_EVERY = 5 }; /* frames of a video that stand next to each other teach little */
+
 /* ---- opening */
+
+/* Boxes come in the head's order; a set of other names keeps its own. What has no labels will do: then the original is the truth. */
+static err open_set(struct merge_member *m, const struct merge_source *s, const char *path, struct train_set **ret)
+{
+    struct train_set_options o = {.unlabelled = true, .every = VIDEO_EVERY};
+    bool named = s->card && task_head_detects(s->card->head) && s->card->class_count > 0;
+    if (named) {
+        o.classes = (const char *const *)s->card->labels;
+        o.n_classes = s->card->class_count;
+    }
+    err e = train_set_open(path, &o, m->payer, ret);
+    return e && named ? train_set_open(path, &(struct train_set_options){.unlabelled = true, .every = VIDEO_EVERY}, m->payer, ret) : e;
+}
 
 static err open_sets(struct merge_member *m, const struct merge_source *s)
 {
-    struct train_set_options o = {0};
-    const char *const *labels = NULL;
-    if (s->card && task_head_detects(s->card->head) && s->card->class_count > 0) labels = (const char *const *)s->card->labels;
-    if (labels) { /* boxes in the head's order; a set of other names keeps its own, and then the original is the truth */
-        o.classes = labels;
-        o.n_classes = s->card->class_count;
-    }
-    err e = train_set_open(s->data, &o, m->payer, &m->set);
-    if (e && labels) e = train_set_open(s->data, &(struct train_set_options){0}, m->payer, &m->set);
-    if (e || !s->val) return e;
-    e = train_set_open(s->val, &o, m->payer, &m->val_set);
-    if (e && labels) e = train_set_open(s->val, &(struct train_set_options){0}, m->payer, &m->val_set);
-    return e;
+    err e = open_set(m, s, s->data, &m->set);
+    return e || !s->val ? e : open_set(m, s, s->val, &m->val_set);
 }
 
 static void all_samples(const struct train_set *set, int64_t **ret, int64_t *ret_n)
@@ -51,12 +56,18 @@ static err divide(struct merge_member *m)
     return ERR_OK;
 }
 
+static err unfold(struct merge_member *m)
+{
+    struct train_evaluate_options o = {.budget = m->o.budget, .batch = 8, .threads = m->o.threads, .feed = m->feed, .samples = m->train, .n_samples = m->n_train};
+    return merge_unfold(m->onnx, m->set, &o, &m->unfolded);
+}
+
 static err prepare_score(struct merge_member *m, const struct merge_source *s)
 {
     int64_t classes;
     err e = merge_score_classes(m->source, m->payer, &classes);
     if (e) return e;
-    m->score = (struct merge_score){.measure = merge_score_measure(classes, s->card, m->val_set, !s->unlabelled), .classes = classes, .original = m->source, .card = s->card, .set = m->val_set,
+    m->score = (struct merge_score){.measure = merge_score_measure(classes, s->card, m->val_set, !s->unlabelled && !train_set_unlabelled(m->val_set)), .classes = classes, .original = m->source, .card = s->card, .set = m->val_set,
                                     .o = {.budget = m->o.budget, .batch = MIN(m->o.batch, 32), .threads = m->o.threads, .feed = s->feed, .samples = m->held, .n_samples = m->n_held}};
     m->labels = m->score.measure == MERGE_TOP1;
     m->chance = merge_score_chance(&m->score);
@@ -85,10 +96,11 @@ err merge_member_open(const struct merge_source *s, const struct merge_member_op
     m->feed = s->feed;
     m->payer = mem_payer_new(o->budget, s->name);
     err e = s->data ? ERR_OK : err_set(ERR_USAGE, "no data: give it --data %s=PATH (pictures, a video, or a labelled set)", s->name);
-    if (!e) e = graph_load(s->onnx, m->payer, &m->source);
-    if (!e) e = train_picture_input(m->source, &m->picture);
     if (!e) e = open_sets(m, s);
     if (!e) e = divide(m);
+    if (!e) e = unfold(m);
+    if (!e) e = graph_load(s->onnx, m->payer, &m->source);
+    if (!e) e = train_picture_input(m->source, &m->picture);
     if (!e) e = prepare_score(m, s);
     if (!e) e = measure_original(m, target);
     if (e) {
@@ -186,6 +198,13 @@ err merge_member_step(struct merge_member *m, float *ret_loss)
     if (!e) e = train_net_run(m->net, ret_loss);
     m->batches++;
     return e ? err_wrap(e, "model '%s'", m->name) : ERR_OK;
+}
+
+err merge_member_settle(struct merge_member *m, float *ret_loss)
+{
+    err e = merge_member_step(m, ret_loss);
+    train_net_rewind(m->net);
+    return e;
 }
 
 void merge_member_update(struct merge_member *m, double lr)

@@ -13,7 +13,7 @@
 
 struct merge_source {
     const char *name;
-    const char *onnx;             /* a file that stays as it is while the member lives */
+    const char *onnx;             /* the member's own file: batch norms may be put back into it (merge_unfold.h), then it stays as it is */
     const struct task_card *card; /* borrowed; NULL: none */
     struct train_feed feed;
     const char *data, *val;       /* paths for train_set_open; val NULL: a part of data is held out */
@@ -41,6 +41,7 @@ struct merge_member {
     struct merge_score score;
     struct merge_teacher teacher;
     bool labels;
+    int unfolded;                      /* batch norms that merge_unfold put back */
     double original, target, chance;   /* scores; target: what it must reach */
     struct train_net *net;
     struct train_data *data;
@@ -54,6 +55,8 @@ err merge_member_open(const struct merge_source *s, const struct merge_member_op
 void merge_member_free(struct merge_member **m);
 err merge_member_begin(struct merge_member *m);
 err merge_member_step(struct merge_member *m, float *ret_loss);
+/* The same without a step to follow: only running statistics change. */
+err merge_member_settle(struct merge_member *m, float *ret_loss);
 void merge_member_update(struct merge_member *m, double lr);
 /* The optimiser forgets: before another configuration. */
 void merge_member_forget(struct merge_member *m);

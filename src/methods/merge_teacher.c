@@ -65,8 +65,8 @@ static int choose(const struct graph *g, const struct graph *teacher, int *ret)
         offer(&in, g, teacher, n->in[0]);
         if (!reach[n->out[0]]) offer(&last, g, teacher, n->out[0]);
     }
-    int n = 0, room = MERGE_MAX_HINTS - MIN(last.n, MERGE_MAX_HINTS / 2);
-    for (int i = 0; i < last.n && n < MERGE_MAX_HINTS / 2; i++) ret[n++] = last.items[i];
+    int n = 0, room = MERGE_INNER_HINTS;
+    for (int i = 0; i < last.n && n < MERGE_MAX_HINTS - MERGE_INNER_HINTS; i++) ret[n++] = last.items[i];
     for (int i = 0; i < MIN(in.n, room); i++) ret[n++] = in.items[(i + 1) * in.n / MIN(in.n, room) - 1]; /* evenly, the last one always */
     free(in.items);
     free(last.items);

@@ -11,7 +11,7 @@
 #include "train/evaluate.h"
 #include "train/net.h"
 
-enum { MERGE_MAX_HINTS = 16 };
+enum { MERGE_MAX_HINTS = 48, MERGE_INNER_HINTS = 12 }; /* what the last layers give, all of it; of what lies between, so many */
 
 struct merge_teacher {
     /* set by the caller before train_net_new */
