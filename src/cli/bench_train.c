@@ -1,10 +1,12 @@
-/* `brim bench train`: what a training step takes and needs, for a network by name with drawn numbers; --profile: for what.
+/* `brim bench train ARCH`: what a training step takes and needs, for a network by name with drawn numbers; --profile: for what. `brim bench train` without a
+ * network is bench/train.py, which runs this one beside PyTorch, in turns (--turns), and more.
  *
- * bench/train.py runs it beside PyTorch, in turn. Times are of the whole step: forward, backward, optimiser. SPDX-License-Identifier: Apache-2.0 */
+ * Times are of the whole step: forward, backward, optimiser. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/bench.h"
 
 #include "cli/args.h"
 #include "cli/bench_inside.h"
+#include "cli/bench_train.h"
 #include "graph/zoo.h"
 #include "train/losses.h"
 
@@ -15,9 +17,9 @@
 
 struct options {
     const char *arch, *optimizer;
-    int64_t size, batch, classes, steps, threads;
+    int64_t size, batch, classes, steps, threads, recompute;
     uint64_t budget;
-    bool json, profile;
+    bool json, profile, turns;
 };
 
 static double now_ms(clockid_t clock)
@@ -51,7 +53,12 @@ static uint32_t draw(uint32_t *x)
     return *x >> 8;
 }
 
-static void fill(struct train_net *n, bool text, int64_t classes)
+static bool detector(const char *arch)
+{
+    return str_starts(arch, "yolox-") || !strcmp(arch, "brimdet");
+}
+
+static void fill(struct train_net *n, bool text, int64_t classes, const struct train_yolox *boxes)
 {
     uint32_t x = 1;
     struct tensor in = train_net_input(n, 0), target = train_net_target(n, 0);
@@ -64,6 +71,10 @@ static void fill(struct train_net *n, bool text, int64_t classes)
     }
     if (text) {
         for (int64_t i = 0; i < wanted; i++) ((int64_t *)target.data)[i] = draw(&x) % (uint32_t)classes;
+        return;
+    }
+    if (boxes) {
+        bench_boxes(n, boxes);
         return;
     }
     memset(target.data, 0, (size_t)wanted * sizeof(float));
@@ -129,14 +140,16 @@ static err measure(struct train_net *n, const struct options *o, const struct me
     if (e) return e;
     if (o->json)
         printf("{\"ms\": %.2f, \"cpu_ms\": %.2f, \"activations\": %zu, \"activations_bound\": %zu, \"scratch\": %zu, \"fixed\": %llu, \"all\": %llu, \"resident\": %llu, \"parameters\": %lld, "
-               "\"first_loss\": %.6f, \"loss\": %.6f, \"steps\": %d, \"plain\": %d, \"copies\": %d}\n",
+               "\"first_loss\": %.6f, \"loss\": %.6f, \"steps\": %d, \"plain\": %d, \"copies\": %d, "
+               "\"level\": %d, \"levels\": %d, \"again\": %d, \"again_flops\": %lld}\n",
                best, best_cpu, s.plan.activations, s.plan.activations_lower_bound, s.plan.scratch, (unsigned long long)s.fixed,
-               (unsigned long long)mem_budget_peak(budget), (unsigned long long)used.ru_maxrss * 1024, (long long)s.parameters, first, loss, s.plan.steps, s.plan.ref_steps, s.plan.copies);
+               (unsigned long long)mem_budget_peak(budget), (unsigned long long)used.ru_maxrss * 1024, (long long)s.parameters, first, loss, s.plan.steps, s.plan.ref_steps, s.plan.copies, s.level, s.again.levels, s.again.nodes,
+               (long long)s.again.flops);
     else
         printf("%s: %.1f ms a step, %.1f ms of the processor; activations %.1f MB, scratch %.1f, parameters and what belongs to them %.1f, at most %.1f in all; "
-               "%d kernel calls, %d in plain C, %d copies\n",
+               "%d kernel calls, %d in plain C, %d copies; level %d of %d of recomputation: %d operators, %.1f %% of the time\n",
                o->arch, best, best_cpu, (double)s.plan.activations / 1e6, (double)s.plan.scratch / 1e6, (double)s.fixed / 1e6,
-               (double)mem_budget_peak(budget) / 1e6, s.plan.steps, s.plan.ref_steps, s.plan.copies);
+               (double)mem_budget_peak(budget) / 1e6, s.plan.steps, s.plan.ref_steps, s.plan.copies, s.level, s.again.levels, s.again.nodes, 100 * s.again.share);
     return ERR_OK;
 }
 
@@ -148,6 +161,8 @@ static err run(const struct options *o)
     struct train_net *n = NULL;
     struct graph_zoo_options zoo = {.classes = (int)o->classes, .size = (int)o->size, .seed = 1};
     struct train_classify classify = {0};
+    struct train_yolox yolox = {0};
+    uint64_t anon = bench_own_bytes("RssAnon:");
     err e = graph_zoo(o->arch, &zoo, payer, &g);
     if (!e) {
         struct tensor_shape shape = g->values[g->inputs[0]].shape;
@@ -155,16 +170,21 @@ static err run(const struct options *o)
         if (words(g) && o->size) shape.dims[1] = o->size;
         if (!words(g) && o->size) shape.dims[2] = shape.dims[3] = o->size;
         struct train_net_options options = {.budget = budget, .input_shapes = &shape, .threads = (int)o->threads, .loss = words(g) ? loss_of_words : train_loss_classify,
-                                            .loss_context = &classify,
+                                            .loss_context = &classify, .recompute = (int)o->recompute,
                                             .optimiser = {.rule = !strcmp(o->optimizer, "adamw") ? TRAIN_ADAMW : TRAIN_SGD, .momentum = 0.9f}};
+        if (detector(o->arch)) {
+            yolox = (struct train_yolox){.width = (int)shape.dims[3], .height = (int)shape.dims[2]};
+            options.loss = train_loss_yolox;
+            options.loss_context = &yolox;
+        }
         e = train_net_new(g, &options, &n);
     }
     if (!e) {
         struct tensor target = train_net_target(n, 0);
         bool text = words(g);
         struct tensor out = train_net_output(n, 0);
-        fill(n, text, text ? out.shape.dims[out.shape.rank - 1] : target.shape.dims[1]);
-        e = measure(n, o, budget);
+        fill(n, text, text ? out.shape.dims[out.shape.rank - 1] : target.shape.dims[1], detector(o->arch) ? &yolox : NULL);
+        e = o->turns ? bench_turns(n, budget, anon) : measure(n, o, budget);
     }
     train_net_free(&n);
     graph_free(&g);
@@ -176,6 +196,7 @@ static err run(const struct options *o)
 
 err bench_train(int argc, char **argv)
 {
+    if (argc < 2 || argv[1][0] == '-') return bench_train_script(argc, argv);
     struct options o = {.optimizer = "sgd", .batch = 32, .steps = 5, .threads = 2};
     struct args_list rest = {0};
     bool help = false;
@@ -186,7 +207,9 @@ err bench_train(int argc, char **argv)
                                         {"threads", ARGS_INT, &o.threads, "(2)"},
                                         {"optimizer", ARGS_STRING, &o.optimizer, "sgd (default), adamw"},
                                         {"budget", ARGS_SIZE, &o.budget, "bytes for everything (default: no end)"},
+                                        {"recompute", ARGS_INT, &o.recompute, "level of recomputation (0: what the budget asks for; -1: none)"},
                                         {"profile", ARGS_FLAG, &o.profile, "time by operator and kernel"},
+                                        {"turns", ARGS_FLAG, &o.turns, "for bench/train.py: each line on stdin is a number of seconds to step for"},
                                         {"json", ARGS_FLAG, &o.json, "one line of JSON"},
                                         {NULL, 0, NULL, NULL}};
     err e = args_parse(argc, argv, table, &rest, &help);

@@ -39,6 +39,8 @@ struct train_net {
     float *loss;                  /* one number in a block of 64 bytes */
     int accumulate, runs;
     uint64_t fixed;
+    int level;                    /* of recomputation; `again` says what it costs */
+    struct graph_recompute_cost again;
     struct train_optimiser *optimiser;
 };
 
@@ -99,12 +101,29 @@ static void take_targets(struct train_net *n, const struct graph *g)
     }
 }
 
-static err add_gradients(struct train_net *n, struct graph_training *t, int loss)
+/* Gradients of one loss by those parameters that follow it. */
+static err add_part(const struct graph_training *t, int loss, const char *rival, bool of_rival, int *grads)
+{
+    int *wrt = xnewn(int, t->n_trained + 1), *part = xnewn(int, t->n_trained + 1), *which = xnewn(int, t->n_trained + 1), k = 0;
+    for (int i = 0; i < t->n_trained; i++) {
+        if ((rival && str_starts(t->params[i].name, rival)) != of_rival) continue;
+        wrt[k] = t->params[i].value;
+        which[k++] = i;
+    }
+    err e = graph_backward(t->g, loss, wrt, k, part);
+    for (int i = 0; i < k && !e; i++) grads[which[i]] = part[i];
+    free(wrt);
+    free(part);
+    free(which);
+    return e;
+}
+
+static err add_gradients(struct train_net *n, struct graph_training *t, int loss, const struct train_net_options *o)
 {
     struct graph *g = t->g;
-    int *wrt = xnewn(int, t->n_trained + 1), *grads = xnewn(int, t->n_trained + 1);
-    for (int i = 0; i < t->n_trained; i++) wrt[i] = t->params[i].value;
-    err e = graph_backward(g, loss, wrt, t->n_trained, grads);
+    int *grads = xnewn(int, t->n_trained + 1);
+    err e = add_part(t, loss, o->rival, false, grads);
+    if (!e && o->rival) e = add_part(t, *o->rival_loss, o->rival, true, grads);
     if (!e) {
         n->loss_output = g->n_outputs;
         graph_add_output(g, loss);
@@ -118,7 +137,6 @@ static err add_gradients(struct train_net *n, struct graph_training *t, int loss
     }
     for (int i = t->n_trained; i < t->n_params && !e; i++) n->places[i].grad = output_number(g, t->params[i].update);
     if (!e && !found) e = err_set(ERR_USAGE, "%s: the loss depends on no parameter that may be trained", g->name);
-    free(wrt);
     free(grads);
     return e;
 }
@@ -138,7 +156,8 @@ static err make_graph(struct train_net *n, const struct graph *source, const str
     e = o->loss(&b, t, o->loss_context, &loss);
     if (!e) e = b.e;
     if (!e) take_targets(n, t->g);
-    if (!e) e = add_gradients(n, t, loss);
+    if (!e) e = add_gradients(n, t, loss, o);
+    if (!e && !o->rival) e = graph_recompute(t->g, loss, n->level, &n->again);
     if (e)
         graph_training_free(&t);
     else
@@ -221,21 +240,71 @@ static void connect(struct train_net *n)
     model_plan_bind_output(n->plan, n->loss_output, n->loss);
 }
 
+static void drop_plan(struct train_net *n, struct graph_training **t)
+{
+    model_plan_free(&n->plan);
+    model_free(&n->model);
+    graph_training_free(t);
+    for (int i = 0; i < n->n_places; i++) free(n->places[i].name);
+    free(n->places);
+    free(n->targets);
+    n->places = NULL;
+    n->targets = NULL;
+    n->n_places = n->n_targets = 0;
+    n->n_all = n->n_flat = 0;
+}
+
+/* Graph and plan at a level of recomputation, and all bytes that the job then needs. */
+static err attempt(struct train_net *n, const struct graph *source, const struct train_net_options *o, int level, struct graph_training **t, uint64_t *ret_need)
+{
+    drop_plan(n, t);
+    n->level = level;
+    err e = make_graph(n, source, o, t);
+    if (!e) e = make_plan(n, *t, o);
+    if (!e) *ret_need = mem_budget_used(o->budget) + still_to_come(n, o) + o->beside;
+    return e;
+}
+
+/* The lowest level that fits: bytes fall with the level, nearly. Where none fits, the one that needs least. */
+static err search(struct train_net *n, const struct graph *source, const struct train_net_options *o, uint64_t limit, struct graph_training **t, uint64_t *need)
+{
+    int best = n->again.levels, low = 0; /* low: does not fit */
+    uint64_t least = UINT64_MAX, now;
+    err e = ERR_OK;
+    for (int level = n->again.levels; level > 0 && level > n->again.levels - 3 && !e; level--)
+        if (!(e = attempt(n, source, o, level, t, &now)) && now < least) {
+            least = now;
+            best = level;
+        }
+    for (int high = best; least <= limit && high - low > 1 && !e;) {
+        int middle = (low + high) / 2;
+        if ((e = attempt(n, source, o, middle, t, &now))) break;
+        *(now <= limit ? &high : &low) = middle;
+        if (now <= limit) best = middle;
+    }
+    if (!e && n->level != best) return attempt(n, source, o, best, t, need);
+    *need = now;
+    return e;
+}
+
+static err choose_plan(struct train_net *n, const struct graph *source, const struct train_net_options *o, uint64_t limit, struct graph_training **t)
+{
+    uint64_t need = 0;
+    mem_budget_set_limit(o->budget, UINT64_MAX); /* so that the refusal can say how much would do */
+    err e = attempt(n, source, o, MAX(o->recompute, 0), t, &need);
+    if (!e && need > limit && o->recompute == 0 && n->again.levels) e = search(n, source, o, limit, t, &need);
+    mem_budget_set_limit(o->budget, limit);
+    if (!e) e = need > limit ? refuse(n, need, limit) : mem_budget_hold(o->budget, need);
+    return e;
+}
+
 err train_net_new(const struct graph *source, const struct train_net_options *o, struct train_net **ret)
 {
     struct train_net *n = xnew(struct train_net);
     struct graph_training *t = NULL;
-    uint64_t limit = mem_budget_limit(o->budget);
     n->payer = mem_payer_new(o->budget, "training");
     n->accumulate = MAX(o->accumulate, 1);
-    mem_budget_set_limit(o->budget, UINT64_MAX); /* so that the refusal can say how much would do */
-    err e = make_graph(n, source, o, &t);
-    if (!e) e = make_plan(n, t, o);
-    mem_budget_set_limit(o->budget, limit);
-    if (!e) {
-        uint64_t need = mem_budget_used(o->budget) + still_to_come(n, o) + o->beside;
-        e = need > limit ? refuse(n, need, limit) : mem_budget_hold(o->budget, need);
-    }
+    err e = choose_plan(n, source, o, mem_budget_limit(o->budget), &t);
     if (!e) e = take_memory(n, o);
     if (!e) {
         for (int i = 0; i < n->n_places; i++) memcpy(n->values + n->places[i].at, t->params[i].initial, n->places[i].count * sizeof(float));
@@ -399,7 +468,7 @@ err train_net_store(const struct train_net *n, struct graph *g, bool mean)
 
 struct train_net_sizes train_net_sizes(const struct train_net *n)
 {
-    struct train_net_sizes s = {.fixed = n->fixed, .plan = model_plan_sizes(n->plan)};
+    struct train_net_sizes s = {.fixed = n->fixed, .plan = model_plan_sizes(n->plan), .level = n->level, .again = n->again};
     for (int i = 0; i < n->n_trained; i++) {
         if (n->places[i].grad < 0) continue;
         s.parameters += (int64_t)n->places[i].count;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "graph/backward.h"
+#include "graph/recompute.h"
 #include "graph/training.h"
 #include "model/training.h"
 #include "train/optimise.h"
@@ -28,8 +29,11 @@ struct train_net_options {
     bool frozen_statistics;
     train_loss_fn *loss;
     void *loss_context;
+    const char *rival;                       /* parameters whose names begin so follow a loss of their own, ... */
+    const int *rival_loss;                   /* ... the value that stands here after `loss` was called; both take their step in each update. NULL: none */
     struct train_optimiser_options optimiser;
     int accumulate;                          /* runs per update; 0: 1 */
+    int recompute;                           /* activations computed again (graph/recompute.h): 0: as many as make it fit; -1: none; else this level */
 };
 
 struct train_net;
@@ -79,6 +83,8 @@ struct train_net_sizes {
     int tensors;             /* trained tensors */
     uint64_t fixed;          /* bytes of parameters, gradients, optimiser, targets */
     struct model_sizes plan;
+    int level;               /* of recomputation, and what that costs */
+    struct graph_recompute_cost again;
 };
 struct train_net_sizes train_net_sizes(const struct train_net *n);
 struct model_plan *train_net_plan(const struct train_net *n);
