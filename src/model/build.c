@@ -8,6 +8,7 @@
  * Invariant: every step's operands were written by an earlier step, are inputs, or are weights. A slot lives from the step that writes it to the
  * last step that reads any view of it. SPDX-License-Identifier: Apache-2.0 */
 #include "model/dynamic.h"
+#include "model/parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,6 +209,17 @@ static err copy_for(struct model_plan *p, int value, enum kernel_layout want, in
     return add_step(p, NULL, NULL, 1, &value, 1, &copy);
 }
 
+/* For the whole batch or, in training, for a part of it. */
+static err prepare(struct model_plan *p, const struct kernel_class *c, const struct kernel_query *q, struct model_step *s)
+{
+    struct model_part_query *part = p->model->first_external == INT32_MAX ? NULL : xnew(struct model_part_query);
+    int parts = part ? model_parts(q, part) : 1;
+    err e = parts > 1 && c->accepts(&part->q) ? c->prepare(&part->q, p->model->payer, &s->state) : ERR_UNSUPPORTED;
+    if (!e) model_parts_keep(part, parts, &s->split);
+    free(part);
+    return e == ERR_UNSUPPORTED ? c->prepare(q, p->model->payer, &s->state) : e;
+}
+
 /* Prepares with the first class that takes the query; strides of q's inputs and outputs are set as that class wants them. */
 static err choose(struct model_plan *p, struct kernel_query *q, struct tensor *in, struct tensor *out, const bool *fixed_out,
                   struct kernel_layouts *l, struct model_step *s)
@@ -224,7 +236,7 @@ static err choose(struct model_plan *p, struct kernel_query *q, struct tensor *i
                 strides_for(&in[i].shape, l->in[i], in[i].strides);
         for (int i = 0; i < q->n_out; i++)
             if (!fixed_out[i]) output_strides(q, l->out[i], &out[i]);
-        e = (*c)->prepare(q, p->model->payer, &s->state);
+        e = prepare(p, *c, q, s);
         if (e == ERR_UNSUPPORTED) continue;
         s->class = *c;
         return e;
@@ -359,7 +371,7 @@ static err add_step(struct model_plan *p, struct op_node *node, const struct gra
         return e;
     }
     p->sizes.flops += s.flops;
-    if (s.class->scratch_bytes) p->sizes.scratch = MAX(p->sizes.scratch, s.class->scratch_bytes(s.state));
+    p->sizes.scratch = MAX(p->sizes.scratch, model_parts_scratch(&s));
     if (s.class->code_bytes) p->sizes.code += s.class->code_bytes(s.state);
     p->sizes.ref_steps += str_starts(s.class->name, "ref");
     vec_grow(&p->steps, &p->cap_steps, p->n_steps);

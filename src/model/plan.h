@@ -70,6 +70,13 @@ struct model_operand {
     int bounded;   /* outputs whose size depends on data: 1 + value; else 0 */
 };
 
+/* How a step runs in parts of the batch (parts.c). */
+struct model_split {
+    int parts;                               /* 0: in one */
+    size_t in[KERNEL_MAX_POST + 3], out;     /* bytes from part to part; 0: the same for all */
+    size_t sum[2];                           /* floats of outputs that are sums over the batch; 0: parts lie side by side */
+};
+
 struct model_step {
     const struct kernel_class *class;
     struct kernel_state *state;
@@ -82,6 +89,7 @@ struct model_step {
     struct model_operand *in, *out;
     int64_t flops;
     size_t weight_bytes;
+    struct model_split split;
 };
 
 /* One use of an extent that can stream. */
