@@ -107,7 +107,8 @@ static struct engine *open_box(const char *site_name)
     struct site *site;
     struct engine *e;
     kinds[0] = cli_train_kind;
-    kinds[1] = (struct engine_job_kind){"faulty", checked, faulty};
+    kinds[1] = (struct engine_job_kind){.name = "faulty", .check = checked, .run = faulty};
+    kinds[0].normal = kinds[1].normal = true;
     assert_int_equal(site_load(path, &site), ERR_OK);
     assert_int_equal(engine_open(site, &(struct engine_options){0}, &e), ERR_OK);
     engine_job_kinds(e, kinds, 2);

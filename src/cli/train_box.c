@@ -59,7 +59,7 @@ static err run(void *user, struct train_job_options *o)
     char *last = xasprintf("%s/last.brim", o->out), *best = xasprintf("%s/best.onnx", o->out);
     o->host = r->budget;
     o->stop = r->stop;
-    o->idle = true;
+    o->idle = false; /* the thread is, and all that it makes inherit it */
     if (r->again && access(last, F_OK) == 0) o->resume = true;
     err e = train_job(o, tell, r, &result);
     if (!e) r->result = xstrdup(best);

@@ -46,6 +46,7 @@ struct engine_job_kind {
     /* Are the words in order? Without doing anything; ERR_USAGE. */
     err (*check)(const char *folder, const char *const *words, int n);
     err (*run)(struct engine_job_run *r);
+    bool normal;            /* at the usual priority: for tests on a busy machine */
 };
 
 /* Before engine_start, which looks into the store and goes on with what was not done; the table must outlive the engine. Without kinds there are no jobs. */

@@ -83,7 +83,7 @@ static void *worker(void *arg)
 {
     struct engine_job *j = arg;
     struct sched_param none = {0};
-    pthread_setschedparam(pthread_self(), SCHED_IDLE, &none); /* where it is refused, the job runs as others do */
+    if (!j->kind->normal) pthread_setschedparam(pthread_self(), SCHED_IDLE, &none); /* where it is refused, the job runs as others do */
     j->result = j->kind->run(&j->run);
     snprintf(j->sentence, sizeof j->sentence, "%s", j->result ? err_text() : "");
     atomic_store(&j->ended, true);

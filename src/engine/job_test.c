@@ -51,7 +51,7 @@ static err four_words(const char *folder, const char *const *words, int n)
     return n == 4 ? ERR_OK : err_set(ERR_USAGE, "four words, not %d", n);
 }
 
-static const struct engine_job_kind kinds[] = {{"count", four_words, count}};
+static const struct engine_job_kind kinds[] = {{.name = "count", .check = four_words, .run = count, .normal = true}};
 
 /* ---- a box without cameras */
 
