@@ -223,7 +223,7 @@ static const struct bench {
     {"start", bench_start, "an idle box's memory, and the time to the first detection"},
     {"applications", bench_applications, "eleven tasks in three applications, each in a budget that is too small for it"},
     {"swap", bench_swap, "networks in less memory than they need, beside the bound and other ways"},
-    {"train", bench_train, "a training step of a network by name: time, memory, where it goes"},
+    {"train", bench_train, "training beside PyTorch, detectors before and after; with ARCH one network's step"},
     {"beside", bench_beside, "how much cameras suffer from a training in the same box"},
     {"models", bench_models, "other engines on the same models: time, start, memory"},
 };

@@ -91,6 +91,11 @@ err bench_swap(int argc, char **argv)
     return run_script("swap.py", "python3", argc, argv);
 }
 
+err bench_train_script(int argc, char **argv)
+{
+    return run_script("train.py", "python3", argc, argv);
+}
+
 err bench_applications(int argc, char **argv)
 {
     return run_script("applications.py", "python3", argc + 1, argv - 1);
