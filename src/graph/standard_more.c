@@ -293,6 +293,17 @@ static void qlinear_leaky(struct maker *m, const struct op_node *n)
     to_q(m, n, y, 3);
 }
 
+static void swiglu(struct maker *m, const struct op_node *n)
+{
+    std_give(m, n, 0, std_two(m, OP_MUL, swish_of(m, n->in[0], op_attr_float(n, "alpha", 1)), n->in[1]));
+}
+
+/* Scatter became ScatterElements in opset 11. */
+static void old_scatter(struct maker *m, const struct op_node *n)
+{
+    std_copy(m, n, OP_SCATTER_ELEMENTS, 11, 3, n->in, n->out[0]);
+}
+
 static const struct {
     const char *domain, *name;
     int least_in;
@@ -305,6 +316,7 @@ static const struct {
     {"", "ReverseSequence", 2, reverse_sequence}, {"", "GlobalLpPool", 1, global_lp_pool}, {"", "LpPool", 1, lp_pool},
     {"", "HannWindow", 1, hann}, {"", "HammingWindow", 1, hamming}, {"", "BlackmanWindow", 1, blackman},
     {"", "CenterCropPad", 2, center_crop_pad},
+    {"", "SwiGLU", 2, swiglu}, {"", "Scatter", 3, old_scatter},
     {"com.microsoft", "SimplifiedLayerNormalization", 2, rms_norm}, {"com.microsoft", "SkipLayerNormalization", 3, skip_layer_norm},
     {"com.microsoft", "SkipSimplifiedLayerNormalization", 3, skip_rms_norm}, {"com.microsoft", "Gelu", 1, gelu},
     {"com.microsoft", "BiasGelu", 2, gelu}, {"com.microsoft", "FastGelu", 1, fast_gelu}, {"com.microsoft", "QuickGelu", 1, quick_gelu},

@@ -11,6 +11,26 @@ err op_rule_non_zero(const struct op_node *n, const struct op_info *in, struct o
     return e ? e : op_push(&out[0].shape, tensor_count(&in[0].shape), true);
 }
 
+/* The different slices along the axis (elements, without one), where each was first, which one each is, how often it is there. */
+err op_rule_unique(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
+    struct tensor_shape flat = {.rank = 1, .dims = {tensor_count(&in[0].shape)}}, s = flat;
+    int axis = 0;
+    if (op_attr(n, "axis")) {
+        err e = op_axis(op_attr_int(n, "axis", 0), in[0].shape.rank, &axis);
+        if (e) return e;
+        s = in[0].shape;
+        flat.dims[0] = s.dims[axis];
+    }
+    s.bounded = (uint8_t)(1u << axis);
+    for (int i = 0; i < n->n_out; i++) {
+        out[i].dtype = i ? TENSOR_I64 : in[0].dtype;
+        out[i].shape = i ? flat : s;
+        if (i == 1 || i == 3) out[i].shape.bounded = 1;
+    }
+    return ERR_OK;
+}
+
 /* boxes [batch, N, 4], scores [batch, classes, N] -> [<= batch * classes * min(N,
  * max_output_boxes_per_class), 3] */
 err op_rule_nms(const struct op_node *n, const struct op_info *in, struct op_info *out)

@@ -60,6 +60,13 @@ err op_rule_shift(const struct op_node *n, const struct op_info *in, struct op_i
     return op_rule_broadcast(n, in, out);
 }
 
+err op_rule_bitwise(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
+    if (!tensor_dtype_is_integer(in[0].dtype))
+        return err_set(ERR_SHAPE, "input 0 is %s, but must be an integer", tensor_dtype_name(in[0].dtype));
+    return op_rule_broadcast(n, in, out);
+}
+
 /* The exponent may have a type of its own (opset 12). */
 err op_rule_pow(const struct op_node *n, const struct op_info *in, struct op_info *out)
 {
@@ -126,6 +133,16 @@ err op_rule_cast(const struct op_node *n, const struct op_info *in, struct op_in
     if (!to || to->type != OP_ATTR_INT) return err_set(ERR_SHAPE, "the attribute 'to' is missing");
     out[0].shape = in[0].shape;
     return type_of_number("to", to->i, &out[0].dtype);
+}
+
+/* The same bits as another type of the same width. */
+err op_rule_bit_cast(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
+    err e = op_rule_cast(n, in, out);
+    if (!e && tensor_dtype_size(out[0].dtype) != tensor_dtype_size(in[0].dtype))
+        e = err_set(ERR_SHAPE, "BitCast from %s to %s, which is of another width", tensor_dtype_name(in[0].dtype),
+                    tensor_dtype_name(out[0].dtype));
+    return e;
 }
 
 /* brim's Dropout hands its input on. While training (opset 12: an input) it would be random, unless the ratio is 0. */

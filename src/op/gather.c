@@ -134,3 +134,23 @@ err op_rule_one_hot(const struct op_node *n, const struct op_info *in, struct op
     out[0].dtype = in[2].dtype;
     return e;
 }
+
+/* past_cache [N, ..., length, ...], update of the same shape but the length, write_indices [N] */
+err op_rule_tensor_scatter(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
+    const struct tensor_shape *x = &in[0].shape, *u = &in[1].shape;
+    int axis;
+    err e = op_axis(op_attr_int(n, "axis", -2), x->rank, &axis);
+    if (!e && axis == 0) e = err_set(ERR_SHAPE, "the axis of a TensorScatter cannot be the batch");
+    if (!e) e = op_want_rank(in, 1, x->rank);
+    if (!e) e = op_want_same_type(in, 0, 1);
+    for (int i = 0; i < x->rank && !e; i++)
+        if (i == axis ? u->dims[i] > x->dims[i] : u->dims[i] != x->dims[i])
+            e = err_set(ERR_SHAPE, "axis %d of input 1 (update) has the size %lld, of input 0 %lld", i, (long long)u->dims[i],
+                        (long long)x->dims[i]);
+    if (!e && op_present(n, in, 2)) e = want_index(in, 2);
+    if (!e) e = op_want_vector(n, in, 2, x->dims[0]);
+    out[0].dtype = in[0].dtype;
+    out[0].shape = *x;
+    return e;
+}

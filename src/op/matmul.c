@@ -32,6 +32,18 @@ err op_rule_matmul(const struct op_node *n, const struct op_info *in, struct op_
     return e;
 }
 
+/* [..., n, n] -> [...] */
+err op_rule_det(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
+    const struct tensor_shape *x = &in[0].shape;
+    (void)n;
+    err e = op_want_rank_from(in, 0, 2);
+    if (!e && (!tensor_dtype_is_float(in[0].dtype) || x->dims[x->rank - 1] != x->dims[x->rank - 2]))
+        e = err_set(ERR_SHAPE, "input 0 must hold square matrices of floats");
+    out[0].dtype = in[0].dtype;
+    return e ? e : op_push_range(&out[0].shape, x, 0, x->rank - 2);
+}
+
 err op_rule_gemm(const struct op_node *n, const struct op_info *in, struct op_info *out)
 {
     int ta = op_attr_int(n, "transA", 0) != 0, tb = op_attr_int(n, "transB", 0) != 0;

@@ -56,6 +56,12 @@ struct graph; /* a subgraph inside an attribute (If, Loop, Scan); owned by the g
     X(GRU, "GRU", "") X(LSTM, "LSTM", "") X(RNN, "RNN", "") X(CONV_INTEGER, "ConvInteger", "")               \
     X(MATMUL_INTEGER, "MatMulInteger", "") X(QLINEAR_CONV, "QLinearConv", "")                                \
     X(QLINEAR_MATMUL, "QLinearMatMul", "") X(DYNAMIC_QUANTIZE, "DynamicQuantizeLinear", "")                  \
+    X(BITWISE_AND, "BitwiseAnd", "") X(BITWISE_OR, "BitwiseOr", "") X(BITWISE_XOR, "BitwiseXor", "")         \
+    X(BIT_CAST, "BitCast", "") X(CUMPROD, "CumProd", "") X(DET, "Det", "") X(UNIQUE, "Unique", "")           \
+    X(ROI_ALIGN, "RoiAlign", "") X(MAX_ROI_POOL, "MaxRoiPool", "") X(MAX_UNPOOL, "MaxUnpool", "")            \
+    X(DEFORM_CONV, "DeformConv", "") X(COL2IM, "Col2Im", "") X(AFFINE_GRID, "AffineGrid", "")                \
+    X(TENSOR_SCATTER, "TensorScatter", "") X(DFT, "DFT", "") X(STFT, "STFT", "")                             \
+    X(MEL_WEIGHT_MATRIX, "MelWeightMatrix", "")                                                              \
     /* brim's own: what rewrites make */                                                                     \
     X(CAST_LIKE, "CastLike", "") X(COPY, "Copy", "brim") X(SILU, "Silu", "brim")                 \
     /* ... and gradients (gradient.c says what each is) */                                                   \

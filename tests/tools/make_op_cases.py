@@ -540,7 +540,74 @@ def quantize():
     case("QuantizeLinear", r(2, 5), r(2, 3, low=0.1), r(2, 3, dtype=I8, low=-5, high=5), opset=21, axis=1, block_size=2)
 
 
-for part in (elementwise, binary, cast, move, gather, make, reduce, normal, matrices, spatial, resize, select, quantize):
+def regions():
+    x, boxes = r(2, 3, 6, 7), np.array([[0, 0, 5, 4], [1.5, 0.5, 6.5, 5.2], [3, 2, 3.2, 2.1], [-2, -1, 9, 8], [4, 4, 2, 1]], F)
+    which = i64(0, 1, 1, 0, 1)
+    for mode in ("avg", "max"):
+        for how in ("half_pixel", "output_half_pixel"):
+            for ratio in (0, 2):
+                case("RoiAlign", x, boxes, which, opset=16, mode=mode, coordinate_transformation_mode=how, sampling_ratio=ratio,
+                     output_height=3, output_width=2, spatial_scale=0.8)
+    case("RoiAlign", x, boxes, which, opset=10, output_height=2, output_width=2)
+    case("RoiAlign", x.astype(D), boxes.astype(D), which, opset=16, output_height=2, output_width=2)
+    numbered = np.concatenate([which[:, None].astype(F), boxes], 1)
+    case("MaxRoiPool", x, numbered, pooled_shape=[2, 3], spatial_scale=0.7)
+    case("MaxRoiPool", x, numbered, pooled_shape=[1, 1])
+    y, w = r(1, 4, 5, 6), r(6, 2, 3, 2)
+    case("DeformConv", y, w, r(1, 24, 3, 5), r(6), opset=19, group=2, offset_group=2)
+    case("DeformConv", y, w, r(1, 12, 4, 3), r(6), r(1, 6, 4, 3), opset=19, group=2, strides=[2, 2], pads=[2, 0, 2, 0])
+    case("DeformConv", y, w, r(1, 12, 3, 4), opset=19, group=2, dilations=[2, 2], pads=[1, 0, 1, 0])
+    case("Col2Im", r(2, 12, 12), i64(4, 5), i64(2, 2), opset=18)
+    case("Col2Im", r(1, 12, 4), i64(5, 5), i64(2, 3), opset=18, strides=[2, 2], pads=[1, 0, 0, 1], dilations=[2, 1])
+    case("Col2Im", r(1, 8, 12), i64(2, 3, 4), i64(1, 2, 2), opset=18, strides=[1, 1, 1])
+    pooled, places = compute("MaxPool", [r(2, 2, 6, 8)], 17, 2, dict(kernel_shape=[2, 2], strides=[2, 2]))
+    case("MaxUnpool", pooled, places, opset=11, kernel_shape=[2, 2], strides=[2, 2])
+    for a in (0, 1):
+        case("AffineGrid", r(2, 2, 3), i64(2, 3, 4, 5), opset=20, align_corners=a)
+        case("AffineGrid", r(1, 3, 4), i64(1, 2, 3, 2, 4), opset=20, align_corners=a)
+
+
+def other():
+    for op in ("BitwiseAnd", "BitwiseOr", "BitwiseXor"):
+        case(op, r(3, 4, dtype=I32, low=-99, high=99), r(4, dtype=I32, low=-99, high=99), opset=18)
+        case(op, r(2, 1, dtype=U8, low=0, high=255), r(3, dtype=U8, low=0, high=255), opset=18)
+    x = r(3, 4, 2)
+    case("BitCast", x, opset=26, want=[x.view(I32)], to=6)
+    for axis in (0, 1, -1):
+        case("CumProd", x, i64(axis), opset=26, want=[np.cumprod(x, axis, F)])
+    whole = r(5, dtype=I32, low=-9, high=9)
+    case("CumProd", whole, np.int32(0), opset=26, want=[np.cumprod(whole[::-1], dtype=I32)[::-1]], reverse=1)
+    case("CumProd", whole, np.int32(0), opset=26, want=[np.r_[1, np.cumprod(whole[:-1])].astype(I32)], exclusive=1)
+    case("Det", r(4, 4))
+    case("Det", r(2, 3, 3, 3))
+    case("Det", np.zeros((2, 2), F))
+    many = r(4, 5, dtype=I64, low=0, high=3)
+    for t in (I64, F, I8):
+        case("Unique", many.astype(t), n_out=4)
+        case("Unique", many.astype(t), n_out=4, sorted=0)
+        case("Unique", many.astype(t) // t(2), n_out=4, axis=1)
+        case("Unique", many.astype(t) // t(2), n_out=4, axis=0, sorted=0)
+    case("Unique", np.array([1.5, -0.5, 1.5, 3, -0.5], F))
+    cache, rows = r(3, 2, 5, 2), r(3, 2, 2, 2)
+    for mode, at in (("linear", (0, 3, 1)), ("circular", (4, 0, 7))):
+        want = cache.copy()
+        for b in range(3):
+            for k in range(2):
+                want[b, :, (at[b] + k) % 5] = rows[b, :, k]
+        case("TensorScatter", cache, rows, i64(*at), opset=24, want=[want], mode=mode)
+    for n in (8, 10, 7, 12, 30):
+        case("DFT", r(2, n, 3, 1), opset=17, axis=1, tol=1e-4)
+        case("DFT", r(2, n, 2), opset=17, axis=1, inverse=1, tol=1e-4)
+    case("DFT", r(2, 9, 1), opset=17, axis=1, onesided=1, tol=1e-4)
+    case("DFT", r(2, 9, 1), i64(12).reshape(()), opset=17, axis=1, onesided=1, tol=1e-4)
+    case("DFT", r(2, 6, 2, 1, dtype=D), None, i64(-3).reshape(()), opset=20)
+    case("STFT", r(2, 40, 1), i64(5).reshape(()), r(12), opset=17, tol=1e-4)
+    case("STFT", r(1, 40, 1), i64(8).reshape(()), None, i64(16).reshape(()), opset=17, onesided=0, tol=1e-4)
+    for mels, length, rate, low, high in ((8, 16, 8192, 0, 4096), (5, 40, 16000, 20, 8000)):
+        case("MelWeightMatrix", i64(mels).reshape(()), i64(length).reshape(()), i64(rate).reshape(()), F(low), F(high), opset=17)
+
+
+for part in (elementwise, binary, cast, move, gather, make, reduce, normal, matrices, spatial, resize, select, quantize, regions, other):
     part()
 write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data", "op_cases.bin"))
 for m in missing:

@@ -613,9 +613,54 @@ def integers():
         case("DynamicQuantizeLinear", 11, [x(*dims(rank())) - np.float32(R.choice([0, 0.5, 1]))], outputs=3)
 
 
+def regions():
+    for _ in range(8):
+        c, n, h, w = R.randint(1, 4), R.randint(1, 5), R.randint(1, 4), R.randint(1, 4)
+        image = x(2, c, R.randint(3, 8), R.randint(3, 8))
+        case("RoiAlign", R.choice([10, 16]), [image, x(n, 4), x(n, dtype=np.int64) % 2], output_height=maybe(h), output_width=maybe(w))
+        rois = x(n, 5)
+        rois[:, 0] = R.randint(0, 1)
+        case("MaxRoiPool", 7, [image, rois], pooled_shape=[h, w])
+        k, s, p, g = R.randint(1, 3), R.randint(1, 2), R.randint(0, 1), R.choice([1, 2])
+        o = [(d + 2 * p - k) // s + 1 for d in image.shape[2:]]
+        case("DeformConv", 19, [x(2, 2 * c, *image.shape[2:]), x(2 * g, 2 * c // g, k, k), x(2, g * k * k * 2, *o), maybe(x(2 * g)),
+                                maybe(x(2, g * k * k, *o))], group=g, offset_group=g, strides=[s, s], pads=[p] * 4)
+        size, block = dims(2, 4, 7), dims(2, 1, 3)
+        steps = int(np.prod([(a + 2 * p - b) // s + 1 for a, b in zip(size, block)]))
+        case("Col2Im", 18, [x(2, c * int(np.prod(block)), steps), Const(size), Const(block)], strides=[s, s], pads=[p] * 4)
+        case("AffineGrid", 20, [x(2, 2, 3), Const([2, c, h, w])], align_corners=maybe(1))
+        case("AffineGrid", 20, [x(1, 3, 4), Const([1, c, h, w, n])])
+        case("MaxUnpool", R.choice([9, 11]), [x(1, c, h, w), x(1, c, h, w, dtype=np.int64)], kernel_shape=[2, 2], strides=[2, 2])
+        s = dims(2)
+        for op in ("BitwiseAnd", "BitwiseOr", "BitwiseXor"):
+            case(op, 18, [x(*s, dtype=np.int32), x(s[1], dtype=np.int32)])
+        case("Det", 11, [x(*dims(R.randint(0, 2)), h, h)])
+        axis = R.choice([None, 0, 1])
+        case("Unique", 11, [x(*s, dtype=np.int64)], bounded=(axis or 0,), axis=axis, sorted=maybe(0))
+        onesided = maybe(1)
+        case("DFT", 17, [x(2, n + 1, c, 1), maybe(Const(h + 1))], axis=R.choice([1, 2]), onesided=onesided)
+        case("DFT", 20, [x(2, n + 1, 2), None, Const(-2)], inverse=1)
+        case("STFT", 17, [x(1, 20 + n, 1), Const(h), None, Const(4 + w)], onesided=maybe(0))
+        case("MelWeightMatrix", 17, [Const(c), Const(16 + h), Const(8000), Const(0, np.float32), Const(4000, np.float32)])
+
+
+def newer():
+    """Operators that are younger than this onnx; their shapes follow from one sentence each."""
+    for _ in range(6):
+        s = dims(rank(2, 4), 2)
+        t = tensor_text(x(*s))
+        print(f"BitCast 26|to=i6|{t}|{t.replace('f32', 'i32')}")
+        print(f"CumProd 26||{t} {tensor_text(np.array(R.randrange(len(s))), True)}|{t}")
+        fewer = s[:-2] + [R.randint(1, s[-2])] + s[-1:] if len(s) > 2 else None
+        if fewer:
+            print(f"TensorScatter 24||{t} {tensor_text(x(*fewer))} i64[{s[0]}]|{t}")
+
+
 for family in (elementwise, quantize, windows, reductions, products, norms, reshapes, moves, gathers, resizes, makers, depending,
-               recurrent, integers):
+               recurrent, integers, regions):
     family()
+if not args.cases:
+    newer()
 for op, (good, dropped, why) in counts.items():
     if dropped:
         print(f"{op}: {good} kept, {dropped} dropped: {why[:300]}", file=sys.stderr)

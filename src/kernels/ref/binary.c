@@ -50,6 +50,9 @@ static inline int64_t int_mod(int64_t x, int64_t y)
     X(and, 0, 0, x &&y, x &&y)                                                                               \
     X(or, 0, 0, x || y, x || y)                                                                              \
     X(xor, 0, 0, !x != !y, !x != !y)                                                                         \
+    X(bitand, 0, 0, x & y, x & y)                                                                            \
+    X(bitor, 0, 0, x | y, x | y)                                                                             \
+    X(bitxor, 0, 0, x ^ y, x ^ y)                                                                            \
     X(left, 0, 0, y<0 || y> 63 ? 0 : WRAP(<<), y > 63 ? 0 : x << y)                                          \
     X(right, 0, 0, x >> (y < 0 || y > 63 ? 63 : y), y > 63 ? 0 : x >> y)
 #define COMPARISON(X) X(equal, ==) X(greater, >) X(greater_equal, >=) X(less, <) X(less_equal, <=)
@@ -108,6 +111,9 @@ static binary_fn *const FUNCTIONS[OP_KIND_COUNT][4] = {
     [OP_OR] = FN(or),
     [OP_XOR] = FN(xor),
     [OP_BITSHIFT] = FN(right),
+    [OP_BITWISE_AND] = FN(bitand),
+    [OP_BITWISE_OR] = FN(bitor),
+    [OP_BITWISE_XOR] = FN(bitxor),
     [OP_EQUAL] = FN(equal),
     [OP_GREATER] = FN(greater),
     [OP_GREATER_OR_EQUAL] = FN(greater_equal),

@@ -5,7 +5,7 @@
 
 ref_fn ref_unary;                                /* unary.c */
 ref_fn ref_binary, ref_pow, ref_where, ref_clip; /* binary.c */
-ref_fn ref_identity, ref_cast, ref_dropout, ref_reshape, ref_transpose, ref_concat, ref_split, ref_slice,
+ref_fn ref_identity, ref_cast, ref_bit_cast, ref_dropout, ref_reshape, ref_transpose, ref_concat, ref_split, ref_slice,
     ref_pad, ref_expand, ref_tile, ref_depth_to_space, ref_space_to_depth, ref_trilu;        /* move.c */
 ref_fn ref_gather, ref_gather_elements;                                                      /* gather.c */
 ref_fn ref_gather_nd, ref_scatter_elements, ref_scatter_nd, ref_one_hot;                     /* scatter.c */
@@ -31,6 +31,16 @@ ref_fn ref_grid_sample; /* sample.c */
 ref_scratch_fn ref_grid_sample_scratch;
 ref_fn ref_non_zero, ref_nms, ref_topk; /* select.c */
 ref_scratch_fn ref_nms_scratch, ref_topk_scratch;
+ref_fn ref_unique; /* unique.c */
+ref_scratch_fn ref_unique_scratch;
+ref_fn ref_det; /* det.c */
+ref_scratch_fn ref_det_scratch;
+ref_fn ref_roi_align, ref_max_roi_pool; /* roi.c */
+ref_fn ref_deform_conv;                 /* deform.c */
+ref_scratch_fn ref_deform_conv_scratch;
+ref_fn ref_col2im, ref_max_unpool, ref_tensor_scatter, ref_affine_grid; /* spread.c */
+ref_fn ref_dft, ref_stft, ref_mel_weight_matrix;                        /* spectrum.c */
+ref_scratch_fn ref_dft_scratch, ref_stft_scratch;
 ref_fn ref_recurrent; /* recurrent.c */
 ref_scratch_fn ref_recurrent_scratch;
 ref_fn ref_integer, ref_dynamic_quantize; /* integer.c */

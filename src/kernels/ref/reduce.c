@@ -326,10 +326,10 @@ err ref_arg(struct ref_call *c)
 }
 
 static void cumsum_lane(const struct tensor *out, char *to, int64_t ts, const struct tensor *in,
-                        const char *from, int64_t fs, int64_t n, bool exclusive)
+                        const char *from, int64_t fs, int64_t n, bool exclusive, bool product)
 {
-    double sum_f = 0;
-    uint64_t sum_i = 0;
+    double sum_f = product;
+    uint64_t sum_i = product;
     bool is_float = tensor_dtype_is_float(in->dtype);
     for (int64_t i = 0; i < n; i++) {
         union {
@@ -340,10 +340,11 @@ static void cumsum_lane(const struct tensor *out, char *to, int64_t ts, const st
         double before_f = sum_f;
         uint64_t before_i = sum_i;
         ref_get(in->dtype, from + i * fs, 0, 1, &v);
+        double x = ref_domain(in->dtype) == REF_F32 ? (double)v.f : v.d;
         if (is_float)
-            sum_f += ref_domain(in->dtype) == REF_F32 ? (double)v.f : v.d;
+            sum_f = product ? sum_f * x : sum_f + x;
         else
-            sum_i += v.u;
+            sum_i = product ? sum_i * v.u : sum_i + v.u;
         double f = exclusive ? before_f : sum_f;
         uint64_t u = exclusive ? before_i : sum_i;
         if (!is_float)
@@ -380,7 +381,7 @@ err ref_cumsum(struct ref_call *c)
             ts = -ts;
         }
         cumsum_lane(out, (char *)out->data + to * size, ts * size, in, (const char *)in->data + from * size,
-                    fs * size, n, exclusive);
+                    fs * size, n, exclusive, c->node->kind == OP_CUMPROD);
     } while (ref_next(rank, s.dims, index));
     return ERR_OK;
 }

@@ -83,6 +83,8 @@ void ref_convert(enum ref_domain from, const void *src, enum tensor_dtype to, vo
 /* Element number `i` in row-major order. */
 double ref_double_at(const struct tensor *t, int64_t i);
 int64_t ref_int_at(const struct tensor *t, int64_t i);
+/* select.c: a number that orders as element `offset` of the memory does; NaN above all, -0 equal to 0 */
+uint64_t ref_key_at(const struct tensor *t, int64_t offset);
 int64_t ref_offset(const struct tensor *t, int64_t i); /* of element i, in elements */
 
 /* ---- loop.c: walking */

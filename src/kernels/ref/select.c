@@ -23,7 +23,7 @@ static uint64_t key_of_double(double v)
     return bits >> 63 ? ~bits : bits | 1ull << 63;
 }
 
-static uint64_t key_at(const struct tensor *t, int64_t offset)
+uint64_t ref_key_at(const struct tensor *t, int64_t offset)
 {
     union {
         float f;
@@ -130,7 +130,7 @@ err ref_topk(struct ref_call *c)
         for (int i = 0; i < rank; i++)
             from += index[i] * in->strides[i];
         for (int64_t i = 0; i < n; i++)
-            a[i] = (struct ranked){key_at(in, from + i * in->strides[axis]) ^ flip, i};
+            a[i] = (struct ranked){ref_key_at(in, from + i * in->strides[axis]) ^ flip, i};
         sort(a, b, n);
         put_top(c, a, k, index, axis, from);
     } while (ref_next(rank, lanes.dims, index));
