@@ -73,7 +73,7 @@ struct sched {
     int64_t run_ns, load_ns;
     uint64_t reserve, owed;   /* bytes that weights leave free; those that a frame could not get, until then */
     int64_t owed_until_ns;
-    bool no_prefetch;
+    bool no_prefetch, blind; /* blind: to what models share */
     struct sched_blocks blocks;
 };
 
@@ -92,9 +92,12 @@ struct sched_choice sched_choose(struct sched *s, int64_t now);
 /* When the model is needed next: now if an item waits, else when one is expected; INT64_MAX: never. */
 int64_t sched_next_need(const struct sched *s, const struct sched_model *m, int64_t now);
 /* The time of one run of the stream's next item; with the load if the weights are not there. */
-int64_t sched_cost(const struct sched_stream *st, bool with_load);
+int64_t sched_cost(const struct sched *s, const struct sched_stream *st, bool with_load);
 const struct sched_item *sched_first(const struct sched_stream *st);
 int64_t sched_deadline(const struct sched_stream *st);
+
+/* Bytes of the model that others hold in memory, while it is not: what reading it now would save. */
+size_t sched_shared_now(const struct sched *s, const struct sched_model *m);
 
 /* residency.c. `acquire` takes the lock itself, may block on a read, and pins once; `prefetch` only starts reads. */
 err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded);

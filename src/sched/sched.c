@@ -117,7 +117,7 @@ static int gather(struct sched *s, struct sched_stream **streams, struct sched_i
     for (struct sched_stream *st = s->streams; st && n < m->max_batch; st = st->next) {
         if (st->o.model != m || !st->waiting || st->running) continue;
         int64_t limit = MIN(earliest, st->o.deadline_ns ? sched_deadline(st) : INT64_MAX);
-        if (limit != INT64_MAX && now + sched_cost(st, false) * (n + 1) > limit) continue;
+        if (limit != INT64_MAX && now + sched_cost(s, st, false) * (n + 1) > limit) continue;
         earliest = limit;
         streams[n] = st;
         items[n++] = take(st);
@@ -423,6 +423,14 @@ void sched_set_prefetch(struct sched *s, bool on)
     pthread_mutex_unlock(&s->lock);
 }
 
+void sched_set_sharing(struct sched *s, bool on)
+{
+    pthread_mutex_lock(&s->lock);
+    s->blind = !on;
+    s->blocks.wanted = sched_blocks_on(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
 void sched_set_reserve(struct sched *s, uint64_t bytes)
 {
     pthread_mutex_lock(&s->lock);
@@ -438,7 +446,7 @@ double sched_load(struct sched *s)
     double load = 0;
     pthread_mutex_lock(&s->lock);
     for (struct sched_stream *st = s->streams; st; st = st->next)
-        if (st->o.period_ns) load += (double)sched_cost(st, false) / (double)st->o.period_ns;
+        if (st->o.period_ns) load += (double)sched_cost(s, st, false) / (double)st->o.period_ns;
     pthread_mutex_unlock(&s->lock);
     return load;
 }

@@ -12,7 +12,11 @@
  *
  * Residency: whole models. When a model has to come in, the victim is the one that will be needed last (from the periods of its
  * streams; LRU would evict exactly the next one in cyclic use), never a pinned one or one of higher priority that is needed sooner.
- * While an item runs, the weights of the next one in the order are read. SPDX-License-Identifier: Apache-2.0 */
+ * While an item runs, the weights of the next one in the order are read.
+ *
+ * Models that share weights: a model that comes in holds what others have of it before any of them goes, so only the rest is read; what a victim shares
+ * with a model that is needed sooner stays; and of models that are not in memory, one that shares more with what is there goes first if that makes
+ * nobody late. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
 #include "model/model.h"
@@ -127,6 +131,8 @@ void sched_stream_get_stats(struct sched *s, struct sched_stream *st, struct sch
 int sched_decisions(struct sched *s, const char *part, struct sched_decision *ret, int max);
 /* On by default: read the next model's weights while one runs. It hides the read, and may read more often. */
 void sched_set_prefetch(struct sched *s, bool on);
+/* On by default: loads, evictions and the order know what models share. Off, for comparisons: blocks that happen to be in memory are still held once. */
+void sched_set_sharing(struct sched *s, bool on);
 /* Bytes of the budget that weights leave free from now on, for frames that could not be had; evicts at once what stands in the way. */
 void sched_set_reserve(struct sched *s, uint64_t bytes);
 /* Work asked for in the near future as a share of the executor's time (sum of run_ns / period_ns): over 1 means that frames must be dropped. */

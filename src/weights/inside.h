@@ -51,6 +51,8 @@ void weights_pool_free(struct weights_pool **p); /* nothing is held by then */
 /* Holds the block of that name if somebody has it in memory; NULL: nobody has. */
 struct weights_shared *weights_pool_take(struct weights_pool *p, const struct weights_id *id, size_t bytes, struct mem_payer *payer,
                                          unsigned char **ret_memory);
+/* Is it in somebody's memory, where `payer` could hold it? */
+bool weights_pool_has(struct weights_pool *p, const struct weights_id *id, size_t bytes, const struct mem_payer *payer);
 /* What `payer` has read and pays can be taken by others from now on; NULL: somebody has published it already, and it stays the caller's alone. */
 struct weights_shared *weights_pool_publish(struct weights_pool *p, const struct weights_id *id, size_t bytes, struct mem_payer *payer,
                                             unsigned char *memory);

@@ -23,9 +23,11 @@ struct weights_shared {
     struct mem_payer **holders; /* [0] pays */
 };
 
+enum { LISTS = 256 };
+
 struct weights_pool {
-    pthread_mutex_t lock; /* guards the list and its entries */
-    struct weights_shared *first;
+    pthread_mutex_t lock; /* guards the lists and their entries */
+    struct weights_shared *first[LISTS]; /* by the first byte of the name, which is a hash */
 };
 
 struct weights_pool *weights_pool_new(void)
@@ -39,7 +41,7 @@ void weights_pool_free(struct weights_pool **pp)
 {
     struct weights_pool *p = *pp;
     if (!p) return;
-    assert(!p->first);
+    for (int i = 0; i < LISTS; i++) assert(!p->first[i]);
     pthread_mutex_destroy(&p->lock);
     free(p);
     *pp = NULL;
@@ -47,7 +49,7 @@ void weights_pool_free(struct weights_pool **pp)
 
 static struct weights_shared *find(const struct weights_pool *p, const struct weights_id *id, size_t bytes)
 {
-    for (struct weights_shared *x = p->first; x; x = x->next)
+    for (struct weights_shared *x = p->first[id->b[0]]; x; x = x->next)
         if (x->bytes == bytes && weights_id_equal(&x->id, id)) return x;
     return NULL;
 }
@@ -56,6 +58,15 @@ static void hold(struct weights_shared *x, struct mem_payer *payer)
 {
     vec_grow(&x->holders, &x->cap, x->n);
     x->holders[x->n++] = payer;
+}
+
+bool weights_pool_has(struct weights_pool *p, const struct weights_id *id, size_t bytes, const struct mem_payer *payer)
+{
+    pthread_mutex_lock(&p->lock);
+    const struct weights_shared *x = find(p, id, bytes);
+    bool has = x && mem_payer_budget(x->holders[0]) == mem_payer_budget(payer);
+    pthread_mutex_unlock(&p->lock);
+    return has;
 }
 
 struct weights_shared *weights_pool_take(struct weights_pool *p, const struct weights_id *id, size_t bytes, struct mem_payer *payer,
@@ -79,9 +90,9 @@ struct weights_shared *weights_pool_publish(struct weights_pool *p, const struct
     pthread_mutex_lock(&p->lock);
     if (!find(p, id, bytes)) {
         x = xnew(struct weights_shared);
-        *x = (struct weights_shared){.next = p->first, .id = *id, .bytes = bytes, .memory = memory};
+        *x = (struct weights_shared){.next = p->first[id->b[0]], .id = *id, .bytes = bytes, .memory = memory};
         hold(x, payer);
-        p->first = x;
+        p->first[id->b[0]] = x;
     }
     pthread_mutex_unlock(&p->lock);
     return x;
@@ -93,7 +104,7 @@ void weights_pool_drop(struct weights_pool *p, struct weights_shared *x, struct 
     pthread_mutex_lock(&p->lock);
     while (x->holders[i] != payer) i++;
     if (x->n == 1) {
-        struct weights_shared **at = &p->first;
+        struct weights_shared **at = &p->first[x->id.b[0]];
         while (*at != x) at = &(*at)->next;
         *at = x->next;
         mem_free(payer, MEM_WEIGHTS, x->memory, x->bytes);

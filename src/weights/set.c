@@ -383,6 +383,12 @@ static void block_landed(struct weights_read *r)
     pthread_mutex_unlock(&s->lock);
 }
 
+static bool take_shared(struct weights_set *s, struct block *b)
+{
+    if (b->stored.crc) b->shared = weights_pool_take(weights_reader_pool(s->reader), &b->stored.id, b->bytes, s->payer, &b->memory);
+    return b->shared != NULL;
+}
+
 /* Memory for all that is missing, or for nothing. */
 static err allocate(struct weights_set *s)
 {
@@ -390,8 +396,7 @@ static err allocate(struct weights_set *s)
         struct block *b = s->blocks[i];
         b->read.owner = NULL;
         if (!b->kept || b->memory) continue;
-        if (b->stored.crc) b->shared = weights_pool_take(weights_reader_pool(s->reader), &b->stored.id, b->bytes, s->payer, &b->memory);
-        if (b->shared) continue;
+        if (take_shared(s, b)) continue;
         err e = mem_alloc(s->payer, MEM_WEIGHTS, b->bytes, (void **)&b->memory);
         if (!e) {
             b->read.owner = s; /* marks it as new */
@@ -525,6 +530,82 @@ size_t weights_kept_bytes(const struct weights_set *s)
 size_t weights_resident_bytes(const struct weights_set *s)
 {
     return sum(s, true);
+}
+
+size_t weights_missing_bytes(const struct weights_set *s)
+{
+    struct weights_set *m = (struct weights_set *)(uintptr_t)s;
+    size_t bytes = 0;
+    pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; i < s->n_blocks; i++) {
+        const struct block *b = s->blocks[i];
+        if (!b->kept || b->memory) continue;
+        if (!b->stored.crc || !weights_pool_has(weights_reader_pool(s->reader), &b->stored.id, b->bytes, s->payer)) bytes += b->bytes;
+    }
+    pthread_mutex_unlock(&m->lock);
+    return bytes;
+}
+
+struct place {
+    const unsigned char *memory;
+    size_t bytes;
+};
+
+static int by_memory(const void *a, const void *b)
+{
+    const struct place *x = a, *y = b;
+    return x->memory < y->memory ? -1 : x->memory > y->memory;
+}
+
+size_t weights_union_bytes(struct weights_set *const *sets, size_t n)
+{
+    size_t count = 0, bytes = 0;
+    for (size_t i = 0; i < n; i++) count += sets[i]->n_blocks;
+    struct place *all = xnewn(struct place, count + 1);
+    count = 0;
+    for (size_t i = 0; i < n; i++) {
+        pthread_mutex_lock(&sets[i]->lock);
+        for (size_t k = 0; k < sets[i]->n_blocks; k++)
+            if (sets[i]->blocks[k]->memory) all[count++] = (struct place){sets[i]->blocks[k]->memory, sets[i]->blocks[k]->bytes};
+        pthread_mutex_unlock(&sets[i]->lock);
+    }
+    if (count) qsort(all, count, sizeof *all, by_memory);
+    for (size_t i = 0; i < count; i++) bytes += i && all[i].memory == all[i - 1].memory ? 0 : all[i].bytes;
+    free(all);
+    return bytes;
+}
+
+void weights_hold_shared(struct weights_set *s)
+{
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->n_blocks && s->state == WEIGHTS_ON_DISK; i++)
+        if (s->blocks[i]->kept && !s->blocks[i]->memory) take_shared(s, s->blocks[i]);
+    if (s->state == WEIGHTS_ON_DISK && s->n_blocks && !missing(s)) s->state = WEIGHTS_RESIDENT;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct block *x = *(struct block *const *)a, *y = *(struct block *const *)b;
+    return memcmp(&x->stored.id, &y->stored.id, sizeof x->stored.id);
+}
+
+size_t weights_twice_bytes(struct weights_set *const *sets, size_t n, bool always_kept)
+{
+    size_t count = 0, bytes = 0;
+    for (size_t i = 0; i < n; i++) count += sets[i]->n_blocks;
+    const struct block **all = xnewn(const struct block *, count + 1);
+    count = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < sets[i]->n_blocks; k++) {
+            const struct block *b = sets[i]->blocks[k];
+            if (b->stored.crc && (b->tail || !always_kept)) all[count++] = b;
+        }
+    if (count) qsort(all, count, sizeof *all, by_name);
+    for (size_t i = 1; i < count; i++)
+        if (!by_name(&all[i - 1], &all[i])) bytes += all[i]->bytes;
+    free(all);
+    return bytes;
 }
 
 size_t weights_paid_bytes(const struct weights_set *s)

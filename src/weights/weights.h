@@ -74,6 +74,15 @@ size_t weights_bytes(const struct weights_set *s);          /* of all extents, p
 size_t weights_kept_bytes(const struct weights_set *s);     /* needed to be RESIDENT */
 size_t weights_resident_bytes(const struct weights_set *s); /* in memory or allocated for a read */
 size_t weights_paid_bytes(const struct weights_set *s);     /* what its payer pays: less, if another set with an equal block has read it */
+/* What a request would have to read now: kept, not in memory, and in no other set that this one could share with. */
+size_t weights_missing_bytes(const struct weights_set *s);
+/* What these sets have in memory, each byte once. */
+size_t weights_union_bytes(struct weights_set *const *sets, size_t n);
+/* Holds what is kept and other sets have in memory now, without reading or allocating anything, so that it stays when they are evicted. A set that was
+ * not requested stays ON_DISK; evicting it lets go. Not while LOADING. */
+void weights_hold_shared(struct weights_set *s);
+/* Bytes that these sets would hold more than once if equal blocks were not shared: of all blocks, or only of those that are always kept. */
+size_t weights_twice_bytes(struct weights_set *const *sets, size_t n, bool always_kept);
 /* 32 bytes that name what the extent holds, across sets: equal names, equal bytes, held once. NULL: it has none. */
 const uint8_t *weights_extent_id(const struct weights_set *s, int extent);
 /* The address of an extent that is kept: valid while pinned and RESIDENT (or memory only). */
