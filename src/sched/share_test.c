@@ -85,7 +85,7 @@ static char *make_model(struct world *w, const char *layers)
     struct tensor_shape x = tensor_shape_of(2, (int64_t[]){1, SIDE}), ws = tensor_shape_of(2, (int64_t[]){SIDE, SIDE});
     int value = graph_add_input(g, "x", TENSOR_F32, &x);
     for (size_t i = 0; layers[i]; i++) {
-        char name[2][16];
+        char name[2][32];
         void *p;
         int weight;
         snprintf(name[0], sizeof name[0], "w%zu", i);
@@ -187,18 +187,18 @@ static int families(bool sharing, int rounds, char *log, size_t cap)
 
 static void families_run_together(void **state)
 {
-    char aware[256], blind[256];
+    char aware[1024], blind[1024];
     (void)state;
     int with = families(true, 3, aware, sizeof aware), without = families(false, 3, blind, sizeof blind);
     print_message("# 3 rounds of 4 models: %d layers read (%s), blind %d (%s)\n", with, aware, without, blind);
-    /* one change of family in a round: 3 common layers and 2 own; both families in the first round */
+    /* one change of family in a round: three common layers and two own; both families in the first round */
     assert_int_equal(with, 10 + 5 + 5);
     assert_string_equal(aware, "a c b d b d a c a c b d");
-    assert_string_equal(blind, "a b c d d a b c c d a b");
+    assert_string_equal(blind, "a b c d d a b c c a b d");
     assert_int_equal(without, 16 + 12 + 12);
 }
 
-/* a (needed late) and b (soon) have three layers in common. x needs three more: from a go its own two, and one of ... */
+/* a (needed late) and b (soon) have three layers in common. When x comes, which needs three, a's own three go and the common ones wait for b. */
 static int kept_for_b(bool sharing, int *ret_for_x)
 {
     struct world w;
@@ -276,7 +276,7 @@ static int strangers(bool sharing, char *log, size_t cap)
 
 static void nothing_shared_nothing_changed(void **state)
 {
-    char aware[256], blind[256];
+    char aware[1024], blind[1024];
     (void)state;
     assert_int_equal(strangers(true, aware, sizeof aware), strangers(false, blind, sizeof blind));
     assert_string_equal(aware, blind);

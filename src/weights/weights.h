@@ -78,8 +78,8 @@ size_t weights_paid_bytes(const struct weights_set *s);     /* what its payer pa
 size_t weights_missing_bytes(const struct weights_set *s);
 /* What these sets have in memory, each byte once. */
 size_t weights_union_bytes(struct weights_set *const *sets, size_t n);
-/* Holds what is kept and other sets have in memory now, without reading or allocating anything, so that it stays when they are evicted. A set that was
- * not requested stays ON_DISK; evicting it lets go. Not while LOADING. */
+/* Holds what is kept and other sets have in memory now, without reading or allocating anything, so that it stays when they are evicted. A set that
+ * still lacks something stays ON_DISK; evicting it lets go. Nothing is done to one that is not ON_DISK. */
 void weights_hold_shared(struct weights_set *s);
 /* Bytes that these sets would hold more than once if equal blocks were not shared: of all blocks, or only of those that are always kept. */
 size_t weights_twice_bytes(struct weights_set *const *sets, size_t n, bool always_kept);
