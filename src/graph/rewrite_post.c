@@ -111,5 +111,10 @@ int graph_rule_post_add(struct graph_rewriter *r, int node)
     if (best < 0) return 0;
     graph_rw_add_post(&g->nodes[best], KERNEL_POST_ADD, other);
     graph_rw_take_over(r, best, node);
+    if (r->producer[other] > best) { /* it runs where the Add was: in its own place it would draw all that y is made of before it */
+        struct graph_node moved = g->nodes[best];
+        g->nodes[best] = g->nodes[node];
+        g->nodes[node] = moved;
+    }
     return 1;
 }
