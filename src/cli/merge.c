@@ -152,7 +152,7 @@ int cli_merge(int argc, char **argv)
     bool only = false, help = false;
     const char *svg = NULL;
     double minutes = 30, target = 95, held_out = 0.2, lr = 0.001;
-    int64_t batch = 32, threads = 0, seed = 0, most_val = 1000;
+    int64_t batch = 32, threads = 0, seed = 0, most_val = 1000, size = 0;
     const struct args_option table[] = {{"estimate", ARGS_FLAG, &only, "what sharing could save at most, without training"},
                                         {"svg", ARGS_STRING, &svg, "--estimate: also draw the models as columns of layers into this file"},
                                         {"out", ARGS_STRING, &run.out, "folder of the result: NAME.onnx, merge.json, merge.svg"},
@@ -164,6 +164,7 @@ int cli_merge(int argc, char **argv)
                                         {"policy", ARGS_STRING, &run.search.policy, "split (all at once, then give back what hurts) or groups (GEMEL's order)"},
                                         {"labels-only", ARGS_FLAG, &run.search.only_labels, "where there are labels, do without the original as a teacher"},
                                         {"batch", ARGS_INT, &batch, "pictures of a model in a step (32)"},
+                                        {"size", ARGS_INT, &size, "sides of the pictures that models are trained and measured with (their own)"},
                                         {"lr", ARGS_FLOAT, &lr, "learning rate at its highest (0.001)"},
                                         {"held-out", ARGS_FLOAT, &held_out, "part of --data to measure with, without --val (0.2)"},
                                         {"measure", ARGS_INT, &most_val, "pictures to measure a model with, at most (1000)"},
@@ -181,12 +182,14 @@ int cli_merge(int argc, char **argv)
         args_help("merge --estimate SITE|MODEL... [--svg F.svg] [--json]\n       brim merge SITE|MODEL... --out DIR [--data NAME=PATH]... [--minutes N]", table);
     } else {
         if (!e && !rest.n) e = err_set(ERR_USAGE, "give a site file or ONNX files: brim merge --estimate SITE|MODEL..., or brim merge SITE|MODEL... --out DIR");
+        if (!e && (size < 0 || size > 4096)) e = err_set(ERR_USAGE, "--size: up to 4096 pixels a side (0: the models' own)");
         if (!e && !only) e = check_run(&run, minutes, target, batch, threads, seed, most_val);
         run.search.seconds = 60 * minutes;
         run.search.target = target / 100;
         run.search.lr = lr;
         run.search.held_out = held_out;
         run.search.batch = (int)batch;
+        run.search.size = (int)size;
         run.search.threads = (int)threads;
         run.search.seed = (uint64_t)seed;
         run.search.most_val = most_val;

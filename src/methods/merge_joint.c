@@ -218,6 +218,11 @@ static void begin(struct merge_joint *j, const struct merge_trial *t)
 
 /* ---- a step */
 
+static double seconds_since(int64_t ns)
+{
+    return (double)(clock_ns() - ns) * 1e-9;
+}
+
 /* One slot: the weighted sum of its users' gradients becomes the gradient of each. What a step of its own would gain a member, to first order, is
  * |g|^2 - g . mean(g): large where it pulls another way than the others, or alone. */
 static void add_up(struct merge_joint *j, int slot)
@@ -306,11 +311,6 @@ static void offer_state(struct merge_joint *j)
     merge_config_done(&c);
 }
 
-static double seconds_since(int64_t ns)
-{
-    return (double)(clock_ns() - ns) * 1e-9;
-}
-
 /* Too slow twice in a row, over two epochs: given up. */
 static void judge_pace(struct merge_joint *j, const struct merge_trial *t, int i, double epochs, double epochs_left)
 {
@@ -387,11 +387,11 @@ static bool is_over(const struct merge_joint *j, const struct merge_trial *t)
 
 /* Weights have moved under the running statistics: some batches bring those to where the activations are now, before anything is measured (Jordan et al.
  * 2022, REPAIR). Nothing else changes. */
-static err settle(struct merge_joint *j)
+static err settle(struct merge_joint *j, const struct merge_trial *t)
 {
     float loss;
     err e = ERR_OK;
-    for (int k = 0; k < SETTLE && !e; k++)
+    for (int k = 0; k < SETTLE && !e && (k == 0 || seconds_since(j->trial_ns) < 0.15 * t->seconds); k++)
         for (int i = 0; i < j->n && !e; i++)
             if (j->active[i]) e = merge_member_settle(j->members[i], &loss);
     return e;
@@ -399,7 +399,7 @@ static err settle(struct merge_joint *j)
 
 static err train(struct merge_joint *j, const struct merge_trial *t)
 {
-    err e = t->go_on ? ERR_OK : settle(j);
+    err e = t->go_on ? ERR_OK : settle(j, t);
     if (!e) e = measure(j, t);
     int64_t next = next_measure(j);
     while (!e && count_active(j, true) && !is_over(j, t)) {

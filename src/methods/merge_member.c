@@ -59,15 +59,18 @@ static err divide(struct merge_member *m)
 static err unfold(struct merge_member *m)
 {
     struct train_evaluate_options o = {.budget = m->o.budget, .batch = 8, .threads = m->o.threads, .feed = m->feed, .samples = m->train, .n_samples = m->n_train};
-    return merge_unfold(m->onnx, m->set, &o, &m->unfolded);
+    return merge_unfold(m->onnx, m->o.size, m->set, &o, &m->unfolded);
 }
 
 static err prepare_score(struct merge_member *m, const struct merge_source *s)
 {
     int64_t classes;
+    if (s->card) m->card = *s->card;
+    if (m->o.size && m->card.prior_count) return err_set(ERR_USAGE, "--size: its card has boxes for a grid of one size");
+    if (m->o.size) m->card.inputs[0].width = m->card.inputs[0].height = m->o.size;
     err e = merge_score_classes(m->source, m->payer, &classes);
     if (e) return e;
-    m->score = (struct merge_score){.measure = merge_score_measure(classes, s->card, m->val_set, !s->unlabelled && !train_set_unlabelled(m->val_set)), .classes = classes, .original = m->source, .card = s->card, .set = m->val_set,
+    m->score = (struct merge_score){.measure = merge_score_measure(classes, s->card, m->val_set, !s->unlabelled && !train_set_unlabelled(m->val_set)), .classes = classes, .original = m->source, .card = s->card ? &m->card : NULL, .set = m->val_set,
                                     .o = {.budget = m->o.budget, .batch = MIN(m->o.batch, 32), .threads = m->o.threads, .feed = s->feed, .samples = m->held, .n_samples = m->n_held}};
     m->labels = m->score.measure == MERGE_TOP1;
     m->chance = merge_score_chance(&m->score);
@@ -99,7 +102,7 @@ err merge_member_open(const struct merge_source *s, const struct merge_member_op
     if (!e) e = open_sets(m, s);
     if (!e) e = divide(m);
     if (!e) e = unfold(m);
-    if (!e) e = graph_load(s->onnx, m->payer, &m->source);
+    if (!e) e = merge_load(s->onnx, m->o.size, m->payer, &m->source);
     if (!e) e = train_picture_input(m->source, &m->picture);
     if (!e) e = prepare_score(m, s);
     if (!e) e = measure_original(m, target);
@@ -138,8 +141,7 @@ static struct train_data_options data_options(const struct merge_member *m)
     bool small = m->picture.width <= 64;
     struct train_data_options d = {.width = m->picture.width, .height = m->picture.height, .channels = m->picture.channels, .batch = m->o.batch, .seed = m->o.seed,
                                    .threads = 1, .samples = m->train, .n_samples = m->n_train, .bgr = m->feed.bgr, .fit = m->feed.fit,
-                                   .augment = {.flip = 0.5f, .shift = small ? 4 : 0, .brightness = small ? 0 : 0.2f}};
-    if (!small) d.augment.scale[0] = 0.75f, d.augment.scale[1] = 1.25f;
+                                   .augment = {.flip = 0.5f, .shift = small ? 4 : 0}}; /* more would move running statistics away from what a fixed camera sees */
     memcpy(d.mean, m->feed.mean, sizeof d.mean);
     memcpy(d.scale, m->feed.scale, sizeof d.scale);
     return d;
@@ -223,11 +225,11 @@ void merge_member_forget(struct merge_member *m)
 
 /* ---- looking at it */
 
-err merge_member_graph(struct merge_member *m, const float *values, struct graph **ret)
+static err graph_of(struct merge_member *m, int size, const float *values, struct graph **ret)
 {
     struct train_net_tensor t;
     struct graph *g;
-    err e = graph_load(m->onnx, m->payer, &g);
+    err e = merge_load(m->onnx, size, m->payer, &g);
     if (e) return e;
     if (!values) values = m->values;
     for (int i = 0; i < train_net_tensors(m->net) && !e; i++)
@@ -235,6 +237,11 @@ err merge_member_graph(struct merge_member *m, const float *values, struct graph
     if (e) graph_free(&g);
     else *ret = g;
     return e;
+}
+
+err merge_member_graph(struct merge_member *m, const float *values, struct graph **ret)
+{
+    return graph_of(m, 0, values, ret);
 }
 
 void merge_member_original(const struct merge_member *m, float *values)
@@ -248,7 +255,7 @@ void merge_member_original(const struct merge_member *m, float *values)
 err merge_member_score(struct merge_member *m, double *ret)
 {
     struct graph *g;
-    err e = merge_member_graph(m, NULL, &g);
+    err e = graph_of(m, m->o.size, NULL, &g);
     if (e) return e;
     e = merge_score_run(&m->score, g, ret);
     graph_free(&g);

@@ -26,6 +26,7 @@ struct merge_member_options {
     double held_out;              /* 0: 0.2 */
     int64_t most_val;             /* pictures to score with, at most; 0: 1000 */
     double weight_decay;
+    int size;                     /* of the pictures it is trained and measured with; 0: the model's own */
     bool only_labels;             /* no teacher where there are labels (GEMEL's own loss) */
 };
 
@@ -39,6 +40,7 @@ struct merge_member {
     struct train_set *set, *val_set;   /* val_set: set itself, or its own */
     int64_t *train, *held, n_train, n_held;
     struct merge_score score;
+    struct task_card card;             /* the source's, for pictures of this size */
     struct merge_teacher teacher;
     bool labels;
     int unfolded;                      /* batch norms that merge_unfold put back */

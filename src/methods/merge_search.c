@@ -32,7 +32,7 @@ static err open_members(struct merge_search *s)
 {
     const struct merge_search_options *o = s->o;
     struct merge_member_options m = {.budget = s->budget, .batch = o->batch > 0 ? o->batch : 32, .threads = o->threads, .seed = o->seed, .held_out = o->held_out,
-                                     .most_val = o->most_val, .weight_decay = 1e-4, .only_labels = o->only_labels};
+                                     .most_val = o->most_val, .weight_decay = 1e-4, .size = o->size, .only_labels = o->only_labels};
     err e = ERR_OK;
     for (int i = 0; i < o->n && !e; i++) {
         struct merge_source source = o->sources[i];

@@ -16,7 +16,7 @@ struct merge_search_options {
     int n;
     const char *out, *policy;           /* policy NULL: split */
     double seconds, target, lr, held_out; /* target 0: 0.95 */
-    int batch, threads;                 /* batch 0: 32 */
+    int batch, threads, size;           /* batch 0: 32; size 0: the models' own */
     int64_t most_val;
     uint64_t seed, budget;              /* bytes; 0: what the machine has */
     bool only_labels, resume;

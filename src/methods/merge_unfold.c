@@ -22,6 +22,23 @@ struct unfold {
     int n;
 };
 
+err merge_load(const char *path, int size, struct mem_payer *payer, struct graph **ret)
+{
+    struct graph *g;
+    struct train_picture p;
+    err e = graph_load(path, payer, &g);
+    if (e) return e;
+    if (size && !(e = train_picture_input(g, &p))) {
+        struct tensor_shape *s = &g->values[g->inputs[0]].shape;
+        s->dims[p.nhwc ? 1 : 2] = s->dims[p.nhwc ? 2 : 3] = size;
+        for (size_t i = 0; i < g->n_values; i++) /* what the file says of others is of its own size */
+            if (!g->values[i].is_input && !g->values[i].constant) g->values[i].has_shape = false;
+    }
+    if (e) graph_free(&g);
+    else *ret = g;
+    return e;
+}
+
 /* ---- finding */
 
 static char *feeds_layer(const struct graph *g)
@@ -94,11 +111,11 @@ static int output_of(struct graph *g, const char *name)
     return -1;
 }
 
-static err open_watch(struct watch *w, const struct unfold *u, const char *path, const struct train_evaluate_options *o, struct mem_payer *payer)
+static err open_watch(struct watch *w, const struct unfold *u, const char *path, int size, const struct train_evaluate_options *o, struct mem_payer *payer)
 {
     struct graph *g;
     size_t most = 0;
-    err e = graph_load(path, payer, &g);
+    err e = merge_load(path, size, payer, &g);
     if (e) return e;
     w->output = xnewn(int, u->n);
     for (int i = 0; i < u->n; i++) w->output[i] = output_of(g, u->places[i].name);
@@ -132,14 +149,15 @@ static err take(struct watch *w, const struct unfold *u, int rows)
     return e;
 }
 
-static err gather(const struct unfold *u, const char *path, const struct train_set *set, const struct train_evaluate_options *o, struct mem_payer *payer)
+static err gather(const struct unfold *u, const char *path, int size, const struct train_set *set, const struct train_evaluate_options *o, struct mem_payer *payer)
 {
     struct train_picture picture;
     struct train_data *data = NULL;
     const struct train_batch *b;
     struct watch w = {0};
     err e = train_picture_input(u->g, &picture);
-    if (!e) e = open_watch(&w, u, path, o, payer);
+    if (!e && size) picture.width = picture.height = size;
+    if (!e) e = open_watch(&w, u, path, size, o, payer);
     struct train_data_options d = train_evaluate_data(o, &picture, o->batch);
     if (!e) e = train_data_open(set, &d, payer, &data);
     for (int i = 0; i < BATCHES && !e; i++) {
@@ -264,14 +282,14 @@ static err shorten_all(struct graph *g, bool *ret_changed)
     return e;
 }
 
-err merge_unfold(const char *path, const struct train_set *set, const struct train_evaluate_options *o, int *ret_changed)
+err merge_unfold(const char *path, int size, const struct train_set *set, const struct train_evaluate_options *o, int *ret_changed)
 {
     struct mem_payer *payer = mem_payer_new(o->budget, "unfold");
     struct unfold u = {0};
     err e = graph_load(path, payer, &u.g);
     if (!e) find_places(&u);
     bool changed = u.n > 0;
-    if (!e && u.n) e = gather(&u, path, set, o, payer);
+    if (!e && u.n) e = gather(&u, path, size, set, o, payer);
     for (int i = 0; i < u.n && !e; i++) e = insert(u.g, &u.places[i]);
     if (!e && u.n) e = graph_sort(u.g);
     if (!e) e = shorten_all(u.g, &changed);

@@ -79,12 +79,12 @@ static void it_computes_the_same(void **state)
     struct train_evaluate_options o = {.budget = t.budget, .batch = 8, .threads = 1, .feed = {.mean = {128, 128, 128}, .scale = {0.01f, 0.01f, 0.01f}}};
     float *before = run(&t, net, &n, &norms);
     assert_int_equal(norms, 0);
-    if (merge_unfold(net, set, &o, &changed)) fail_msg("%s", err_text());
+    if (merge_unfold(net, 0, set, &o, &changed)) fail_msg("%s", err_text());
     assert_int_equal(changed, 2); /* the last one stays as it is */
     float *after = run(&t, net, &m, &norms);
     assert_int_equal(norms, 2);
     assert_true(testing_distance(after, m, before, n) < 1e-5);
-    assert_int_equal(merge_unfold(net, set, &o, &changed), ERR_OK);
+    assert_int_equal(merge_unfold(net, 0, set, &o, &changed), ERR_OK);
     assert_int_equal(changed, 0);
     struct graph *g;
     assert_int_equal(graph_load(net, t.payer, &g), ERR_OK);
