@@ -221,6 +221,7 @@ static const struct bench {
     {"soak", bench_soak, "memory over time while half of the cameras are dead or flapping"},
     {"kill", bench_kill, "kill -9 at random moments: is every event there that was told"},
     {"start", bench_start, "an idle box's memory, and the time to the first detection"},
+    {"merge", bench_merge_script, "layers that models share: pairs, real merges, both policies in equal minutes"},
     {"applications", bench_applications, "eleven tasks in three applications, each in a budget that is too small for it"},
     {"swap", bench_swap, "networks in less memory than they need, beside the bound and other ways"},
     {"train", bench_train, "training beside PyTorch, detectors before and after; with ARCH one network's step"},

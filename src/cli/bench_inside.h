@@ -26,6 +26,7 @@ err bench_site_script(int argc, char **argv);
 err bench_applications(int argc, char **argv);
 err bench_train(int argc, char **argv);
 err bench_train_script(int argc, char **argv);
+err bench_merge_script(int argc, char **argv);
 err bench_beside(int argc, char **argv);
 
 struct bench_place {

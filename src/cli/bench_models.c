@@ -96,6 +96,11 @@ err bench_train_script(int argc, char **argv)
     return run_script("train.py", "python3", argc, argv);
 }
 
+err bench_merge_script(int argc, char **argv)
+{
+    return run_script("merge.py", "python3", argc, argv);
+}
+
 err bench_applications(int argc, char **argv)
 {
     return run_script("applications.py", "python3", argc + 1, argv - 1);

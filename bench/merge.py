@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""`brim bench merge`: what brim merge saves, on published architectures and on real models with real data.
+
+pairs    the upper bound of pairs of published architectures (two classes, as in GEMEL's table), beside the numbers computed without brim
+family   four ResNet-20 for CIFAR-10, each trained here on five classes of its own with a seed of its own, merged with both policies in equal minutes
+cifar    the shared ResNet-20 and ResNet-44, on all ten classes
+faces    face-detection-retail-0004 and -0044, without labels, on frames of the four cameras
+detect   YOLOX-nano for COCO and for people, without labels, at 192 pixels
+
+A target is 95 % of a model's own score. Saved: bytes of weights that were not equal before. Standard library only; $BRIM_DATA has the real files.
+usage: merge.py [--only NAME,...] [--minutes N] [--epochs N] [--json F]          SPDX-License-Identifier: Apache-2.0"""
+import argparse
+import json
+import lzma
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+MIB = 1 << 20
+DATA = pathlib.Path(os.environ.get("BRIM_DATA", "../shared/data"))
+PAIRS = [("vgg16", "vgg19", 49.0), ("resnet101", "resnet152", 42.2), ("resnet50", "resnet101", 35.6), ("resnet18", "resnet34", 34.4),
+         ("resnet50", "resnet152", 28.8), ("resnet18", "resnet50", 20.7), ("alexnet", "vgg16", 9.1), ("vgg16", "resnet50", 0.0)]
+SUBSETS = {"a": [0, 1, 2, 3, 4], "b": [5, 6, 7, 8, 9], "c": [0, 2, 4, 6, 8], "d": [1, 3, 5, 7, 9]}
+CIFAR_CARD = "card: 1\nhead: classify\ninput: {{size: [32, 32], mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375]}}\nlabels: [{}]\n"
+
+
+class Bench:
+    def __init__(self, args):
+        self.args, self.brim = args, args.brim
+        self.dir = pathlib.Path(args.keep or tempfile.mkdtemp(prefix="brim-merge-"))
+        self.dir.mkdir(exist_ok=True)
+        self.result = {}
+
+    def run(self, *argv, ok=(0,)):
+        p = subprocess.run([self.brim, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if p.returncode not in ok:
+            sys.exit(f"brim bench: brim {' '.join(map(str, argv[:3]))} ended with status {p.returncode}: {p.stderr.strip()[-300:]}")
+        return p
+
+    def merge(self, name, models, *options, minutes=None, policy="split"):
+        """Runs a merge; its merge.json, and what it printed on the way."""
+        out = self.dir / f"{name}-{policy}"
+        shutil.rmtree(out, ignore_errors=True)
+        begin = time.time()
+        self.run("merge", *models, "--out", out, "--minutes", minutes or self.args.minutes, "--policy", policy, "--json", *options)
+        report = json.loads((out / "merge.json").read_text())
+        report["wall_seconds"] = time.time() - begin
+        self.result[f"{name}/{policy}"] = report
+        return report
+
+
+def share(part, whole):
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def show(title, reports):
+    print(f"\n{title}\n\n| policy | saved | of all | at most | equal before | minutes | trials | scores before -> after (target) |\n|---|---|---|---|---|---|---|---|")
+    for r in reports:
+        scores = ", ".join(f"{m['name']} {100 * m['before']:.1f} -> {100 * m['after']:.1f} ({100 * m['target']:.1f})" for m in r["members"])
+        print(f"| {r['policy']} | {r['saved_bytes'] / MIB:.2f} MiB | {share(r['saved_bytes'], r['bytes'])} | {share(r['most_bytes'], r['bytes'])} | "
+              f"{share(r['equal_bytes_before'], r['bytes'])} | {r['seconds'] / 60:.1f} | {r['trials']} | {scores} |")
+
+
+def curve(r, minutes, steps=8):
+    """Bytes saved after each eighth of the time."""
+    ends = [minutes * 60 * (i + 1) / steps for i in range(steps)]
+    return [max([p["saved_bytes"] for p in r["points"] if p["seconds"] <= t + 1e-6], default=0) for t in ends]
+
+
+def pairs(b):
+    print("\nPairs of published architectures, two classes each: bytes that could be shared\n\n| pair | brim | computed without brim |\n|---|---|---|")
+    made, off = {}, 0
+    for x, y, want in PAIRS:
+        for n in (x, y):
+            if n not in made:
+                made[n] = b.dir / f"{n}.onnx"
+                b.run("new", n, "--classes", 2, "-o", made[n])
+        got = 100 * json.loads(b.run("merge", "--estimate", made[x], made[y], "--json").stdout)["saved_share"]
+        off = max(off, abs(got - want))
+        b.result[f"pairs/{x}+{y}"] = got
+        print(f"| {x} + {y} | {got:.1f} % | {want:.1f} % |")
+    for f in made.values():
+        f.unlink()
+    print(f"\nlargest difference {off:.2f} points")
+
+
+def cifar_sets(b):
+    images = DATA / "images" / "cifar10"
+    names = (images / "batches.meta.txt").read_text().split()
+    sets = {**SUBSETS, "all": list(range(10))}
+    for part, file in (("train", "train_a_10000.bin.xz"), ("test", "test_a_2000.bin.xz")):
+        raw = lzma.open(images / file).read()
+        for key, classes in sets.items():
+            folder = b.dir / f"{key}-{part}"
+            folder.mkdir(exist_ok=True)
+            rows = (raw[i:i + 3073] for i in range(0, len(raw), 3073))
+            (folder / "data_batch_1.bin").write_bytes(b"".join(bytes([classes.index(r[0])]) + r[1:] for r in rows if r[0] in classes))
+            (folder / "batches.meta.txt").write_text("".join(names[c] + "\n" for c in classes))
+    return names
+
+
+def family(b):
+    names = cifar_sets(b)
+    for seed, (key, classes) in enumerate(SUBSETS.items(), 1):
+        b.run("new", "cifar-resnet20", "--classes", 5, "--seed", seed, "-o", b.dir / f"new-{key}.onnx")
+        out = b.dir / f"train-{key}"
+        shutil.rmtree(out, ignore_errors=True)
+        b.run("train", "--model", b.dir / f"new-{key}.onnx", "--data", b.dir / f"{key}-train", "--val", b.dir / f"{key}-test", "--out", out, "--epochs", b.args.epochs,
+              "--batch", 64, "--lr", 0.1, "--augment", "flip=0.5,shift=4", "--seed", seed, "--priority", "normal", "--json")
+        shutil.copy(out / "best.onnx", b.dir / f"{key}.onnx")
+        (b.dir / f"{key}.yaml").write_text(CIFAR_CARD.format(", ".join(names[c] for c in classes)))
+    models = [b.dir / f"{k}.onnx" for k in SUBSETS]
+    options = [o for k in SUBSETS for o in ("--data", f"{k}={b.dir / (k + '-train')}", "--val", f"{k}={b.dir / (k + '-test')}")]
+    reports = [b.merge("family", models, *options, policy=p) for p in ("split", "groups")]
+    show(f"Four ResNet-20, five classes each of CIFAR-10, other seeds ({b.args.epochs} epochs of 5,000 pictures each before merging)", reports)
+    print("\nBytes saved after each eighth of the time:")
+    for r in reports:
+        print(f"  {r['policy']:7s}", " ".join(share(s, r["bytes"]) for s in curve(r, b.args.minutes)))
+
+
+def cifar(b):
+    names = cifar_sets(b)
+    (b.dir / "cifar.yaml").write_text(CIFAR_CARD.format(", ".join(names)))
+    models = [DATA / "models" / "resnet_cifar" / f"resnet{n}_cifar10.onnx" for n in (20, 44)]
+    show("The shared ResNet-20 and ResNet-44, ten classes", [b.merge("cifar", models, "--card", b.dir / "cifar.yaml", "--data", b.dir / "all-train", "--val", b.dir / "all-test")])
+
+
+def cards(b):
+    return pathlib.Path(__file__).resolve().parent.parent / "models" / "cards"
+
+
+def faces(b):
+    models = [DATA / "models" / "openvino" / f"face-detection-retail-{n}.onnx" for n in ("0004", "0044")]
+    options = [o for m in models for o in ("--card", f"{m.stem}={cards(b) / (m.stem + '.yaml')}")]
+    video = DATA / "videos" / "multicam" / "four_cam" / "cam1.mp4"
+    show("Two face detectors, without labels: AP50 against the originals' detections", [b.merge("faces", models, *options, "--data", video, "--batch", 8, "--measure", 60)])
+
+
+def detect(b):
+    models = [DATA / "models" / "yolox" / "yolox_nano_416x416.onnx", DATA / "models" / "light_person_detector" / "light_person_detector.onnx"]
+    options = [o for m in models for o in ("--card", f"{m.stem}={cards(b) / (m.stem + '.yaml')}")]
+    video = DATA / "videos" / "multicam" / "four_cam"
+    show("YOLOX-nano for COCO and for people at 192 pixels, without labels: AP50 against the originals' detections",
+         [b.merge("detect", models, *options, "--data", f"{models[0].stem}={video / 'cam0.mp4'}", "--data", f"{models[1].stem}={video / 'cam1.mp4'}",
+                  "--size", 192, "--batch", 8, "--measure", 60)])
+
+
+ALL = {"pairs": pairs, "faces": faces, "family": family, "cifar": cifar, "detect": detect}
+
+
+def main():
+    p = argparse.ArgumentParser(prog="brim bench merge", description=__doc__.split("\n")[0])
+    p.add_argument("--brim", default=os.environ.get("BRIM", "brim"))
+    p.add_argument("--only", default=",".join(ALL), help="of " + ", ".join(ALL))
+    p.add_argument("--minutes", type=float, default=8, help="of each merge (8)")
+    p.add_argument("--epochs", type=int, default=20, help="of training before the family is merged (20)")
+    p.add_argument("--keep", help="a folder for everything, which stays")
+    p.add_argument("--json", help="all reports into this file")
+    args = p.parse_args()
+    wanted = args.only.split(",")
+    for w in wanted:
+        if w not in ALL:
+            sys.exit(f"brim bench merge: --only: '{w}' is none of {', '.join(ALL)}")
+    if not DATA.is_dir() and set(wanted) - {"pairs"}:
+        sys.exit(f"brim bench merge: no real data at {DATA} ($BRIM_DATA); --only pairs needs none")
+    b = Bench(args)
+    begin = time.time()
+    try:
+        for w in wanted:
+            ALL[w](b)
+            sys.stdout.flush()
+    finally:
+        if not args.keep:
+            shutil.rmtree(b.dir, ignore_errors=True)
+    print(f"\n{(time.time() - begin) / 60:.1f} minutes in all")
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(b.result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
