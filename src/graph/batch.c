@@ -2,16 +2,17 @@
  *
  * Exporters write the batch of 1 into constants: Reshape to [1, 85, -1], Resize to [1, 64, 52, 52]. With a batch of
  * 4 these would be wrong, or silently mix samples. So each value carries two bits: it DEPENDS on an input of the
- * batch; its FIRST axis is the batch, and slice b of it is computed from slice b of the inputs alone. FIRST is
- * proven operator by operator (graph_batch_pass): what is not in the table loses it. Then
+ * batch; its FIRST axis is the batch, or the batch times so many rows of each sample one after another, and part b of
+ * it is computed from part b of the inputs alone. FIRST is proven operator by operator (graph_batch_pass): what is not in the table loses it. Then
  *
  *     Reshape, Resize   a leading literal 1 on a FIRST input becomes the batch: each sample is reshaped as before;
  *                       on an input that DEPENDS but is not FIRST: refused, nobody knows what the 1 was
- *     outputs           one that DEPENDS must be FIRST, else refused: samples were mixed
+ *     Reshape to -1 ... all other sizes are as before, so each sample is: rows of a text become rows of one matrix
+ *     outputs           one that DEPENDS must be FIRST, with the batch itself as first size, else refused: samples were mixed
  *
  * A refusal costs speed (run them one at a time), a wrong guess would cost the result.
  *
- * Invariant: FIRST implies DEPENDS, rank >= 1 and dims[0] == batch. SPDX-License-Identifier: Apache-2.0 */
+ * Invariant: FIRST implies DEPENDS, rank >= 1 and dims[0] a multiple of the batch. SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
 #include "graph/specialise.h"
@@ -132,10 +133,34 @@ static bool perm_keeps(struct graph_special *s, const struct op_node *n)
     return op_attr_ints(n, "perm", &perm) > 0 && perm[0] == 0 && first_only(s, n);
 }
 
+static bool same_rows(const struct graph_special *s, const struct op_node *n)
+{
+    const struct graph_value *v = input(s, n, 0), *out = &s->to->values[n->out[0]];
+    return v && v->shape.rank > 0 && out->shape.rank > 0 && v->shape.dims[0] == out->shape.dims[0];
+}
+
 /* Row-major order and an equal first size: each sample stays together. */
 static bool whole_samples(struct graph_special *s, const struct op_node *n)
 {
-    return first_only(s, n) && leads(s, &s->to->values[n->out[0]]);
+    return first_only(s, n) && same_rows(s, n);
+}
+
+/* To the batch itself, or to a list of rows of which each sample has as many as it had alone. */
+static bool reshape(struct graph_special *s, const struct op_node *n)
+{
+    const struct graph_value *sizes = input(s, n, 1);
+    int64_t first = 0;
+    if (!first_only(s, n)) return false;
+    if (leads(s, &s->to->values[n->out[0]])) return true;
+    if (sizes && sizes->constant && sizes->dtype == TENSOR_I64 && sizes->constant_bytes >= 8) memcpy(&first, sizes->constant, sizeof first);
+    return first == -1;
+}
+
+/* Rows of a table that every sample reads. */
+static bool gather(struct graph_special *s, const struct op_node *n)
+{
+    if (has(s, n, 0, GRAPH_BATCH_DEPENDS)) return other_axis(s, n, 0);
+    return op_attr_int(n, "axis", 0) == 0 && has(s, n, 1, GRAPH_BATCH_FIRST);
 }
 
 /* Slice and Pad may not touch the batch: only what is known is trusted. */
@@ -192,11 +217,13 @@ static bool keeps_first(struct graph_special *s, const struct op_node *n)
         return elementwise(s, n);
     case OP_CONV: case OP_CONV_TRANSPOSE: case OP_AVERAGE_POOL: case OP_MAX_POOL: case OP_GLOBAL_AVERAGE_POOL:
     case OP_GLOBAL_MAX_POOL: case OP_BATCH_NORM: case OP_INSTANCE_NORM: case OP_LRN: case OP_DEPTH_TO_SPACE:
-    case OP_SPACE_TO_DEPTH: case OP_RESHAPE: case OP_RESIZE: case OP_UPSAMPLE: case OP_TILE:
+    case OP_SPACE_TO_DEPTH: case OP_RESIZE: case OP_UPSAMPLE: case OP_TILE:
         return whole_samples(s, n);
+    case OP_RESHAPE: return reshape(s, n);
+    case OP_GATHER: return gather(s, n);
     case OP_SOFTMAX: case OP_LOG_SOFTMAX: return other_axis(s, n, n->opset < 13 ? 1 : -1);
     case OP_LP_NORM: case OP_TOPK: case OP_LAYER_NORM: return other_axis(s, n, -1);
-    case OP_ARGMAX: case OP_ARGMIN: case OP_SPLIT: case OP_GATHER: return other_axis(s, n, 0);
+    case OP_ARGMAX: case OP_ARGMIN: case OP_SPLIT: return other_axis(s, n, 0);
     case OP_FLATTEN: return op_attr_int(n, "axis", 1) == 1 && first_only(s, n);
     case OP_REDUCE_L1: case OP_REDUCE_L2: case OP_REDUCE_LOG_SUM: case OP_REDUCE_LOG_SUM_EXP: case OP_REDUCE_MAX:
     case OP_REDUCE_MEAN: case OP_REDUCE_MIN: case OP_REDUCE_PROD: case OP_REDUCE_SUM: case OP_REDUCE_SUM_SQUARE:
@@ -222,7 +249,8 @@ void graph_batch_pass(struct graph_special *s, const struct graph_node *n)
         if (v < 0 || s->to->values[v].constant) continue; /* a known size is known, whatever it came from */
         uint8_t *flag = graph_batch_flag(s, v);
         *flag = GRAPH_BATCH_DEPENDS;
-        if (first && leads(s, &s->to->values[v])) *flag |= GRAPH_BATCH_FIRST;
+        const struct tensor_shape *shape = &s->to->values[v].shape;
+        if (first && shape->rank > 0 && shape->dims[0] > 0 && shape->dims[0] % s->batch == 0) *flag |= GRAPH_BATCH_FIRST;
     }
 }
 
@@ -231,7 +259,7 @@ err graph_batch_check(struct graph_special *s)
     for (int i = 0; i < s->to->n_outputs; i++) {
         int v = s->to->outputs[i];
         uint8_t flag = *graph_batch_flag(s, v);
-        if ((flag & GRAPH_BATCH_DEPENDS) && !(flag & GRAPH_BATCH_FIRST))
+        if ((flag & GRAPH_BATCH_DEPENDS) && !((flag & GRAPH_BATCH_FIRST) && leads(s, &s->to->values[v])))
             return err_set(ERR_SHAPE,
                            "%s: the file is made for a batch of 1, and output '%s' would mix the samples of %lld: "
                            "run one at a time, or export the model with an open batch",
