@@ -244,7 +244,7 @@ static err work(struct mem_payer *payer, const struct options *o)
 
 int cli_eval(int argc, char **argv)
 {
-    static const char *const tasks[] = {"classify", "detect", "embed"};
+    static const char *const tasks[] = {"classify", "detect", "embed", "image", "attributes", "text"};
     for (size_t i = 0; argc > 1 && i < ARRAY_LEN(tasks); i++)
         if (strcmp(argv[1], tasks[i]) == 0) return cli_eval_network(argc - 1, argv + 1);
     struct options o = {.iou = 0.5, .fps = 30, .seed = 1, .every = 1};

@@ -120,13 +120,13 @@ static err digest(struct options *o)
 {
     struct train_job_options *j = &o->job;
     int task = 0, rule = 0, rate = 0, schedule = 0, priority = 0;
-    err e = word("task", o->task ? o->task : "classify", (const char *const[]){"classify", "detect", "embed", NULL}, &task);
+    err e = word("task", o->task ? o->task : "classify", (const char *const[]){"classify", "detect", "embed", "image", "attributes", "text", NULL}, &task);
     if (j->held_out < 0) j->held_out = task == 2 ? 0.25 : 0.1;
     if (!o->optimizer) o->optimizer = task ? "adamw" : "sgd";
     if (!e) e = word("optimizer", o->optimizer, (const char *const[]){"sgd", "adamw", "lamb", NULL}, &rule);
     if (!e) e = word("schedule", o->schedule, (const char *const[]){"constant", "cosine", "step", NULL}, &schedule);
     if (!e) e = word("priority", o->priority, (const char *const[]){"idle", "normal", NULL}, &priority);
-    if (!e) e = fill_feed(o->mean ? o->mean : task == 1 ? "0" : "123.675,116.28,103.53", o->scale ? o->scale : task == 1 ? "1" : "58.395,57.12,57.375",
+    if (!e) e = fill_feed(o->mean ? o->mean : task == 1 || task == 3 ? "0" : "123.675,116.28,103.53", o->scale ? o->scale : task == 1 ? "1" : task == 3 ? "255" : "58.395,57.12,57.375",
                           o->fit ? o->fit : task == 1 ? "letterbox" : "stretch", &j->feed);
     if (task == 1) j->feed.bgr = !o->rgb;
     if (!e && o->classes) e = cli_train_classes(o->classes, &o->names, &o->n_names);
@@ -173,7 +173,7 @@ static err digest(struct options *o)
     return ERR_OK;
 }
 
-static const char usage[] = "train [classify|detect|embed] --model F.onnx|ARCH --data DATA --out DIR [options]\n       brim train --resume --out DIR\n"
+static const char usage[] = "train [classify|detect|embed|image|attributes|text] --model F.onnx|ARCH --data DATA --out DIR [options]\n       brim train --resume --out DIR\n"
                             "       brim train ... --on-box [--name JOB] [--publish MODEL] [--store DIR]   in the running box, beside its cameras (brim job)";
 
 static err parse(int argc, char **argv, struct options *o, struct args_list *rest)
@@ -181,12 +181,18 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
     struct train_job_options *j = &o->job;
     const struct args_option table[] = {
         {"model", ARGS_STRING, &j->model, "F.onnx, or a network by name (brim new --list)"},
-        {"data", ARGS_STRING, &j->data, "folder of classes, CIFAR .bin, IDX, COCO .json, YOLO folder; embed: folder of identities, or videos with MOT labels"},
+        {"data", ARGS_STRING, &j->data, "folder of classes, CIFAR .bin, IDX, COCO .json, YOLO folder; embed: folder of identities, or videos with MOT labels; image: "
+                                           "folder with input/ and target/; attributes: with attributes.csv; text: .txt, .u16, .u32"},
         {"val", ARGS_STRING, &j->val, "DATA to score on after each epoch (default: a part of --data)"},
-        {"held-out", ARGS_FLOAT, &j->held_out, "that part (0.1, embed: 0.25 of the identities; 0: none)"},
+        {"held-out", ARGS_FLOAT, &j->held_out, "that part (0.1, embed: 0.25 of the identities; of a video its end; 0: none)"},
         {"out", ARGS_STRING, &j->out, "DIR: checkpoints, ONNX, curves"},
         {"resume", ARGS_FLAG, &j->resume, "go on with the job in --out, with its own options"},
-        {"task", ARGS_STRING, &o->task, "classify (default), detect (YOLOX heads), embed (who is it again); also as the first word"},
+        {"task", ARGS_STRING, &o->task, "classify (default), detect (YOLOX heads), embed (who is it again), image (into another), attributes (yes or no), text; also as the "
+                                           "first word"},
+        {"l1", ARGS_FLOAT, &j->image.l1, "image: weight of the mean difference (1, if no other is given)"},
+        {"mse", ARGS_FLOAT, &j->image.mse, "image: ... of its square (0)"},
+        {"ssim", ARGS_FLOAT, &j->image.ssim, "image: ... of 1 - SSIM (0)"},
+        {"adversary", ARGS_FLOAT, &j->image.adversary, "image: ... of a second network that learns to tell answers from true pictures (0)"},
         {"per-identity", ARGS_INT, &o->per_class, "embed: pictures of one identity in a batch (4)"},
         {"margin", ARGS_FLOAT, &j->embed.margin, "embed: of the triplet loss (0.3)"},
         {"triplet", ARGS_FLOAT, &j->embed.triplet, "embed: its weight beside the cross entropy of identities (1)"},
@@ -227,6 +233,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"freeze", ARGS_STRINGS, &o->freeze, "PREFIX of tensors that stay as they are; may come again"},
         {"freeze-but", ARGS_INT, &o->freeze_but, "N: train the last N tensors only"},
         {"freeze-statistics", ARGS_FLAG, &j->frozen_statistics, "batch norms keep their running statistics"},
+        {"score-first", ARGS_FLAG, &j->score_first, "score the network as it is, too: epoch 0"},
         {"patience", ARGS_INT, &o->patience, "end after N epochs without a better score (0: never)"},
         {"seed", ARGS_INT, &o->seed, "(0)"},
         {"threads", ARGS_INT, &o->threads, "(all; a job keeps its number, the bits depend on it)"},
@@ -264,6 +271,9 @@ static void bar(const struct train_progress *p)
 static void scores_json(enum train_task task, const struct train_scores *s)
 {
     if (task == TRAIN_DETECT) printf(", \"ap50\": %.5f, \"ap\": %.5f", s->ap50, s->ap);
+    else if (task == TRAIN_IMAGE) printf(", \"psnr\": %.4f", s->psnr);
+    else if (task == TRAIN_ATTRIBUTES) printf(", \"accuracy\": %.5f", s->accuracy);
+    else if (task == TRAIN_TEXT) printf(", \"val_loss\": %.6f, \"perplexity\": %.5f", s->loss, s->perplexity);
     else if (task == TRAIN_EMBED) printf(", \"map\": %.5f, \"rank1\": %.5f", s->map, s->rank1);
     else printf(", \"val_loss\": %.6f, \"top1\": %.5f, \"top5\": %.5f", s->loss, s->top1, s->top5);
     printf(", \"skipped\": %lld", (long long)s->skipped);
@@ -272,6 +282,9 @@ static void scores_json(enum train_task task, const struct train_scores *s)
 static void scores_text(enum train_task task, const struct train_scores *s)
 {
     if (task == TRAIN_DETECT) printf("  held out: AP50 %.3f, AP %.3f", s->ap50, s->ap);
+    else if (task == TRAIN_IMAGE) printf("  held out: PSNR %.2f dB", s->psnr);
+    else if (task == TRAIN_ATTRIBUTES) printf("  held out: %.2f %% right", 100 * s->accuracy);
+    else if (task == TRAIN_TEXT) printf("  held out: perplexity %.3f", s->perplexity);
     else if (task == TRAIN_EMBED) printf("  held out: mAP %.3f, rank-1 %.3f", s->map, s->rank1);
     else printf("  held out: loss %.4f, top-1 %.2f %%", s->loss, 100 * s->top1);
 }
@@ -295,13 +308,17 @@ static void show(void *user, const struct train_progress *p)
     }
     if (s->terminal) fprintf(stderr, "\r\033[K");
     if (s->json) {
-        printf("{\"epoch\": %d, \"loss\": %.6f, \"lr\": %.6g", p->epoch, p->loss, p->lr);
+        printf("{\"epoch\": %d", p->epoch);
+        if (p->epoch) printf(", \"loss\": %.6f, \"lr\": %.6g", p->loss, p->lr);
         if (p->scored) scores_json(s->task, &p->scores);
-        printf(", \"images_per_s\": %.1f, \"best\": %s}\n", p->images_per_s, p->best ? "true" : "false");
+        if (p->epoch) printf(", \"images_per_s\": %.1f, \"best\": %s", p->images_per_s, p->best ? "true" : "false");
+        printf("}\n");
     } else {
-        printf("epoch %d/%d  loss %.4f  lr %.4g", p->epoch, p->epochs, p->loss, p->lr);
+        if (p->epoch) printf("epoch %d/%d  loss %.4f  lr %.4g", p->epoch, p->epochs, p->loss, p->lr);
+        else printf("before");
         if (p->scored) scores_text(s->task, &p->scores);
-        printf("  %.0f pictures/s%s\n", p->images_per_s, p->best ? "  best" : "");
+        if (p->epoch) printf("  %.0f %s/s%s", p->images_per_s, s->task == TRAIN_TEXT ? "windows" : "pictures", p->best ? "  best" : "");
+        printf("\n");
     }
     fflush(stdout);
 }

@@ -18,5 +18,5 @@ int cli_job(int argc, char **argv);
 int cli_export(int argc, char **argv);
 /* "car=2,ambulance=7" or "car,ambulance": names in the order of a head's classes; free each and the list, also after a failure. */
 err cli_train_classes(const char *text, char ***ret, size_t *ret_n);
-/* argv[0] is "classify", "detect" or "embed". */
+/* argv[0] is the name of a task of train/job.h. */
 int cli_eval_network(int argc, char **argv);

@@ -1,4 +1,4 @@
-/* `brim eval classify`, `brim eval detect`, `brim eval embed` and `brim export`. SPDX-License-Identifier: Apache-2.0 */
+/* `brim eval classify`, ... of each task of training, and `brim export`. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
 #include "cli/train.h"
 #include "train/job.h"
@@ -15,6 +15,7 @@ struct options {
     int64_t seed;
     int64_t category, every;
     bool bgr, rgb, json, help, detect, embed;
+    enum train_task task;
 };
 
 /* "car=2,ambulance=7" or "car,ambulance": the head's classes in order; numbers that nobody names get names that no data has. */
@@ -73,6 +74,19 @@ static err feed(const struct options *o, struct train_feed *ret)
     return ERR_OK;
 }
 
+static err score(enum train_task task, const struct graph *g, const struct train_set *set, const struct train_set *gallery, const struct train_evaluate_options *o,
+                 struct train_scores *ret)
+{
+    switch (task) {
+    case TRAIN_DETECT: return train_evaluate_detect(g, set, o, ret);
+    case TRAIN_EMBED: return train_evaluate_gallery(g, set, gallery, o, ret);
+    case TRAIN_IMAGE: return train_evaluate_image(g, set, o, ret);
+    case TRAIN_ATTRIBUTES: return train_evaluate_attributes(g, set, o, ret);
+    case TRAIN_TEXT: return train_evaluate_text(g, set, o, ret);
+    default: return train_evaluate_classify(g, set, o, ret);
+    }
+}
+
 static err work(const struct options *o, struct mem_budget *b, struct train_scores *ret)
 {
     struct mem_payer *payer = mem_payer_new(b, "eval");
@@ -87,6 +101,7 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
     if (!e && o->classes) e = cli_train_classes(o->classes, &names, &n_names);
     struct train_set_options how = {.classes = (const char *const *)names, .n_classes = (int)n_names, .identities = o->embed, .category = (int)MIN(o->category, INT32_MAX),
                                     .every = (int)MIN(o->every, INT32_MAX)};
+    if (!e && o->task == TRAIN_TEXT) e = train_text_length(g, &how.length);
     if (!e) e = train_set_open(o->data, &how, payer, &set);
     if (!e && o->gallery) e = train_set_open(o->gallery, &how, payer, &gallery);
     if (!e && o->held_out > 0) {
@@ -95,8 +110,7 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
         e_options.n_samples = n_held;
         if (!n_held) e = err_set(ERR_USAGE, "%s: nothing was held out", o->data);
     }
-    if (!e && o->embed) e = train_evaluate_gallery(g, set, gallery, &e_options, ret);
-    else if (!e) e = o->detect ? train_evaluate_detect(g, set, &e_options, ret) : train_evaluate_classify(g, set, &e_options, ret);
+    if (!e) e = score(o->task, g, set, gallery, &e_options, ret);
     free(part);
     free(held);
     for (size_t i = 0; i < n_names; i++) free(names[i]);
@@ -108,10 +122,38 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
     return e;
 }
 
+static void print_json(enum train_task task, const struct train_scores *s)
+{
+    printf("{\"samples\": %lld, \"skipped\": %lld, ", (long long)s->samples, (long long)s->skipped);
+    if (task == TRAIN_DETECT) printf("\"ap50\": %.5f, \"ap\": %.5f", s->ap50, s->ap);
+    else if (task == TRAIN_EMBED) printf("\"map\": %.5f, \"rank1\": %.5f", s->map, s->rank1);
+    else if (task == TRAIN_IMAGE) printf("\"psnr\": %.4f", s->psnr);
+    else if (task == TRAIN_ATTRIBUTES) printf("\"accuracy\": %.5f", s->accuracy);
+    else if (task == TRAIN_TEXT) printf("\"perplexity\": %.5f, \"loss\": %.6f", s->perplexity, s->loss);
+    else printf("\"top1\": %.5f, \"top5\": %.5f, \"loss\": %.6f", s->top1, s->top5, s->loss);
+    printf(", \"seconds\": %.2f}\n", s->seconds);
+}
+
+static void print_text(enum train_task task, const struct train_scores *s)
+{
+    if (task == TRAIN_DETECT) printf("AP50     %.4f\nAP       %.4f\n", s->ap50, s->ap);
+    else if (task == TRAIN_EMBED) printf("mAP      %.4f\nrank-1   %.4f\n", s->map, s->rank1);
+    else if (task == TRAIN_IMAGE) printf("PSNR     %.3f dB\n", s->psnr);
+    else if (task == TRAIN_ATTRIBUTES) printf("right    %.2f %%\n", 100 * s->accuracy);
+    else if (task == TRAIN_TEXT) printf("perplexity %.4f\nloss     %.4f\n", s->perplexity, s->loss);
+    else printf("top-1    %.2f %%\ntop-5    %.2f %%\nloss     %.4f\n", 100 * s->top1, 100 * s->top5, s->loss);
+    printf("%s  %lld\nskipped  %lld\n", task == TRAIN_EMBED ? "asked  " : "samples", (long long)s->samples, (long long)s->skipped);
+}
+
 int cli_eval_network(int argc, char **argv)
 {
-    bool detect = strcmp(argv[0], "detect") == 0;
-    struct options o = {.mean = detect ? "0" : "123.675,116.28,103.53", .std = detect ? "1" : "58.395,57.12,57.375", .fit = detect ? "letterbox" : "stretch", .detect = detect, .embed = strcmp(argv[0], "embed") == 0};
+    static const char *const names[] = {"", "classify", "detect", "embed", "image", "attributes", "text"}; /* by enum train_task */
+    enum train_task task = TRAIN_CLASSIFY;
+    for (size_t i = 1; i < ARRAY_LEN(names); i++)
+        if (strcmp(argv[0], names[i]) == 0) task = (enum train_task)i;
+    bool detect = task == TRAIN_DETECT, plain = task == TRAIN_IMAGE;
+    struct options o = {.task = task, .mean = detect || plain ? "0" : "123.675,116.28,103.53", .std = detect ? "1" : plain ? "255" : "58.395,57.12,57.375",
+                        .fit = detect ? "letterbox" : "stretch", .detect = detect, .embed = task == TRAIN_EMBED};
     const struct args_option table[] = {{"model", ARGS_STRING, &o.model, "F.onnx"},
                                         {"data", ARGS_STRING, &o.data, "as for brim train"},
                                         {"gallery", ARGS_STRING, &o.gallery, "embed: who answers; --data asks (default: the other pictures of --data)"},
@@ -133,7 +175,7 @@ int cli_eval_network(int argc, char **argv)
     struct args_list rest = {0};
     struct train_scores s = {0};
     err e = args_parse(argc, argv, table, &rest, &o.help);
-    if (!e && o.help) args_help("eval classify|detect|embed --model F.onnx --data DATA [options]", table);
+    if (!e && o.help) args_help("eval classify|detect|embed|image|attributes|text --model F.onnx --data DATA [options]", table);
     if (!e && !o.help) {
         if (!o.model || !o.data) e = err_set(ERR_USAGE, "--model and --data are needed");
         if (!e && o.gallery && (!o.embed || o.held_out > 0)) e = err_set(ERR_USAGE, "--gallery is for embed, without --held-out");
@@ -144,19 +186,8 @@ int cli_eval_network(int argc, char **argv)
     free(rest.items);
     if (e) return args_fail("eval", e);
     if (o.help) return 0;
-    if (o.embed && o.json)
-        printf("{\"samples\": %lld, \"skipped\": %lld, \"map\": %.5f, \"rank1\": %.5f, \"seconds\": %.2f}\n", (long long)s.samples, (long long)s.skipped, s.map, s.rank1, s.seconds);
-    else if (o.embed)
-        printf("mAP      %.4f\nrank-1   %.4f\nasked    %lld\nskipped  %lld\n", s.map, s.rank1, (long long)s.samples, (long long)s.skipped);
-    else if (o.detect && o.json)
-        printf("{\"samples\": %lld, \"skipped\": %lld, \"ap50\": %.5f, \"ap\": %.5f, \"seconds\": %.2f}\n", (long long)s.samples, (long long)s.skipped, s.ap50, s.ap, s.seconds);
-    else if (o.detect)
-        printf("AP50     %.4f\nAP       %.4f\nsamples  %lld\nskipped  %lld\n", s.ap50, s.ap, (long long)s.samples, (long long)s.skipped);
-    else if (o.json)
-        printf("{\"samples\": %lld, \"skipped\": %lld, \"top1\": %.5f, \"top5\": %.5f, \"loss\": %.6f, \"seconds\": %.2f}\n", (long long)s.samples,
-               (long long)s.skipped, s.top1, s.top5, s.loss, s.seconds);
-    else
-        printf("top-1    %.2f %%\ntop-5    %.2f %%\nloss     %.4f\nsamples  %lld\nskipped  %lld\n", 100 * s.top1, 100 * s.top5, s.loss, (long long)s.samples, (long long)s.skipped);
+    if (o.json) print_json(task, &s);
+    else print_text(task, &s);
     return 0;
 }
 

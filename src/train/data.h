@@ -26,6 +26,9 @@ enum train_set_kind {
     TRAIN_SET_CIFAR,  /* F.bin, or DIR/data_batch_*.bin; names in batches.meta.txt beside it */
     TRAIN_SET_IDX,    /* *images*-ubyte with the *labels*-ubyte beside it (MNIST and its family) */
     TRAIN_SET_VIDEO,  /* a video with labels in MOT rows (class in the 8th column) or COCO JSON whose ids are frame numbers, from 1 */
+    TRAIN_SET_PAIRS,  /* DIR/input and DIR/target: pictures, and what they should become */
+    TRAIN_SET_ATTRIBUTES, /* attributes.csv, or DIR with it: pictures with a yes, a no or nothing for each class */
+    TRAIN_SET_TEXT,   /* F.txt (bytes), F.u16, F.u32 (tokens): windows of `length` and the token after it */
     TRAIN_SET_PLAIN,  /* with `unlabelled`: a folder of pictures */
     TRAIN_SET_CROPS,  /* with `identities`: objects cut out of a video, or a folder of them, with MOT rows; classes are identities (data_crops.c) */
 };
@@ -37,6 +40,7 @@ struct train_set_options {
     int n_classes;
     int every, side;            /* VIDEO: keep each n-th frame (0: all), at most so many pixels a side (0: 640). CROPS: 0: each 10th, 256 */
     bool identities;            /* classes are identities: videos are read as CROPS */
+    int length;                 /* TEXT: tokens of a window */
     bool unlabelled;            /* pictures without labels will do (PLAIN, or a video alone): a teacher makes them (train_set_label_...) */
     int category;               /* CROPS: objects of this class alone (8th column); 0: all */
 };
@@ -62,6 +66,7 @@ void train_set_free(struct train_set **s);
 enum train_set_kind train_set_kind(const struct train_set *s);
 const struct train_set_report *train_set_report(const struct train_set *s);
 int64_t train_set_count(const struct train_set *s);
+int train_set_vocabulary(const struct train_set *s); /* TEXT: one more than the largest token; else 0 */
 /* Labels for a set that has none (train_set_unlabelled): the names of the classes first, then every sample from the first to the last, with a class or with
  * boxes (class ids in range; in pixels of the picture as stored, cut to `w` x `h`). ERR_NOMEM. */
 bool train_set_unlabelled(const struct train_set *s);
@@ -110,13 +115,16 @@ struct train_data_options {
     enum train_fit fit;
     int max_boxes;           /* of a row; 0: 120. More are cut and counted */
     int per_class;           /* training: a batch is so many different samples each of batch / per_class classes, if they have as many; 0: any */
+    int target_width, target_height; /* PAIRS: of the second picture; 0: as the first */
     struct train_augment augment;
 };
 
 struct train_batch {
     int64_t number, epoch, step; /* number = epoch * steps + step */
     int count;                   /* rows */
-    void *images;
+    void *images;                    /* TEXT: int64 [count][length + 1] */
+    const float *targets;            /* PAIRS: as images, of the second picture; else NULL */
+    const float *attributes;         /* ATTRIBUTES: [count][classes]: 0, 1, or -1 where it is not known; else NULL */
     const int64_t *samples;      /* [count]; -1: it could not be decoded (evaluation): image of zeros, leave it out */
     const int32_t *labels, *labels2; /* [count]; the truth is mix of labels and 1 - mix of labels2 */
     const float *mix;            /* [count]; 1: labels alone */
@@ -138,7 +146,8 @@ int64_t train_data_steps(const struct train_data *d);
 /* The next batch, valid until the next call. ERR_CLOSED: after the last epoch. ERR_CORRUPT: nothing could be decoded 32 times in a row. */
 err train_data_next(struct train_data *d, const struct train_batch **ret);
 void train_data_stats(struct train_data *d, struct train_data_stats *ret);
-/* A split by the seed: each sample falls into the held-out part with this chance, whatever else is in the set. Both are malloced lists. */
+/* A split by the seed: each sample falls into the held-out part with this chance, whatever else is in the set; of a video it is the end, since neighbouring
+ * frames are nearly one picture. Both are malloced lists. */
 void train_data_split(const struct train_set *set, double held_out, uint64_t seed, int64_t **ret_train, int64_t *ret_n_train, int64_t **ret_held,
                       int64_t *ret_n_held);
 /* The same with whole classes, by their names: for identities. */

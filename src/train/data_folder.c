@@ -12,7 +12,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-static bool is_picture(const char *name)
+bool data_is_picture(const char *name)
 {
     const char *dot = strrchr(name, '.');
     return dot && (!strcasecmp(dot, ".jpg") || !strcasecmp(dot, ".jpeg") || !strcasecmp(dot, ".png"));
@@ -47,7 +47,7 @@ err data_read_folder(struct train_set *s, const char *path)
                 for (size_t i = 0; !e && i < n; i++) {
                     bool added;
                     char *file = xasprintf("%s/%s", dir, names[i]);
-                    if (is_picture(names[i])) e = add_file(s, file, label, &added);
+                    if (data_is_picture(names[i])) e = add_file(s, file, label, &added);
                     free(file);
                 }
                 data_free_names(&names, n);
@@ -70,7 +70,7 @@ err data_read_plain(struct train_set *s, const char *path)
     for (size_t i = 0; !e && i < n; i++) {
         bool added;
         char *file = xasprintf("%s/%s", path, names[i]);
-        if (is_picture(names[i])) e = add_file(s, file, -1, &added);
+        if (data_is_picture(names[i])) e = add_file(s, file, -1, &added);
         free(file);
     }
     data_free_names(&names, n);
@@ -83,7 +83,7 @@ bool data_has_pictures(const char *path)
     size_t n;
     bool found = false;
     if (data_list_folder(path, &names, &n)) return false;
-    for (size_t i = 0; i < n && !found; i++) found = is_picture(names[i]);
+    for (size_t i = 0; i < n && !found; i++) found = data_is_picture(names[i]);
     data_free_names(&names, n);
     return found;
 }
@@ -130,7 +130,7 @@ err data_read_yolo(struct train_set *s, const char *path)
     if (e == ERR_NOT_FOUND) e = err_set(ERR_NOT_FOUND, "%s: expected the names of the classes, one a line, in %s", path, own);
     if (!e) e = data_list_folder(dir, &names, &n);
     for (size_t i = 0; !e && i < n; i++) {
-        if (!is_picture(names[i])) continue;
+        if (!data_is_picture(names[i])) continue;
         bool added;
         char *file = xasprintf("%s/%s", dir, names[i]);
         e = add_file(s, file, -1, &added);

@@ -53,12 +53,30 @@ static size_t part(size_t *at, size_t bytes)
     return p;
 }
 
-/* Lays the arrays of a batch out in `block` (NULL: only counts). */
-static size_t lay_out(const struct train_data_options *o, char *block, struct train_batch *b)
+/* Of one row: the image, or a window of a text. */
+static size_t image_bytes(const struct train_data *d)
 {
-    size_t n = (size_t)o->batch, at = 0, images = part(&at, n * data_image_bytes(o)), samples = part(&at, n * sizeof *b->samples);
+    return d->set->kind == TRAIN_SET_TEXT ? ((size_t)d->set->records[0].w + 1) * sizeof(int64_t) : data_image_bytes(&d->o);
+}
+
+static size_t target_floats(const struct train_data *d)
+{
+    return d->set->kind == TRAIN_SET_PAIRS ? (size_t)d->o.target_width * (size_t)d->o.target_height * (size_t)d->o.channels : 0;
+}
+
+static size_t attribute_floats(const struct train_data *d)
+{
+    return d->set->kind == TRAIN_SET_ATTRIBUTES ? (size_t)train_set_classes(d->set) : 0;
+}
+
+/* Lays the arrays of a batch out in `block` (NULL: only counts). */
+static size_t lay_out(const struct train_data *d, char *block, struct train_batch *b)
+{
+    const struct train_data_options *o = &d->o;
+    size_t n = (size_t)o->batch, at = 0, images = part(&at, n * image_bytes(d)), samples = part(&at, n * sizeof *b->samples);
     size_t labels = part(&at, n * sizeof *b->labels), labels2 = part(&at, n * sizeof *b->labels2), mix = part(&at, n * sizeof *b->mix);
     size_t boxes = part(&at, n * (size_t)o->max_boxes * sizeof *b->boxes), n_boxes = part(&at, n * sizeof *b->n_boxes), geometry = part(&at, n * 4 * sizeof *b->geometry);
+    size_t targets = part(&at, n * target_floats(d) * sizeof *b->targets), attributes = part(&at, n * attribute_floats(d) * sizeof *b->attributes);
     if (!block) return at;
     *b = (struct train_batch){.images = block + images,
                               .samples = (void *)(block + samples),
@@ -67,7 +85,9 @@ static size_t lay_out(const struct train_data_options *o, char *block, struct tr
                               .mix = (void *)(block + mix),
                               .boxes = (void *)(block + boxes),
                               .n_boxes = (void *)(block + n_boxes),
-                              .geometry = (void *)(block + geometry)};
+                              .geometry = (void *)(block + geometry),
+                              .targets = target_floats(d) ? (void *)(block + targets) : NULL,
+                              .attributes = attribute_floats(d) ? (void *)(block + attributes) : NULL};
     return at;
 }
 
@@ -76,7 +96,9 @@ static size_t lay_out(const struct train_data_options *o, char *block, struct tr
 
 static struct data_row row_of(const struct train_data *d, const struct train_batch *b, int i)
 {
-    return (struct data_row){.image = (char *)b->images + (size_t)i * data_image_bytes(&d->o),
+    return (struct data_row){.image = (char *)b->images + (size_t)i * image_bytes(d),
+                             .target = b->targets ? WRITABLE(float, b->targets) + (size_t)i * target_floats(d) : NULL,
+                             .attributes = b->attributes ? WRITABLE(float, b->attributes) + (size_t)i * attribute_floats(d) : NULL,
                              .sample = WRITABLE(int64_t, b->samples) + i,
                              .label = WRITABLE(int32_t, b->labels) + i,
                              .label2 = WRITABLE(int32_t, b->labels2) + i,
@@ -186,6 +208,12 @@ static err check(const struct train_set *set, struct train_data_options *o)
     for (int64_t i = 0; o->samples && i < o->n_samples; i++)
         if (o->samples[i] < 0 || o->samples[i] >= train_set_count(set)) return err_set(ERR_USAGE, "sample %lld is not in the set", (long long)o->samples[i]);
     if (o->evaluate) o->per_class = 0;
+    if (o->target_width <= 0) o->target_width = o->width, o->target_height = o->height;
+    if (o->target_width > MAX_SIDE || o->target_height > MAX_SIDE || o->target_height < 1) return err_set(ERR_USAGE, "targets of %d x %d: sides go from 1 to %d", o->target_width, o->target_height, MAX_SIDE);
+    if (set->kind == TRAIN_SET_PAIRS && (a->mosaic > 0 || a->mixup > 0 || a->brightness > 0 || a->contrast > 0 || a->saturation > 0 || a->hue > 0 || o->bytes))
+        return err_set(ERR_USAGE, "augmentation: pairs of pictures are flipped, cropped, shifted and zoomed together; colours, mosaic and mixup would change one without the other");
+    if (set->kind == TRAIN_SET_ATTRIBUTES && (a->mosaic > 0 || a->mixup > 0)) return err_set(ERR_USAGE, "augmentation: no mosaic and mixup of pictures with attributes");
+    if (set->kind == TRAIN_SET_TEXT) o->width = o->height = 1;
     if (o->per_class < 0 || (o->per_class && (o->batch % o->per_class || train_set_has_boxes(set))))
         return err_set(ERR_USAGE, "a batch of %d is no multiple of %d pictures of a class", o->batch, o->per_class);
     if (o->samples && o->n_samples < 1) return err_set(ERR_USAGE, "no samples: the part of the set that was asked for is empty");
@@ -200,11 +228,11 @@ static err allocate(struct train_data *d)
         memcpy(d->samples, d->o.samples, list);
         d->o.samples = d->samples;
     }
-    d->slot_bytes = lay_out(&d->o, NULL, NULL);
+    d->slot_bytes = lay_out(d, NULL, NULL);
     d->slots = xnewn(struct slot, (size_t)d->depth);
     for (int i = 0; !e && i < d->depth; i++) {
         e = mem_alloc(d->payer, MEM_TRAINING, d->slot_bytes, (void **)&d->slots[i].block);
-        if (!e) lay_out(&d->o, d->slots[i].block, &d->slots[i].b);
+        if (!e) lay_out(d, d->slots[i].block, &d->slots[i].b);
     }
     if (!e && d->o.per_class) e = data_groups_make(d->set, &d->o, d->payer, &d->groups);
     d->makers = xnewn(struct data_maker, (size_t)MAX(d->o.threads, 1));

@@ -21,9 +21,11 @@ err data_maker_init(struct data_maker *m, const struct train_set *set, const str
     m->conv = video_conv_new(payer);
     m->canvas = (struct data_canvas){.w = o->width, .h = o->height};
     m->other = m->canvas;
+    m->target = (struct data_canvas){.w = o->target_width, .h = o->target_height};
     for (size_t i = 0; i < set->n_records; i++) m->pixel_bytes = MAX(m->pixel_bytes, 2 * (size_t)set->records[i].bytes);
     err e = mem_alloc(payer, MEM_TRAINING, canvas, (void **)&m->canvas.rgb);
     if (!e) e = mem_alloc(payer, MEM_TRAINING, canvas, (void **)&m->other.rgb);
+    if (!e && set->kind == TRAIN_SET_PAIRS) e = mem_alloc(payer, MEM_TRAINING, (size_t)m->target.w * (size_t)m->target.h * 3, (void **)&m->target.rgb);
     if (!e && m->pixel_bytes) e = mem_alloc(payer, MEM_TRAINING, m->pixel_bytes, (void **)&m->pixels);
     if (e) data_maker_done(m);
     return e;
@@ -35,6 +37,8 @@ void data_maker_done(struct data_maker *m)
     mem_free(m->payer, MEM_TRAINING, m->canvas.rgb, canvas);
     mem_free(m->payer, MEM_TRAINING, m->other.rgb, canvas);
     mem_free(m->payer, MEM_TRAINING, m->pixels, m->pixel_bytes);
+    if (m->target.rgb) mem_free(m->payer, MEM_TRAINING, m->target.rgb, (size_t)m->target.w * (size_t)m->target.h * 3);
+    m->target.rgb = NULL;
     m->canvas.rgb = m->other.rgb = m->pixels = NULL;
     video_still_free(&m->still);
     video_conv_free(&m->conv);
@@ -175,6 +179,23 @@ static int64_t sample_count(const struct data_maker *m)
     return m->o->samples ? m->o->n_samples : train_set_count(m->set);
 }
 
+/* The second picture of a pair, seen as the first is: both show the same part, whatever their sizes are. */
+static err place_target(struct data_maker *m, int64_t sample, const struct video_frame *first, const struct data_view *v)
+{
+    const struct data_sample *d = &data_samples(m->set)[sample];
+    const char *path = (const char *)m->set->text.items + d->at;
+    struct data_rect all = {0, 0, m->target.w, m->target.h};
+    struct video_frame *f;
+    err e = video_still_read(m->still, path + strlen(path) + 1, &f);
+    if (e) return e;
+    double tx = (double)m->target.w / m->canvas.w, ty = (double)m->target.h / m->canvas.h;
+    struct data_view w = {.sx = v->sx * tx * first->width / f->width, .sy = v->sy * ty * first->height / f->height, .ox = v->ox * tx, .oy = v->oy * ty};
+    data_fill(&m->target, m->o->pad);
+    e = data_place(m->conv, f, &w, &all, &m->target);
+    video_frame_unref(&f);
+    return e;
+}
+
 static err one(struct data_maker *m, struct data_random *r, int64_t sample, const struct data_canvas *c, struct boxes *boxes, float geometry[4])
 {
     struct picture p;
@@ -183,6 +204,7 @@ static err one(struct data_maker *m, struct data_random *r, int64_t sample, cons
     if (e) return e;
     struct data_view v = choose_view(r, m->o, p.f);
     e = data_place(m->conv, p.f, &v, &all, c);
+    if (!e && m->target.rgb) e = place_target(m, sample, p.f, &v);
     if (!e) add_boxes(m, sample, p.f, &v, &all, boxes);
     if (!e) memcpy(geometry, (float[]){(float)v.sx, (float)v.sy, (float)v.ox, (float)v.oy}, 4 * sizeof *geometry);
     picture_close(&p);
@@ -225,6 +247,7 @@ static err compose(struct data_maker *m, struct data_random *r, int64_t sample, 
     if (e || m->o->evaluate) return e;
     if (data_chance(r, a->flip)) {
         data_flip(c);
+        if (m->target.rgb) data_flip(&m->target);
         for (int i = first; i < boxes->n; i++) {
             struct train_box *b = &boxes->items[i];
             float x1 = b->x1;
@@ -266,6 +289,8 @@ static void empty_row(const struct data_maker *m, const struct data_row *row)
 {
     memset(row->image, 0, data_image_bytes(m->o));
     memset(row->geometry, 0, 4 * sizeof(float));
+    for (size_t i = 0; m->target.rgb && i < (size_t)m->target.w * (size_t)m->target.h * (size_t)m->o->channels; i++) row->target[i] = 0;
+    for (int c = 0; row->attributes && c < train_set_classes(m->set); c++) row->attributes[c] = -1;
     *row->sample = *row->label = *row->label2 = -1;
     *row->n_boxes = 0;
     *row->mix = 1;
@@ -275,6 +300,24 @@ static void empty_row(const struct data_maker *m, const struct data_row *row)
 static bool damaged(err e)
 {
     return e == ERR_CORRUPT || e == ERR_IO || e == ERR_NOT_FOUND || e == ERR_LIMIT || e == ERR_UNSUPPORTED;
+}
+
+static void finish_row(struct data_maker *m, int64_t sample, const struct data_row *row)
+{
+    struct data_canvas *t = &m->target;
+    data_store(&m->canvas, m->o, row->image);
+    if (t->rgb) data_store(t, m->o, row->target);
+    for (int c = 0; row->attributes && c < train_set_classes(m->set); c++)
+        row->attributes[c] = (float)((const int8_t *)m->set->attributes.items)[sample * train_set_classes(m->set) + c];
+}
+
+static err text_row(const struct data_maker *m, int64_t sample, const struct data_row *row)
+{
+    *row->sample = sample;
+    *row->label = *row->label2 = -1;
+    *row->n_boxes = 0;
+    *row->mix = 1;
+    return data_tokens(m->set, sample, row->image);
 }
 
 err data_make(struct data_maker *m, int64_t epoch, int64_t position, const struct data_row *row)
@@ -290,13 +333,14 @@ err data_make(struct data_maker *m, int64_t epoch, int64_t position, const struc
                                    : data_order(m->o->seed ^ (uint64_t)(position / n), epoch, position % n, n);
         struct boxes boxes = {.items = row->boxes, .most = m->o->max_boxes};
         int64_t sample = sample_at(m, i);
+        if (m->set->kind == TRAIN_SET_TEXT) return text_row(m, sample, row);
         e = compose(m, &r, sample, &m->canvas, &boxes, row->geometry);
         *row->sample = sample;
         *row->label = *row->label2 = train_set_label(m->set, sample);
         *row->mix = 1;
         if (!e && !m->o->evaluate && m->o->augment.mixup > 0) e = mixup(m, epoch, position, attempt, &boxes, row);
         *row->n_boxes = boxes.n;
-        if (!e) return data_store(&m->canvas, m->o, row->image), ERR_OK;
+        if (!e) return finish_row(m, sample, row), ERR_OK;
         if (!damaged(e)) return e;
         remember(m);
         if (m->o->evaluate) return empty_row(m, row), ERR_OK;

@@ -43,11 +43,14 @@ void data_blend(const struct data_canvas *c, const struct data_canvas *other, do
 /* The canvas as it goes into a batch. */
 void data_store(const struct data_canvas *c, const struct train_data_options *o, void *dst);
 size_t data_image_bytes(const struct train_data_options *o);
+/* A window of a text: to[0 .. length]. */
+err data_tokens(const struct train_set *s, int64_t sample, int64_t *to);
 
 /* ---- rows: data_sample.c */
 
 struct data_row {
     void *image;
+    float *target, *attributes; /* where the set has them */
     int64_t *sample;
     int32_t *label, *label2, *n_boxes;
     float *mix, *geometry;
@@ -74,7 +77,7 @@ struct data_maker {
     const struct data_groups *groups; /* NULL: none */
     struct video_still *still;
     struct video_conv *conv;
-    struct data_canvas canvas, other; /* MEM_TRAINING of the set's payer */
+    struct data_canvas canvas, other, target; /* MEM_TRAINING of the set's payer */
     uint8_t *pixels;                  /* of one record, twice: as stored, and interleaved */
     size_t pixel_bytes;
     struct mem_payer *payer;

@@ -173,7 +173,9 @@ static err guess(const char *path, const struct train_set_options *o, enum train
     if (o->identities && (is_folder(path) ? data_has_videos(path, true) : data_is_video(path))) return *ret = TRAIN_SET_CROPS, ERR_OK;
     if (o->unlabelled && is_folder(path) && data_has_pictures(path)) return *ret = TRAIN_SET_PLAIN, ERR_OK;
     if (is_folder(path)) {
-        *ret = folder_has(path, "images") && folder_has(path, "labels")                  ? TRAIN_SET_YOLO
+        *ret = folder_has(path, "input") && folder_has(path, "target")                   ? TRAIN_SET_PAIRS
+               : folder_has(path, "attributes.csv")                                      ? TRAIN_SET_ATTRIBUTES
+               : folder_has(path, "images") && folder_has(path, "labels")                  ? TRAIN_SET_YOLO
                : folder_has(path, "data_batch_1.bin") || folder_has(path, "train.bin")   ? TRAIN_SET_CIFAR
                                                                                          : TRAIN_SET_FOLDER;
         return ERR_OK;
@@ -181,13 +183,15 @@ static err guess(const char *path, const struct train_set_options *o, enum train
     *ret = str_ends(path, ".json")                                                         ? TRAIN_SET_COCO
            : str_ends(path, ".bin")                                                        ? TRAIN_SET_CIFAR
            : strstr(base, "idx3") || strstr(base, "-ubyte")                                ? TRAIN_SET_IDX
+           : str_ends(path, ".txt") || str_ends(path, ".u16") || str_ends(path, ".u32")    ? TRAIN_SET_TEXT
+           : str_ends(path, ".csv")                                                        ? TRAIN_SET_ATTRIBUTES
            : data_is_video(path)                                                           ? TRAIN_SET_VIDEO
                                                                                            : TRAIN_SET_AUTO;
     if (str_ends(path, ".xz") || str_ends(path, ".gz"))
         return err_set(ERR_UNSUPPORTED, "%s: compressed; unpack it first (xz -d, gunzip)", path);
     if (*ret == TRAIN_SET_AUTO)
         return err_set(ERR_UNSUPPORTED, "%s: no data set that is known: a folder of classes or with images/ and labels/, COCO .json, CIFAR .bin, "
-                                        "*-ubyte, or a video with labels", path);
+                                        "*-ubyte, a video with labels, input/ and target/, attributes.csv, or a text (.txt, .u16, .u32)", path);
     return ERR_OK;
 }
 
@@ -231,9 +235,10 @@ static err finish(struct train_set *s, const char *path)
     for (size_t i = 0; i < s->samples.len; i++) {
         const struct data_sample *d = &data_samples(s)[i];
         if (d->label >= 0) count[d->label]++;
-        else if (d->n_boxes == 0 && !s->unlabelled) s->report.empty_images++;
+        else if (d->n_boxes == 0 && s->has_boxes) s->report.empty_images++;
     }
     for (size_t i = 0; i < s->boxes.len; i++) count[data_boxes(s)[i].class_id]++;
+    for (size_t i = 0; i < s->attributes.len; i++) count[i % s->n_classes] += ((const int8_t *)s->attributes.items)[i] >= 0;
     for (size_t c = 0; c < s->n_classes; c++) {
         if (count[c]) continue;
         s->report.empty_classes++;
@@ -243,7 +248,7 @@ static err finish(struct train_set *s, const char *path)
     s->report.samples = (int64_t)s->samples.len;
     s->report.boxes = (int64_t)s->boxes.len;
     const char *why = s->report.problem[0] ? s->report.problem : "it is empty";
-    if (s->n_classes == 0 && !s->unlabelled) return err_set(ERR_FORMAT, "%s: no classes in it: %s", path, why);
+    if (s->n_classes == 0 && !s->unlabelled && s->kind != TRAIN_SET_PAIRS && s->kind != TRAIN_SET_TEXT) return err_set(ERR_FORMAT, "%s: no classes in it: %s", path, why);
     if (s->samples.len == 0) return err_set(ERR_FORMAT, "%s: no sample in it can be used: %s", path, why);
     if (s->has_boxes && s->boxes.len == 0) return err_set(ERR_FORMAT, "%s: no box in it can be used: %s", path, why);
     return ERR_OK;
@@ -263,13 +268,17 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
         case TRAIN_SET_CIFAR: e = data_read_cifar(s, path); break;
         case TRAIN_SET_IDX: e = data_read_idx(s, path, o->labels); break;
         case TRAIN_SET_VIDEO: e = data_read_video(s, path, o); break;
+        case TRAIN_SET_PAIRS: e = data_read_pairs(s, path); break;
+        case TRAIN_SET_ATTRIBUTES: e = data_read_attributes(s, path); break;
+        case TRAIN_SET_TEXT: e = data_read_text(s, path, o->length); break;
         case TRAIN_SET_PLAIN: e = data_read_plain(s, path); break;
         case TRAIN_SET_CROPS: e = data_read_crops(s, path, o); break;
         default: e = err_set(ERR_USAGE, "%d is no kind of data set", (int)s->kind);
         }
     }
     s->unlabelled = s->kind == TRAIN_SET_PLAIN || (s->kind == TRAIN_SET_VIDEO && !o->labels);
-    if (!e && o->classes && !s->unlabelled) e = choose_classes(s, o);
+    if (!e && o->classes && s->attributes.len) e = err_set(ERR_USAGE, "%s: attributes are taken as they are; --classes is for classes", path);
+    if (!e && o->classes && s->n_classes && !s->unlabelled) e = choose_classes(s, o);
     if (!e) e = finish(s, path);
     if (e) {
         train_set_free(&s);
@@ -294,6 +303,7 @@ void train_set_free(struct train_set **p)
     data_list_done(s->payer, &s->boxes, sizeof(struct train_box));
     data_list_done(s->payer, &s->text, 1);
     data_list_done(s->payer, &s->jpegs, 1);
+    data_list_done(s->payer, &s->attributes, 1);
     free(s);
 }
 
@@ -351,6 +361,11 @@ const struct train_set_report *train_set_report(const struct train_set *s)
 int64_t train_set_count(const struct train_set *s)
 {
     return (int64_t)s->samples.len;
+}
+
+int train_set_vocabulary(const struct train_set *s)
+{
+    return s->vocabulary;
 }
 
 int train_set_classes(const struct train_set *s)
@@ -414,7 +429,13 @@ static void split(const struct train_set *set, bool by_class, double held_out, u
 {
     int64_t n = train_set_count(set), train = 0, held = 0;
     int64_t *a = xnewn(int64_t, (size_t)n + 1), *b = xnewn(int64_t, (size_t)n + 1);
+    int64_t end = train_set_kind(set) == TRAIN_SET_VIDEO ? n - (int64_t)((double)n * held_out) : INT64_MAX;
     for (int64_t i = 0; i < n; i++) {
+        if (end < INT64_MAX) {
+            if (i < end) a[train++] = i;
+            else b[held++] = i;
+            continue;
+        }
         const char *name = by_class ? set->classes[train_set_label(set, i)] : NULL;
         uint64_t h = name ? hash64(name, strlen(name), seed ^ 0x5eed) : hash64(&i, sizeof i, seed ^ 0x5eed);
         if (falls_out(h, held_out)) b[held++] = i;

@@ -45,7 +45,8 @@ struct train_set {
     bool has_boxes, relative, unlabelled;
     char **classes;
     size_t n_classes, cap_classes;
-    struct data_list samples, boxes, text, jpegs; /* data_sample, train_box, char, uint8_t; MEM_TRAINING */
+    struct data_list samples, boxes, text, jpegs, attributes; /* data_sample, train_box, char, uint8_t, int8_t [samples][classes]; MEM_TRAINING */
+    int vocabulary;
     struct data_record *records;
     size_t n_records, cap_records;
 };
@@ -79,6 +80,10 @@ void data_free_names(char ***names, size_t n);
 bool data_line(FILE *f, const char *name, int64_t *line, char buf[DATA_MAX_LINE], err *e);
 
 err data_read_folder(struct train_set *s, const char *path);
+err data_read_pairs(struct train_set *s, const char *path);
+err data_read_attributes(struct train_set *s, const char *path);
+err data_read_text(struct train_set *s, const char *path, int length);
+bool data_is_picture(const char *name);
 err data_read_plain(struct train_set *s, const char *path);
 bool data_has_pictures(const char *path);
 err data_read_yolo(struct train_set *s, const char *path);

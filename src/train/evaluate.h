@@ -26,6 +26,9 @@ struct train_scores {
     double top1, top5;        /* classify */
     double loss;              /* mean cross entropy */
     double rank1, map;        /* embed: the nearest other picture is of the same identity; mean average precision. `samples` counts the questions */
+    double psnr;              /* image: mean over pictures, in dB */
+    double accuracy;          /* attributes: mean over attributes */
+    double perplexity;        /* text: exp(loss) */
     double ap50, ap;          /* detect */
     double seconds;
 };
@@ -45,4 +48,10 @@ err train_evaluate_detect(const struct graph *g, const struct train_set *set, co
 err train_evaluate_embed(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);
 err train_evaluate_gallery(const struct graph *g, const struct train_set *query, const struct train_set *gallery, const struct train_evaluate_options *o,
                            struct train_scores *ret);
+/* evaluate_rows.c says how these are counted. */
+err train_evaluate_image(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);
+err train_evaluate_attributes(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);
+err train_evaluate_text(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);
+/* Tokens that a language model reads at once, from its input [N, tokens]. ERR_SHAPE. */
+err train_text_length(const struct graph *g, int *ret);
 err train_evaluate_classify(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);

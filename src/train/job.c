@@ -33,17 +33,28 @@ static err label(struct train_job *j, struct train_set *set)
     return train_set_unlabelled(set) ? train_teacher_label(&l, set, &e_options) : ERR_OK;
 }
 
+/* Is the data what the task takes? */
+static err fits(const struct train_job *j, const char *path, const struct train_set *set)
+{
+    enum train_set_kind kind = train_set_kind(set);
+    const char *has = "one class per picture", *task = j->kind->identities ? "embed" : "classify";
+    if (kind == TRAIN_SET_TEXT) has = "a text", task = "text";
+    else if (kind == TRAIN_SET_PAIRS) has = "pairs of pictures", task = "image";
+    else if (kind == TRAIN_SET_ATTRIBUTES) has = "attributes of pictures", task = "attributes";
+    else if (train_set_has_boxes(set)) has = "boxes, not one class per picture", task = "detect";
+    return strcmp(task, j->kind->name) ? err_set(ERR_USAGE, "%s: it has %s; that is for --task %s, not %s", path, has, task, j->kind->name) : ERR_OK;
+}
+
 static err open_sets(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
     struct train_set_options how = {.classes = o->classes, .n_classes = o->n_classes, .identities = j->kind->identities, .category = o->embed.category, .every = o->embed.every};
     how.unlabelled = o->teacher != NULL;
+    how.length = j->length;
     err e = train_set_open(o->data, &how, j->payer, &j->set);
     if (!e) e = label(j, j->set);
     if (e) return e;
-    if (train_set_has_boxes(j->set) != j->kind->boxes)
-        return err_set(ERR_USAGE, "%s: it has %s; this is --task %s", o->data, j->kind->boxes ? "one class per picture and no boxes" : "boxes, not one class per picture",
-                       j->kind->boxes ? "classify" : "detect");
+    if ((e = fits(j, o->data, j->set))) return e;
     j->classes = train_set_classes(j->set);
     if (o->val) {
         const char **names = xnewn(const char *, j->classes + 1);
@@ -52,6 +63,7 @@ static err open_sets(struct train_job *j)
         how.n_classes = j->classes;
         e = train_set_open(o->val, &how, j->payer, &j->val);
         if (!e) e = label(j, j->val);
+        if (!e) e = fits(j, o->val, j->val);
         free(names);
         if (e) return err_wrap(e, "held-out data");
     } else if (o->held_out > 0) {
@@ -179,7 +191,7 @@ static void make_schedule(struct train_job *j)
 static err one_batch(struct train_job *j, const struct train_batch *b, float *ret_loss)
 {
     struct tensor in = train_net_input(j->net, 0);
-    err e = train_fill_input(&j->picture, b->images, b->count, &in);
+    err e = j->kind->text ? ERR_OK : train_fill_input(&j->picture, b->images, b->count, &in);
     return e ? e : j->kind->batch(j, b, ret_loss);
 }
 
@@ -190,32 +202,38 @@ static double elapsed(const struct train_job *j)
     return j->seconds_before + (double)(clock_ns() - j->begun_ns) * 1e-9;
 }
 
+static err score(struct train_job *j, struct train_scores *ret)
+{
+    struct mem_payer *payer = mem_payer_new(j->budget, "evaluation");
+    struct graph *g;
+    struct train_evaluate_options o = evaluation(j, j->budget, j->o->stop);
+    err e = train_job_graph(j, payer, &g);
+    if (!e) {
+        e = j->kind->evaluate(g, j->val, &o, ret);
+        graph_free(&g);
+    }
+    mem_payer_free(&payer);
+    return e;
+}
+
 static err end_epoch(struct train_job *j, struct train_progress *p, train_progress_fn *fn, void *user)
 {
     struct train_scores *s = &p->scores;
     err e = ERR_OK;
     j->state.loss_sum = 0;
     if (j->val) {
-        struct mem_payer *payer = mem_payer_new(j->budget, "evaluation");
-        struct graph *g;
-        struct train_evaluate_options o = evaluation(j, j->budget, j->o->stop);
-        if (!(e = train_job_graph(j, payer, &g))) {
-            e = j->kind->evaluate(g, j->val, &o, s);
-            graph_free(&g);
-        }
-        mem_payer_free(&payer);
-        if (e) return e;
+        if ((e = score(j, s))) return e;
         p->scored = true;
     }
     j->state.epochs_done = p->epoch;
-    double score = p->scored ? j->kind->scored(s) : -p->loss;
-    if (!j->state.best_epoch || score > j->state.best) {
+    double reached = p->scored ? j->kind->scored(s) : 0, merit = !p->scored ? -p->loss : j->kind->falls ? -reached : reached;
+    if (!j->state.best_epoch || merit > j->state.best) {
         p->best = true;
-        j->state.best = score;
+        j->state.best = merit;
         j->state.best_epoch = p->epoch;
     }
-    train_curves_add(&j->curves, &(struct train_point){p->epoch, (double)j->state.updates, p->loss, p->lr, p->scored && j->o->task == TRAIN_CLASSIFY ? s->loss : (double)NAN,
-                                                       p->scored ? score : (double)NAN, elapsed(j)});
+    train_curves_add(&j->curves, &(struct train_point){p->epoch, (double)j->state.updates, p->loss, p->lr, p->scored && (j->o->task == TRAIN_CLASSIFY || j->o->task == TRAIN_TEXT) ? s->loss : (double)NAN,
+                                                       p->scored ? reached : (double)NAN, elapsed(j)});
     p->epoch_done = true;
     p->peak = mem_budget_peak(j->budget);
     if (p->best && !(e = train_job_write_onnx(j, "best"))) e = train_job_save(j, "best");
@@ -244,6 +262,18 @@ static err leave(struct train_job *j)
     train_net_rewind(j->net);
     err e = train_job_save(j, "last");
     return e ? e : err_set(ERR_CANCELLED, "stopped after %lld updates; --resume goes on", (long long)j->state.updates);
+}
+
+/* Epoch 0: the network as it was given. It is told and no more: the best epoch is one of the trained ones. */
+static err score_first(struct train_job *j, train_progress_fn *fn, void *user)
+{
+    struct train_progress p = {.epochs = j->o->epochs, .epoch_done = true, .scored = true};
+    if (!j->o->score_first || !j->val || j->state.batches || !fn) return ERR_OK;
+    err e = score(j, &p.scores);
+    if (e == ERR_CANCELLED) return leave(j);
+    p.peak = mem_budget_peak(j->budget);
+    if (!e) fn(user, &p);
+    return e;
 }
 
 static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct train_result *r)
@@ -290,12 +320,21 @@ static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct t
 
 /* ---- all of it */
 
+static err open_text(struct train_job *j)
+{
+    j->classes = 256; /* of a network by name: bytes; more words are said by the text, or --classes of 'brim new' */
+    err e = train_job_bring_model(j);
+    if (!e) e = train_text_length(j->source, &j->length);
+    j->picture = (struct train_picture){.width = 1, .height = 1, .channels = 1};
+    return e ? e : open_sets(j);
+}
+
 static err open_job(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
-    err e = open_sets(j);
-    if (!e) e = train_job_bring_model(j);
-    if (!e) e = train_picture_input(j->source, &j->picture);
+    err e = j->kind->text ? open_text(j) : open_sets(j);
+    if (!e && !j->kind->text) e = train_job_bring_model(j);
+    if (!e && !j->kind->text) e = train_picture_input(j->source, &j->picture);
     if (!e) e = open_net(j);
     if (!e && o->resume) e = train_job_restore(j);
     if (e) return e;
@@ -304,6 +343,7 @@ static err open_job(struct train_job *j)
         j->seconds_before = j->state.seconds;
     }
     struct train_data_options d = data_options(j);
+    if (j->kind->data && (e = j->kind->data(j, &d))) return e;
     e = train_data_open(j->set, &d, j->payer, &j->data);
     if (e) return e;
     make_schedule(j);
@@ -361,10 +401,10 @@ static err check(const struct train_job_options *o)
 
 err train_job(const struct train_job_options *o, train_progress_fn *fn, void *user, struct train_result *ret)
 {
-    if (o->task < TRAIN_CLASSIFY || o->task > TRAIN_EMBED) return err_set(ERR_USAGE, "%d is no task", (int)o->task);
+    if (o->task < TRAIN_CLASSIFY || o->task > TRAIN_TEXT) return err_set(ERR_USAGE, "%d is no task", (int)o->task);
     err e = check(o);
     if (e) return e;
-    static const struct train_task_kind *const kinds[] = {NULL, &train_task_classify, &train_task_detect, &train_task_embed};
+    static const struct train_task_kind *const kinds[] = {NULL, &train_task_classify, &train_task_detect, &train_task_embed, &train_task_image, &train_task_attributes, &train_task_text};
     struct train_job j = {.o = o, .kind = kinds[o->task], .user = user, .begun_ns = clock_ns()};
     struct train_result r = {0};
     if (o->idle) {
@@ -376,12 +416,13 @@ err train_job(const struct train_job_options *o, train_progress_fn *fn, void *us
     j.payer = mem_payer_new(j.budget, "job");
     e = open_job(&j);
     if (!e) e = finish_epoch(&j, fn, user);
+    if (!e) e = score_first(&j, fn, user);
     if (!e) e = loop(&j, fn, user, &r);
     if (!e) e = train_job_write_onnx(&j, "last");
     r.epochs = j.state.epochs_done;
     r.updates = j.state.updates;
     r.best_epoch = j.state.best_epoch;
-    r.best_top1 = j.state.best;
+    r.best_top1 = j.val && j.kind->falls ? -j.state.best : j.state.best;
     r.peak = mem_budget_peak(j.budget);
     r.seconds = elapsed(&j);
     if (j.net) r.sizes = train_net_sizes(j.net);

@@ -15,7 +15,7 @@
 
 #include <jansson.h>
 
-enum train_task { TRAIN_CLASSIFY = 1, TRAIN_DETECT, TRAIN_EMBED };
+enum train_task { TRAIN_CLASSIFY = 1, TRAIN_DETECT, TRAIN_EMBED, TRAIN_IMAGE, TRAIN_ATTRIBUTES, TRAIN_TEXT };
 
 struct train_job_options {
     enum train_task task;
@@ -41,12 +41,14 @@ struct train_job_options {
         int width;              /* of the embedding of a network by name: numbers of its last layer; 0: its own */
         int category, every;    /* of videos: objects of this class alone (0: all), of each n-th frame (0: 10) */
     } embed;
+    struct train_image image;   /* weights of its losses */
     struct train_feed feed;
     struct train_augment augment;
     int freeze_but;             /* train only the last so many parameter tensors; 0: all */
     const char *const *freeze;  /* prefixes of names that stay as they are */
     int n_freeze;
     bool frozen_statistics;
+    bool score_first;           /* tell the scores before anything is learnt, as epoch 0 */
     int patience;               /* epochs without a better score before it ends; 0: never */
     int64_t save_ms;            /* between checkpoints inside an epoch; 0: 5 minutes */
     int64_t max_steps;          /* ends after so many updates in all, as if it were stopped; 0: never. For tests */
@@ -63,7 +65,7 @@ struct train_job_options {
 };
 
 struct train_progress {
-    int epoch, epochs;
+    int epoch, epochs;          /* from 1; 0: before the first (score_first) */
     int64_t step, steps;        /* batches of this epoch */
     double loss, lr;            /* loss: mean of this epoch so far */
     double images_per_s, eta_s;

@@ -31,6 +31,8 @@ struct train_job {
     struct train_classify classify;
     struct train_teacher *teacher; /* classify; NULL: none */
     struct train_embed embed;
+    struct train_image image;
+    int length;                    /* text: tokens of a window */
     int *numbers, n_numbers;       /* embed: of each class of the set among the identities of the training part, or -1; how many those are */
     struct train_yolox yolox;      /* detect */
     void *scratch;                 /* detect: of the assignment */

@@ -157,6 +157,7 @@ err train_logits(struct graph_builder *b, const struct graph_training *t, int *r
     if (!t->n_outputs) return err_set(ERR_USAGE, "%s: it has no output", t->g->name);
     int v = t->g->outputs[0], before = made_of(t->g, v, OP_SOFTMAX);
     if (before < 0) before = made_of(t->g, v, OP_LOG_SOFTMAX);
+    if (before < 0) before = made_of(t->g, v, OP_SIGMOID);
     return as_rows(b, t->g, before >= 0 ? before : v, ret);
 }
 

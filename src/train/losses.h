@@ -35,5 +35,20 @@ struct train_embed {
 train_loss_fn train_loss_embed;
 /* Target 0: [N, classes], a distribution per row. The logits are output 0, or what its Softmax is made of. */
 train_loss_fn train_loss_classify;
-/* The value of the logits of output 0: past a Softmax at the end; [N, C] (a trailing 1 x 1 is dropped). ERR_SHAPE if it is no list of classes. */
+/* Pictures: target 0 as output 0. The sum of what has a weight; adversary: train_b_rival's, whose own loss is then `rival`. */
+struct train_image {
+    double l1, mse, ssim, adversary;
+    double range;                  /* of the numbers of a picture, for SSIM: 255 * scale */
+    int rival;                     /* set by the loss */
+};
+train_loss_fn train_loss_image;
+/* A rival that tells answers (output 0) from true pictures: its layers are put behind output 0 and become output "train_head.rival"; b_rival gives what the answers
+ * should make small, and in *ret_rival what the rival should (train_net_options.rival). */
+err train_add_rival(struct graph *g, uint64_t seed);
+int train_b_rival(struct graph_builder *b, const struct graph_training *t, int truth, int *ret_rival);
+/* Attributes: targets 0 [N, attributes] of 0 and 1; 1: the same, 1 where it is known; 2 [1]: 1 / number of known ones. The logits as for classes. */
+train_loss_fn train_loss_attributes;
+/* Texts: output 0 is [N, tokens, words]; target 0 int64 [N * tokens], the token after each. context: struct train_classify, of which `smoothing` counts. */
+train_loss_fn train_loss_text;
+/* The value of the logits of output 0: past a Softmax or Sigmoid at the end; [N, C] (a trailing 1 x 1 is dropped). ERR_SHAPE if it is no list of classes. */
 err train_logits(struct graph_builder *b, const struct graph_training *t, int *ret);

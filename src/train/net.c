@@ -174,6 +174,7 @@ static err make_plan(struct train_net *n, struct graph_training *t, const struct
     err e = model_from_graph(g, "training", &options, &n->model);
     if (e) return e;
     model_external(n->model, n_inputs, n->n_outputs);
+    if (o->precision == KERNEL_BF16 || o->precision == KERNEL_AUTO) model_half_products(n->model);
     e = model_plan_new(n->model, NULL, &n->plan);
     if (!e && model_plan_cut(n->plan, n->first_target, n->n_outputs, &n->cut)) n->cut = -1; /* only some losses ask for it */
     return e;

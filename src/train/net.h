@@ -33,6 +33,7 @@ struct train_net_options {
     const int *rival_loss;                   /* ... the value that stands here after `loss` was called; both take their step in each update. NULL: none */
     struct train_optimiser_options optimiser;
     int accumulate;                          /* runs per update; 0: 1 */
+    enum kernel_precision precision;         /* 0: f32. BF16: products round what they multiply; masters, sums, everything else f32, and so it all is where the machine has none. AUTO: the same */
     int recompute;                           /* activations computed again (graph/recompute.h): 0: as many as make it fit; -1: none; else this level */
 };
 

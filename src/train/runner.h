@@ -16,5 +16,7 @@ enum { TRAIN_CANDIDATES = 1000 };
 struct train_yolox;
 struct task_detection;
 int train_decode(const struct train_yolox *y, const float *rows, float least, struct task_detection *ret);
+/* Do a text and a model's output (its shape) fit? */
+err train_check_text(const struct graph *g, const struct train_set *set, const struct tensor_shape *out);
 /* The data of an evaluation: the options of `o` for this picture. */
 struct train_data_options train_evaluate_data(const struct train_evaluate_options *o, const struct train_picture *p, int batch);
