@@ -5,6 +5,7 @@
  * The detector says "thing" for the right half of any picture with score 0.9; the classifier says how bright its crop
  * is. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/inside.h"
+#include "engine/job.h"
 #include "graph/graph.h"
 #include "video/encode.h"
 
@@ -743,6 +744,34 @@ static void a_reload_may_fail_at_every_allocation(void **state)
     box_end(&b);
 }
 
+/* What is published is opened at once; what cannot run is not kept. */
+static void a_published_model_takes_over(void **state)
+{
+    struct box b;
+    char *good = xasprintf("%s/cls.onnx", folder(state)), *bad = xasprintf("%s/bytes.onnx", folder(state));
+    char *compare = xasprintf("cmp -s %s %s/live.onnx", good, folder(state));
+    write_model(folder(state), "live.onnx", false, TENSOR_U8);
+    box_start(&b,
+              site_of(folder(state), "cameras: {a: {url: move.mp4, loop: true}}\nmodels:\n  live: {onnx: live.onnx, card: cls.yaml}\n  det: {onnx: det.onnx}\n"
+                                     "queries:\n  one: {cameras: a, model: live, fps: 10}\n  two: {cameras: a, model: det, fps: 10}\n"),
+              256 << 20);
+    assert_non_null(strstr(row(&b, "one", "a").problem, "is uint8"));
+    await_runs(&b, "two", "a", 2);
+    assert_int_equal(engine_publish(b.e, "live", good), ERR_OK);
+    assert_true(row(&b, "two", "a").stats.run >= 2); /* untouched */
+    await_runs(&b, "one", "a", 2);
+    assert_int_equal(engine_publish(b.e, "live", bad), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err_text(), "is uint8"));
+    assert_non_null(strstr(err_text(), "; the old one runs on"));
+    await_runs(&b, "one", "a", 2); /* counted anew: it was opened again */
+    assert_int_equal(system(compare), 0);
+    assert_int_equal(engine_publish(b.e, "nobody", good), ERR_NOT_FOUND);
+    box_end(&b);
+    free(compare);
+    free(good);
+    free(bad);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
@@ -761,6 +790,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_bad_model_fails_its_queries_only),
         cmocka_unit_test(a_dead_camera_does_not_stop_the_others),
         cmocka_unit_test(pictures_come_when_asked_for),
+        cmocka_unit_test(a_published_model_takes_over),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(a_reload_may_fail_at_every_allocation),
     };
