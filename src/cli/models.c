@@ -68,7 +68,7 @@ static err import_one(struct models *m, const char *path)
     return e;
 }
 
-static err share_among(struct models *m, char *const *names, size_t n)
+static err share_among(struct models *m, const char *const *names, size_t n)
 {
     struct model_share_report r;
     char a[16], b[16];

@@ -54,14 +54,15 @@ static void print_text(const char *path, const json_t *r)
     bool fits = json_is_true(json_object_get(r, "fits")), in_time = json_is_true(json_object_get(r, "in_time"));
     size_t i;
     json_t *line;
-    char s[3][16];
+    char s[4][16];
     printf("%s: in %s it %s\n", path, size_of(r, "budget_bytes", s[0]),
            !fits     ? "does not fit"
            : in_time ? "fits, and everything is in time"
                      : "fits, but not everything is in time");
-    printf("sure to do                    %10s  (%s beside weights; all weights are %s)\n",
+    bool shared = json_integer_value(json_object_get(r, "shared_bytes")) > 0;
+    printf("sure to do                    %10s  (%s beside weights; all weights are %s%s%s)\n",
            size_of(r, "least_bytes", s[0]), size_of(r, "beside_weights_bytes", s[1]),
-           size_of(r, "weights_bytes", s[2]));
+           size_of(r, "weights_bytes", s[2]), shared ? ", less what models share: " : "", shared ? size_of(r, "shared_bytes", s[3]) : "");
     printf("sure to do, in time           %10s\n",
            json_is_integer(enough) ? size_of(r, "deadline_bytes", s[0]) : "none");
     if (json_is_number(disk))

@@ -34,7 +34,8 @@ struct plan {
     struct tenant *tenants;
     struct blocks_tenant *wishes; /* one per tenant */
     uint64_t beside, weights,
-        pinned;       /* bytes: beside all weights; of all weights; of those in them that stay for good */
+        pinned,       /* bytes: beside all weights; of all weights; of those in them that stay for good */
+        shared, twice; /* of all weights, what is in memory once for several models; of it, in what models that are divided always keep */
     double bandwidth; /* of the disk, bytes a second; 0: nothing to read */
     json_t *assumed;
 };
@@ -189,7 +190,7 @@ static int divided(const struct plan *p)
 
 static uint64_t least_of(const struct plan *p)
 {
-    return p->beside + p->pinned + (divided(p) ? blocks_divide_least(p->wishes, divided(p)) : 0);
+    return p->beside + p->pinned + (divided(p) ? blocks_divide_least(p->wishes, divided(p)) - p->twice : 0);
 }
 
 static void judge(const struct plan *p, struct trial *t)
@@ -208,11 +209,11 @@ static void try_budget(const struct plan *p, uint64_t budget, struct trial *ret)
     struct blocks_division d = {0};
     *ret = (struct trial){.predicted_ns = xnewn(int64_t, (size_t)p->n + 1)};
     if (budget < least_of(p)) return;
-    if (n && blocks_divide(p->wishes, n, (size_t)(budget - p->beside - p->pinned), &d)) return;
+    if (n && blocks_divide_shared(p->wishes, n, (size_t)(budget - p->beside - p->pinned), (size_t)p->twice, &d)) return;
     for (int i = 0; i < p->n; i++)
         ret->predicted_ns[i] = i < n ? d.plans[i].predicted_ns : p->tenants[i].run_ns;
     ret->fits = true;
-    ret->kept = d.kept + p->pinned;
+    ret->kept = d.kept - d.shared + p->pinned;
     ret->window = d.window;
     ret->disk_share = d.disk_share;
     if (n) blocks_division_done(&d, n);
@@ -252,6 +253,18 @@ static int pinned_last(const void *a, const void *b)
     return x->model->o->pin - y->model->o->pin;
 }
 
+static void count_shared(struct plan *p)
+{
+    struct weights_set **sets = xnewn(struct weights_set *, (size_t)p->n + 1);
+    size_t n = (size_t)divided(p), all = (size_t)p->n;
+    for (size_t i = 0; i < all; i++)
+        sets[i] = model_weights(p->tenants[i].model->model);
+    p->shared = weights_twice_bytes(sets, all, false);
+    p->twice = weights_twice_bytes(sets, n, true);
+    p->pinned -= weights_twice_bytes(sets + n, all - n, false);
+    free(sets);
+}
+
 static err collect(struct plan *p, double bandwidth)
 {
     err e = ERR_OK;
@@ -274,6 +287,7 @@ static err collect(struct plan *p, double bandwidth)
         p->weights += weights_bytes(model_weights(t->model->model));
         if (t->model->o->pin) p->pinned += weights_bytes(model_weights(t->model->model));
     }
+    count_shared(p);
     return ERR_OK;
 }
 
@@ -321,10 +335,10 @@ static json_t *answer(struct plan *p, uint64_t budget, bool disk_given)
     if (t.fits)
         at = json_pack("{s:I, s:I, s:f, s:f}", "kept_bytes", (json_int_t)t.kept, "window_bytes", (json_int_t)t.window,
                        "executor_share", t.executor_share, "disk_share", t.disk_share);
-    json_t *r = json_pack("{s:I, s:I, s:o, s:I, s:I, s:b, s:b, s:o, s:b, s:o, s:o, s:O}", "budget_bytes",
+    json_t *r = json_pack("{s:I, s:I, s:o, s:I, s:I, s:I, s:b, s:b, s:o, s:b, s:o, s:o, s:O}", "budget_bytes",
                           (json_int_t)budget, "least_bytes", (json_int_t)least_of(p), "deadline_bytes",
                           enough ? json_integer((json_int_t)enough) : json_null(), "beside_weights_bytes",
-                          (json_int_t)p->beside, "weights_bytes", (json_int_t)p->weights, "fits", t.fits, "in_time",
+                          (json_int_t)p->beside, "weights_bytes", (json_int_t)p->weights, "shared_bytes", (json_int_t)p->shared, "fits", t.fits, "in_time",
                           all, "disk_bytes_per_s", p->bandwidth > 0 ? json_real(p->bandwidth) : json_null(),
                           "disk_given", disk_given, "at_budget", at, "queries", queries, "assumed", p->assumed);
     trial_done(&t);

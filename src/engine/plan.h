@@ -15,7 +15,7 @@ struct engine_plan_options {
 };
 
 /* The site is borrowed. *ret, one object: {budget_bytes, least_bytes, deadline_bytes (null: none does),
- * beside_weights_bytes, weights_bytes, fits, in_time, disk_bytes_per_s (null: nothing to read), disk_given,
+ * beside_weights_bytes, weights_bytes, shared_bytes (of these, in memory once for several models), fits, in_time, disk_bytes_per_s (null: nothing to read), disk_given,
  * at_budget: null or {kept_bytes, window_bytes, executor_share, disk_share}, queries: [{query, camera, model (null:
  * motion), fps, deadline_ms (null: none), compute_ms, latency_ms, behind_ms, in_time, problem (null)}], assumed:
  * [sentence]}. latency_ms: of a run alone; behind_ms: if it must wait for the longest other run first; null: it does

@@ -12,6 +12,7 @@ struct blocks_use {
     int step;     /* ascending */
     int extent;   /* no extent comes twice */
     size_t bytes;
+    const uint8_t *id; /* 32 bytes that are equal for equal numbers, across models; NULL: nobody else has it */
 };
 
 struct blocks_problem {
@@ -56,13 +57,18 @@ struct blocks_tenant {
 struct blocks_division {
     struct blocks_plan *plans; /* one per tenant; the same window for all */
     size_t window, kept;       /* bytes; kept over all tenants */
+    size_t shared;             /* of kept: in memory already, because another tenant has the same (blocks_divide_shared) */
     double disk_share;         /* reads asked for over what the disk can give: above 1, frames must be dropped */
     double stall;              /* seconds a second that runs will wait for weights */
 };
 
 /* Divides `bytes` over all weights of all tenants and one window. ERR_NOMEM: it cannot be done; the sentence says the least bytes. */
 err blocks_divide(const struct blocks_tenant *t, int n, size_t bytes, struct blocks_division *ret);
+/* The same where tenants have weights in common, which are in memory once. twice: of their `fixed` bytes, those that others have as well. */
+err blocks_divide_shared(const struct blocks_tenant *t, int n, size_t bytes, size_t twice, struct blocks_division *ret);
 void blocks_division_done(struct blocks_division *d, int n);
+/* Sums over the plans, anew. */
+void blocks_division_account(const struct blocks_tenant *t, int n, struct blocks_division *d);
 /* The least bytes with which blocks_divide succeeds. */
 size_t blocks_divide_least(const struct blocks_tenant *t, int n);
 /* The best division of one problem for a given window and at most `room` bytes that stay beside `fixed`. False: some step's streamed weights are

@@ -33,7 +33,7 @@ static void draw(struct random_problem *r, int n, uint32_t *seed)
         if (next(seed) % 4 == 0) continue;
         size_t bytes = (size_t)(16 + next(seed) % 256) * 4096;
         if (n > 20 && i > n * 3 / 4) bytes *= 4; /* heavy at the end, as networks are */
-        r->uses[r->p.n_uses] = (struct blocks_use){i, r->p.n_uses, bytes};
+        r->uses[r->p.n_uses] = (struct blocks_use){i, r->p.n_uses, bytes, NULL};
         r->p.n_uses++;
         r->all += bytes;
     }
@@ -163,7 +163,7 @@ static void by_hand(void **state)
     /* Three steps of 10 ms, a weight of 1 MB each, 100 MB/s: all streamed through a window of one takes 10 + (10 + 10) + (10 + 10) ms. */
     enum { MB = 244 * 4096 };
     int64_t ns[] = {10000000, 10000000, 10000000}, read = (int64_t)(MB / 1e8 * 1e9);
-    struct blocks_use uses[] = {{0, 0, MB}, {1, 1, MB}, {2, 2, MB}};
+    struct blocks_use uses[] = {{0, 0, MB, NULL}, {1, 1, MB, NULL}, {2, 2, MB, NULL}};
     struct blocks_problem p = {.n_steps = 3, .n_uses = 3, .step_ns = ns, .uses = uses, .bytes = MB, .bandwidth = 1e8};
     bool none[3] = {false}, first[3] = {true, false, false};
     assert_in_range(blocks_predict(&p, none, MB, false), 30000000 + 2 * read - 10, 30000000 + 2 * read + 10);
@@ -186,8 +186,71 @@ static void by_hand(void **state)
     assert_non_null(strstr(err_text(), "at least"));
 }
 
+/* Two models of four layers of a megabyte; three of the four are equal. */
+static void what_is_shared_counts_once(void **state)
+{
+    enum { MB = 1 << 20 };
+    static const uint8_t ids[5][32] = {{1}, {2}, {3}, {4}, {5}};
+    const int64_t ns[4] = {100000, 100000, 100000, 100000};
+    struct blocks_use uses[2][4];
+    struct blocks_problem p[2];
+    struct blocks_tenant t[2];
+    struct blocks_division d, apart;
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        for (int u = 0; u < 4; u++) uses[i][u] = (struct blocks_use){u, u, MB, ids[u == 3 ? 3 + i : u]};
+        p[i] = (struct blocks_problem){.n_steps = 4, .n_uses = 4, .step_ns = ns, .uses = uses[i], .fixed = 4096, .bandwidth = 1e9};
+        t[i] = (struct blocks_tenant){.problem = &p[i], .rate = i ? 30 : 5, .weight = 1};
+    }
+    /* room for all five: apart it would not be, and some of eight would stream */
+    size_t bytes = 5 * MB + 2 * 4096;
+    assert_int_equal(blocks_divide(t, 2, bytes, &apart), ERR_OK);
+    assert_true(apart.window > 0);
+    assert_int_equal(apart.shared, 0);
+    blocks_division_done(&apart, 2);
+    assert_int_equal(blocks_divide_shared(t, 2, bytes, 0, &d), ERR_OK);
+    assert_int_equal(d.kept, 8 * MB + 2 * 4096);
+    assert_int_equal(d.shared, 3 * MB);
+    assert_int_equal(d.window, 0);
+    assert_true(d.stall == 0);
+    blocks_division_done(&d, 2);
+    /* one of the fixed pages is the other's, too: a page less does */
+    assert_int_equal(blocks_divide_shared(t, 2, bytes - 4096, 4096, &d), ERR_OK);
+    assert_int_equal(d.window, 0);
+    assert_int_equal(d.shared, 3 * MB + 4096);
+    blocks_division_done(&d, 2);
+    /* less than all: never more than there is, and what one keeps the other keeps as well */
+    for (size_t mb = 1; mb < 5; mb++) {
+        if (blocks_divide_shared(t, 2, mb * MB + MB / 2, 0, &d)) continue;
+        assert_true(d.kept - d.shared + d.window <= mb * MB + MB / 2);
+        for (int u = 0; u < 3; u++) assert_int_equal(d.plans[0].keep[u], d.plans[1].keep[u]);
+        for (int i = 0; i < 2; i++) {
+            size_t kept = 4096;
+            for (int u = 0; u < 4; u++) kept += d.plans[i].keep[u] ? MB : 0;
+            assert_int_equal(d.plans[i].kept, kept);
+            assert_int_equal(d.plans[i].streamed, 4 * MB + 4096 - kept);
+            assert_int_equal(d.plans[i].predicted_ns, blocks_predict(&p[i], d.plans[i].keep, d.window, false));
+        }
+        blocks_division_done(&d, 2);
+    }
+    assert_int_equal(blocks_divide_shared(t, 2, SIZE_MAX, 4096, &d), ERR_OK); /* no limit */
+    assert_int_equal(d.window, 0);
+    blocks_division_done(&d, 2);
+    assert_int_equal(blocks_divide_shared(t, 2, MB, 0, &d), ERR_NOMEM);
+    /* strangers: as if each were alone */
+    for (int i = 0; i < 2; i++)
+        for (int u = 0; u < 4; u++) uses[i][u].id = i ? NULL : ids[u];
+    assert_int_equal(blocks_divide(t, 2, bytes, &apart), ERR_OK);
+    assert_int_equal(blocks_divide_shared(t, 2, bytes, 0, &d), ERR_OK);
+    assert_int_equal(d.kept, apart.kept);
+    assert_int_equal(d.window, apart.window);
+    assert_int_equal(d.shared, 0);
+    blocks_division_done(&apart, 2);
+    blocks_division_done(&d, 2);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(by_hand), cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(near_the_bound), cmocka_unit_test(several_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_shared_counts_once), cmocka_unit_test(by_hand), cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(near_the_bound), cmocka_unit_test(several_models)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -168,8 +168,10 @@ static bool with_window(const struct blocks_tenant *t, int n, size_t room, size_
     return fits;
 }
 
-static void account(const struct blocks_tenant *t, int n, struct blocks_division *d)
+void blocks_division_account(const struct blocks_tenant *t, int n, struct blocks_division *d)
 {
+    d->kept = 0;
+    d->stall = 0;
     for (int i = 0; i < n; i++) {
         d->kept += d->plans[i].kept;
         d->stall += t[i].rate * (double)(d->plans[i].predicted_ns - d->plans[i].compute_ns) / 1e9;
@@ -205,7 +207,7 @@ err blocks_divide(const struct blocks_tenant *t, int n, size_t bytes, struct blo
             }
         }
     }
-    account(t, n, &d);
+    blocks_division_account(t, n, &d);
     *ret = d;
     return ERR_OK;
 }

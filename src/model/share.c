@@ -123,7 +123,7 @@ static void mark_all(struct sharing *x, struct model_share_report *r)
     for (size_t i = 0; i < x->n_models; i++) r->models += x->shares[i];
 }
 
-static err load(struct sharing *x, char *const *names, size_t n)
+static err load(struct sharing *x, const char *const *names, size_t n)
 {
     err e = ERR_OK;
     x->models = xcalloc(n + 1, sizeof *x->models);
@@ -140,7 +140,7 @@ static err load(struct sharing *x, char *const *names, size_t n)
     return e;
 }
 
-static err share(struct sharing *x, char *const *names, size_t n, struct model_share_report *r)
+static err share(struct sharing *x, const char *const *names, size_t n, struct model_share_report *r)
 {
     err e = load(x, names, n);
     if (e) return e;
@@ -154,7 +154,7 @@ static err share(struct sharing *x, char *const *names, size_t n, struct model_s
     return e;
 }
 
-err model_share(struct weights_store *s, char *const *names, size_t n, struct model_share_report *ret)
+err model_share(struct weights_store *s, const char *const *names, size_t n, struct model_share_report *ret)
 {
     struct sharing x = {.s = s};
     struct model_share_report r = {0};
@@ -162,7 +162,7 @@ err model_share(struct weights_store *s, char *const *names, size_t n, struct mo
     err e = weights_store_begin(s);
     if (e) return e;
     if (!names) e = weights_store_list(s, &all, &n);
-    if (!e) e = share(&x, names ? names : all, n, &r);
+    if (!e) e = share(&x, names ? names : (const char *const *)all, n, &r);
     weights_store_end(s);
     for (size_t i = 0; all && i < n; i++) free(all[i]);
     for (size_t i = 0; i < x.n_models; i++) weights_manifest_done(&x.models[i]);

@@ -13,7 +13,7 @@ struct model_share_report {
  * one of its tensors of MODEL_SHARE_LEAST bytes is in another; what is smaller (norms) is marked beside it. Only models whose marks changed get a new
  * version, one after the other: a death in between leaves models that are right and share less. */
 enum { MODEL_SHARE_LEAST = 2048 };
-err model_share(struct weights_store *s, char *const *names, size_t n, struct model_share_report *ret);
+err model_share(struct weights_store *s, const char *const *names, size_t n, struct model_share_report *ret);
 
 /* Per tensor of m: a list "b, c" of current models of the store with the same tensor, which is marked there and here; else NULL. Free each and the
  * array. */

@@ -183,7 +183,7 @@ static void same_numbers(const struct fixture *f, const char *name)
     free(path);
 }
 
-static struct model_share_report share(const struct fixture *f, char *const *names, size_t n)
+static struct model_share_report share(const struct fixture *f, const char *const *names, size_t n)
 {
     struct model_share_report r;
     if (model_share(f->s, names, n, &r)) fail_msg("%s", err_text());
@@ -264,7 +264,7 @@ static void marks_follow_the_models(void **state)
     assert_int_equal(share(f, NULL, 0).changed, 1); /* b has nobody left */
     assert_int_equal(marks(f, "b", &v), 0);
     import(f, "a", 3000, 100, 500, 8);
-    char *two[] = {(char *)(uintptr_t) "a", (char *)(uintptr_t) "b"}, *twice[] = {two[0], two[0]}, *none[] = {two[0], (char *)(uintptr_t) "x"};
+    const char *two[] = {"a", "b"}, *twice[] = {"a", "a"}, *none[] = {"a", "x"};
     assert_int_equal(share(f, two, 2).tensors, 0); /* only among those that are named */
     assert_int_equal(share(f, NULL, 0).tensors, CONVS);
     assert_int_equal(model_share(f->s, twice, 2, &r), ERR_USAGE);

@@ -177,7 +177,7 @@ void model_blocks_problem(struct model_plan *p, double bandwidth, struct model_b
     size_t *live = xnewn(size_t, p->n_steps + 1);
     for (int u = 0; u < s->n_uses; u++) {
         if (!s->uses[u].only) continue;
-        uses[b.n_uses++] = (struct blocks_use){s->uses[u].step, s->uses[u].extent, s->uses[u].bytes};
+        uses[b.n_uses++] = (struct blocks_use){s->uses[u].step, s->uses[u].extent, s->uses[u].bytes, weights_extent_id(p->model->weights, s->uses[u].extent)};
         b.fixed -= s->uses[u].bytes;
     }
     live_bytes(p, live);

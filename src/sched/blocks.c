@@ -145,7 +145,7 @@ static void apply(struct sched *s, struct table *t, const struct blocks_division
         if (d->window && !s->blocks.ring) m->left_out = true; /* until the next division: frames have taken the room */
         m->runs_then = m->runs;
     }
-    s->blocks.kept = d->kept;
+    s->blocks.kept = d->kept - d->shared;
     s->blocks.disk_share = d->disk_share;
     s->blocks.stall = d->stall;
 }
@@ -166,45 +166,18 @@ static uint64_t evictions(const struct sched *s)
     return n;
 }
 
-/* Is use u of tenant i kept by an earlier tenant as well? Then it is in memory once. */
-static bool kept_before(const struct table *t, const struct blocks_division *d, int i, int u)
+/* Of what tenants always keep, the bytes that another has as well. */
+static size_t twice(const struct sched *s, const struct table *t)
 {
-    const struct blocks_use *use = &t->problems[i].uses[u];
-    const uint8_t *id = weights_extent_id(model_weights(t->models[i]->model), use->extent);
-    for (int k = 0; id && k < i; k++)
-        for (int v = 0; v < t->problems[k].problem.n_uses; v++) {
-            const struct blocks_use *other = &t->problems[k].uses[v];
-            if (!d->plans[k].keep[v] || other->bytes != use->bytes) continue;
-            const uint8_t *its = weights_extent_id(model_weights(t->models[k]->model), other->extent);
-            if (its && !memcmp(its, id, 32)) return true;
-        }
-    return false;
+    struct weights_set *sets[LARGEST_DIVISION];
+    for (int i = 0; i < t->n; i++) sets[i] = model_weights(t->models[i]->model);
+    return s->blind ? 0 : weights_twice_bytes(sets, (size_t)t->n, true);
 }
 
-static size_t shared_bytes(const struct table *t, const struct blocks_division *d)
+static size_t least(const struct sched *s, const struct table *t)
 {
-    size_t bytes = 0;
-    for (int i = 1; i < t->n; i++)
-        for (int u = 0; u < t->problems[i].problem.n_uses; u++)
-            if (d->plans[i].keep[u] && kept_before(t, d, i, u)) bytes += t->problems[i].uses[u].bytes;
-    return bytes;
-}
-
-/* What several models keep counts once: what that saves is divided as well. */
-static err divide_shared(const struct table *t, size_t bytes, struct blocks_division *ret)
-{
-    err e = blocks_divide(t->tenants, t->n, bytes, ret);
-    size_t saved = e ? 0 : shared_bytes(t, ret);
-    struct blocks_division more;
-    if (!saved || blocks_divide(t->tenants, t->n, bytes + saved, &more)) return e;
-    bool fits = more.kept - shared_bytes(t, &more) + more.window <= bytes;
-    if (fits) {
-        blocks_division_done(ret, t->n);
-        *ret = more;
-    } else {
-        blocks_division_done(&more, t->n);
-    }
-    return ERR_OK;
+    size_t bytes = blocks_divide_least(t->tenants, t->n), saved = twice(s, t);
+    return bytes - MIN(saved, bytes);
 }
 
 void sched_blocks_divide(struct sched *s)
@@ -216,11 +189,11 @@ void sched_blocks_divide(struct sched *s)
     if (s->blocks.ring) weights_ring_drain(s->blocks.ring);
     table_fill(s, t, now);
     size_t bytes = room(s, true);
-    if (t->n && bytes < blocks_divide_least(t->tenants, t->n)) /* rather run with nothing to spare than not at all */
-        bytes = MIN(room(s, false), blocks_divide_least(t->tenants, t->n));
+    if (t->n && bytes < least(s, t)) /* rather run with nothing to spare than not at all */
+        bytes = MIN(room(s, false), least(s, t));
     bool complete = true;
-    for (; t->n && blocks_divide_least(t->tenants, t->n) > bytes; complete = false) leave_out(t);
-    if (t->n && divide_shared(t, bytes, &d) == ERR_OK) {
+    for (; t->n && least(s, t) > bytes; complete = false) leave_out(t);
+    if (t->n && (s->blind ? blocks_divide(t->tenants, t->n, bytes, &d) : blocks_divide_shared(t->tenants, t->n, bytes, twice(s, t), &d)) == ERR_OK) {
         apply(s, t, &d);
         blocks_division_done(&d, t->n);
     }
