@@ -136,7 +136,7 @@ def cards(b):
 def faces(b):
     models = [DATA / "models" / "openvino" / f"face-detection-retail-{n}.onnx" for n in ("0004", "0044")]
     options = [o for m in models for o in ("--card", f"{m.stem}={cards(b) / (m.stem + '.yaml')}")]
-    video = DATA / "videos" / "multicam" / "four_cam" / "cam1.mp4"
+    video = DATA / "videos" / "intel" / "one-by-one-person-detection.mp4"
     show("Two face detectors, without labels: AP50 against the originals' detections", [b.merge("faces", models, *options, "--data", video, "--batch", 8, "--measure", 60)])
 
 
@@ -154,7 +154,7 @@ ALL = {"pairs": pairs, "faces": faces, "family": family, "cifar": cifar, "detect
 
 def main():
     p = argparse.ArgumentParser(prog="brim bench merge", description=__doc__.split("\n")[0])
-    p.add_argument("--brim", default=os.environ.get("BRIM", "brim"))
+    p.add_argument("--brim", default=os.environ.get("BRIM_SELF", "brim"))
     p.add_argument("--only", default=",".join(ALL), help="of " + ", ".join(ALL))
     p.add_argument("--minutes", type=float, default=8, help="of each merge (8)")
     p.add_argument("--epochs", type=int, default=20, help="of training before the family is merged (20)")

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "methods/merge_search.h"
 #include "model/import.h"
+#include "model/share.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -178,12 +179,17 @@ static err import_results(struct run *r)
 {
     struct weights_store *store = NULL;
     struct model_import_report report;
+    struct model_share_report share;
     err e = weights_store_open(r->o->store, NULL, &store);
+    const char **names = xnewn(const char *, r->n + 1);
     for (int i = 0; i < r->n && !e; i++) {
         char *path = xasprintf("%s/%s.onnx", r->o->out, r->members[i].name);
-        e = model_import(store, path, r->members[i].name, r->payer, &report);
+        names[i] = r->members[i].name;
+        e = model_import(store, path, names[i], r->payer, &report);
         free(path);
     }
+    if (!e) e = model_share(store, names, (size_t)r->n, &share);
+    free(names);
     weights_store_close(&store);
     return e;
 }
