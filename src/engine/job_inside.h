@@ -27,7 +27,7 @@ struct engine_job {
     enum engine_job_reason reason; /* why stop was set; guarded by jobs->lock */
     bool refused;                  /* the box could not give what it asked for; worker only */
     err result;                    /* of the worker; read after `ended` */
-    char sentence[512];
+    char sentence[512], refusal[512];
     atomic_bool ended;
     int64_t begun_ns, not_before_ns;
     struct engine_job_row row;     /* guarded by jobs->lock */

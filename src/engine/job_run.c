@@ -37,8 +37,10 @@ static err too_much(struct engine_job *j, uint64_t total, uint64_t room)
     pthread_mutex_lock(&j->jobs->lock);
     j->row.need = total;
     pthread_mutex_unlock(&j->jobs->lock);
-    return err_set(ERR_NOMEM, "job '%s' needs %s, and the box can do without %s of its %s: raise its budget, or give the job less to do (a smaller --batch)", j->row.name,
-                   size_text(total, s[0]), size_text(room, s[1]), size_text(limit, s[2]));
+    err x = err_set(ERR_NOMEM, "job '%s' needs %s at least, and the box can do without %s of its %s: raise its budget, or give the job less to do (a smaller --batch)", j->row.name,
+                    size_text(total, s[0]), size_text(room, s[1]), size_text(limit, s[2]));
+    snprintf(j->refusal, sizeof j->refusal, "%s", err_text()); /* without the names of all that it went through */
+    return x;
 }
 
 /* On a thread of the job, with its budget locked. */
@@ -85,7 +87,7 @@ static void *worker(void *arg)
     struct sched_param none = {0};
     if (!j->kind->normal) pthread_setschedparam(pthread_self(), SCHED_IDLE, &none); /* where it is refused, the job runs as others do */
     j->result = j->kind->run(&j->run);
-    snprintf(j->sentence, sizeof j->sentence, "%s", j->result ? err_text() : "");
+    snprintf(j->sentence, sizeof j->sentence, "%s", j->result ? j->refused && j->result == ERR_NOMEM ? j->refusal : err_text() : "");
     atomic_store(&j->ended, true);
     thread_event_set(&j->jobs->wake);
     return NULL;
@@ -182,7 +184,7 @@ void engine_job_end(struct engine_job *j)
     pthread_mutex_unlock(&js->lock);
     mem_budget_free(&j->budget);
     mem_payer_free(&payer);
-    sched_given_back(js->engine->sched, held);
+    sched_given_back(js->engine->sched, MAX(held, peak));
     publish(j);
     pthread_mutex_lock(&js->lock);
     free(j->run.result);

@@ -182,7 +182,7 @@ static void the_box_refuses_what_it_cannot_give(void **state)
     uint64_t used = mem_budget_used(engine_budget(e));
     assert_int_equal(add(e, "large", "100", "5", "ok"), ERR_OK);
     struct engine_job_row r = wait_for(e, "large", ENGINE_JOB_FAILED);
-    assert_non_null(strstr(r.why, "job 'large' needs 100.0 MiB, and the box can do without "));
+    assert_non_null(strstr(r.why, "job 'large' needs 100.0 MiB at least, and the box can do without "));
     assert_non_null(strstr(r.why, " of its 64.0 MiB: raise its budget"));
     assert_int_equal(r.need, 100 * MB);
     assert_int_equal(mem_budget_used(engine_budget(e)), used);
