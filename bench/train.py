@@ -437,12 +437,12 @@ class Bench:
 
     def vehicles(self):
         print("\nvehicles: yolox_nano (COCO's car and truck) on photos of cars and ambulances, 66 of 240 held out", flush=True)
-        self.before_and_after("vehicles", 2 if self.o.quick else 12, "--model", self.need("models/yolox/yolox_nano_416x416.onnx"),
+        self.before_and_after("vehicles", 2 if self.o.quick else 6, "--model", self.need("models/yolox/yolox_nano_416x416.onnx"),
                               "--data", self.need("images/openimages_vehicles/a"), "--classes", "car=2,ambulance=7", "--held-out", 0.25, "--seed", 1)
 
     def person(self):
         print("\nperson: the 192-pixel detector on one camera's first three quarters, taught by yolox_nano at 416; scored on the last quarter", flush=True)
-        self.before_and_after("person", 2 if self.o.quick else 10, "--model", self.need("models/light_person_detector/light_person_detector.onnx"),
+        self.before_and_after("person", 2 if self.o.quick else 6, "--model", self.need("models/light_person_detector/light_person_detector.onnx"),
                               "--data", self.need("videos/multicam/four_cam/cam0.mp4"), "--teacher", self.need("models/yolox/yolox_nano_416x416.onnx"),
                               "--teacher-classes", "person=0", "--held-out", 0.25)
 

@@ -37,7 +37,7 @@ static struct options defaults(void)
 {
     return (struct options){.schedule = "cosine", .priority = "idle", .augment = "",
                             .epochs = 30, .accumulate = 1, .data_threads = 1,
-                            .momentum = 0.9, .decay = 5e-4, .job = {.held_out = -1, .warmup = -1, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}, .classify = {.distill = -1, .temperature = 4}}};
+                            .momentum = 0.9, .decay = 5e-4, .ema = -1, .job = {.held_out = -1, .warmup = -1, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}, .classify = {.distill = -1, .temperature = 4}}};
 }
 
 /* ---- words into numbers */
@@ -146,6 +146,7 @@ static err digest(struct options *o)
     if (!e) e = word("rate", o->rate ? o->rate : task == 1 && rule != 2 ? "relative" : "plain", (const char *const[]){"plain", "relative", NULL}, &rate);
     if (e) return e;
     if (!o->batch) o->batch = task == 1 ? 8 : 64;
+    if (o->ema < 0) o->ema = task == 1 ? 0.98 : 0;
     if (j->warmup < 0) j->warmup = task == 1 ? (double)MIN(o->epochs, 1) : 0;
     if (j->lr == 0) j->lr = rule == 0 ? 0.05 : task == 1 ? 0.0001 : 0.001;
     j->optimiser = (struct train_optimiser_options){.rule = (enum train_rule)(rule + 1), .momentum = rule ? 0 : (float)o->momentum, .nesterov = !rule && o->nesterov,
@@ -211,7 +212,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"nesterov", ARGS_FLAG, &o->nesterov, "sgd"},
         {"weight-decay", ARGS_FLOAT, &o->decay, "not of biases and norms (0.0005)"},
         {"clip", ARGS_FLOAT, &o->clip, "largest norm of the gradient (0: none)"},
-        {"ema", ARGS_FLOAT, &o->ema, "decay of a running mean of the weights, which is then what is scored and written (0: none)"},
+        {"ema", ARGS_FLOAT, &o->ema, "decay of a running mean of the weights, which is then what is scored and written (0: none; detect: 0.98)"},
         {"schedule", ARGS_STRING, &o->schedule, "cosine (default), step, constant"},
         {"warmup", ARGS_FLOAT, &j->warmup, "epochs (0, detect: 1)"},
         {"every", ARGS_INT, &o->every, "step: epochs between drops (default: at 50 % and 75 %)"},
