@@ -47,6 +47,17 @@ static void check_pixels(const struct bench *b, const struct train_set *s, int w
     train_data_close(&d);
 }
 
+static void check_end_is_held_out(const struct train_set *s)
+{
+    int64_t *train, *held, n_train, n_held;
+    train_data_split(s, 0.25, 7, &train, &n_train, &held, &n_held);
+    assert_true(n_train + n_held == FRAMES && n_held == FRAMES / 4);
+    for (int64_t i = 0; i < n_train; i++) assert_int_equal(train[i], i);
+    for (int64_t i = 0; i < n_held; i++) assert_int_equal(held[i], n_train + i);
+    free(train);
+    free(held);
+}
+
 static void mot_rows(void **state)
 {
     (void)state;
@@ -61,6 +72,7 @@ static void mot_rows(void **state)
         if (train_set_open(path, &(struct train_set_options){.labels = labels, .every = every, .side = 100}, b.payer, &s)) fail_msg("%s", err_text());
         if (every == 1) assert_true(train_set_report(s)->bad_boxes == 1 && train_set_report(s)->left_out == 1);
         check_pixels(&b, s, (FRAMES + every - 1) / every, every);
+        if (every == 1) check_end_is_held_out(s);
         train_set_free(&s);
     }
     bench_text(&b, "classes.txt", "person\n");

@@ -164,6 +164,40 @@ static void learns_and_resumes(void **state)
     }
 }
 
+struct told {
+    int before, after;
+    double first, last;
+};
+
+static void count(void *user, const struct train_progress *p)
+{
+    struct told *t = user;
+    if (!p->epoch_done) return;
+    assert_true(p->scored);
+    if (p->epoch) t->after++, t->last = p->scores.top1;
+    else t->before++, t->first = p->scores.top1;
+}
+
+/* Epoch 0 is the network as it was given; a job that goes on does not tell it again, and the bits are those of a job that never told. */
+static void scored_before(void **state)
+{
+    (void)state;
+    struct paths p;
+    struct train_result r;
+    struct told t = {0};
+    struct train_job_options o = options(&p, "before");
+    o.score_first = true;
+    o.max_steps = 6;
+    assert_int_equal(train_job(&o, count, &t, &r), ERR_CANCELLED);
+    assert_true(t.before == 1 && t.after == 1);
+    o.max_steps = 0;
+    o.resume = true;
+    assert_int_equal(train_job(&o, count, &t, &r), ERR_OK);
+    assert_true(t.before == 1 && t.after == 8 && t.first < 0.7 && t.last > 0.9);
+    same_file("whole", "before", "last.onnx");
+    done(&p);
+}
+
 /* The export of a checkpoint is the file that the job wrote. */
 static void exports(void **state)
 {
@@ -290,6 +324,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(learns_and_resumes),
+        cmocka_unit_test(scored_before),
         cmocka_unit_test(exports),
         cmocka_unit_test(killed_anywhere),
         cmocka_unit_test(other_classes),
