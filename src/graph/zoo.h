@@ -10,6 +10,7 @@
 struct graph_zoo_options {
     int classes;   /* 0: the network's own (1000, or 80) */
     int size;      /* of the input's sides; 0: the network's own */
+    int height;    /* where the input is no square (detectors of YOLOX's form); then size is its width. 0: square */
     uint64_t seed;
 };
 

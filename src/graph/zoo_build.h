@@ -21,7 +21,7 @@ struct zoo_entry {
     int variant;
 };
 /* A file's networks, ended by a NULL name. */
-extern const struct zoo_entry zoo_classifiers[], zoo_inceptions[], zoo_mobiles[], zoo_yolos[], zoo_ssds[], zoo_transformers[], zoo_others[];
+extern const struct zoo_entry zoo_classifiers[], zoo_inceptions[], zoo_mobiles[], zoo_yolos[], zoo_crops[], zoo_ssds[], zoo_transformers[], zoo_others[];
 
 static inline int zoo_classes(const struct graph_zoo_options *o, int own)
 {

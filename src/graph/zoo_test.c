@@ -22,7 +22,7 @@ static const struct {
     {"vgg16_bn", 138365992}, {"vgg19_bn", 143678248}, {"alexnet", 61100840}, {"mobilenetv2", 3504872}, {"squeezenet", 1248424},
     {"yolov3", 61949149}, {"yolov3-tiny", 8852366}, {"mobilenetv3-large", 5483032}, {"mobilenetv3-small", 2542856}, {"shufflenetv2", 2278604},
     {"googlenet", 6624904}, {"inceptionv3", 23834568}, {"densenet121", 7978856}, {"ssd300-vgg", 35641826}, {"ssdlite-mobilenetv3", 3440060},
-    {"gpt2", 124439808}, {"yolox-nano", 912159}, {"yolox-tiny", 5055855}, {"yolox-s", 8968255}, {"brimdet", 242919}, {"osnet-x0.25", 201864},
+    {"gpt2", 124439808}, {"yolox-nano", 912159}, {"yolox-tiny", 5055855}, {"yolox-s", 8968255}, {"brimdet", 242919}, {"brimcrop", 140826}, {"osnet-x0.25", 201864},
     {"gpt2-mini", 10942464}, {"llama-mini", 260032}, {"unet", 434771},
 };
 
@@ -61,6 +61,9 @@ static void wrong_input(void **state)
     assert_int_equal(graph_zoo("resnet19", &(struct graph_zoo_options){0}, p, &g), ERR_NOT_FOUND);
     assert_non_null(strstr(err_text(), "resnet18"));
     assert_int_equal(graph_zoo("resnet18", &(struct graph_zoo_options){.size = 5}, p, &g), ERR_USAGE);
+    assert_int_equal(graph_zoo("resnet18", &(struct graph_zoo_options){.size = 64, .height = 32}, p, &g), ERR_USAGE);
+    assert_int_equal(graph_zoo("brimdet", &(struct graph_zoo_options){.size = 64, .height = 40}, p, &g), ERR_USAGE);
+    assert_int_equal(graph_zoo("brimdet", &(struct graph_zoo_options){.size = 64, .height = 5000}, p, &g), ERR_USAGE);
     assert_int_equal(graph_zoo("ssd300-vgg", &(struct graph_zoo_options){.size = 320}, p, &g), ERR_USAGE);
     assert_int_equal(graph_zoo("yolox-nano", &(struct graph_zoo_options){.size = 100}, p, &g), ERR_USAGE);
     assert_int_equal(graph_zoo("inceptionv3", &(struct graph_zoo_options){.size = 64}, p, &g), ERR_USAGE);
@@ -74,7 +77,7 @@ static void wrong_input(void **state)
 static void any_size(void **state)
 {
     static const char *const names[] = {"mobilenetv2", "mobilenetv3-small", "shufflenetv2", "squeezenet", "googlenet", "densenet121", "ssdlite-mobilenetv3",
-                                        "yolox-nano", "brimdet", "osnet-x0.25", "unet", "yolov3-tiny", "llama-mini"};
+                                        "yolox-nano", "brimdet", "brimcrop", "osnet-x0.25", "unet", "yolov3-tiny", "llama-mini"};
     static const int sizes[] = {32, 33, 75, 160};
     (void)state;
     struct mem_budget *b = mem_budget_new("graph", UINT64_MAX);
@@ -93,6 +96,23 @@ static void any_size(void **state)
             graph_free(&s);
             graph_free(&g);
         }
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
+static void wide_detectors(void **state)
+{
+    (void)state;
+    struct mem_budget *b = mem_budget_new("graph", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "zoo");
+    struct graph *g;
+    assert_int_equal(graph_zoo("brimdet", &(struct graph_zoo_options){.size = 96, .height = 64, .classes = 4}, p, &g), ERR_OK);
+    const struct tensor_shape *in = &g->values[g->inputs[0]].shape, *out = &g->values[g->outputs[0]].shape;
+    assert_int_equal(in->dims[2], 64);
+    assert_int_equal(in->dims[3], 96);
+    assert_int_equal(out->dims[1], 12 * 8 + 6 * 4 + 3 * 2);
+    assert_int_equal(out->dims[2], 9);
+    graph_free(&g);
     mem_payer_free(&p);
     mem_budget_free(&b);
 }
@@ -121,7 +141,7 @@ static void every_allocation_may_fail(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters_are_the_published_ones), cmocka_unit_test(wrong_input), cmocka_unit_test(any_size),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters_are_the_published_ones), cmocka_unit_test(wrong_input), cmocka_unit_test(any_size), cmocka_unit_test(wide_detectors),
                                        cmocka_unit_test(every_allocation_may_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

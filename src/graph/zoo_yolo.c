@@ -92,9 +92,9 @@ static int yolox_head(struct zoo *z, const struct shape_of_net *n, int x, int wi
 
 static int input_of_32(struct zoo *z, const struct graph_zoo_options *o, int own)
 {
-    int side = zoo_side(o, own);
-    if (!z->e && side % 32) z->e = err_set(ERR_USAGE, "%s: its input's sides are multiples of 32", z->g->name);
-    return zoo_input(z, 3, side, side);
+    int side = zoo_side(o, own), height = o->height ? o->height : side;
+    if (!z->e && (side % 32 || height % 32)) z->e = err_set(ERR_USAGE, "%s: its input's sides are multiples of 32", z->g->name);
+    return zoo_input(z, 3, height, side);
 }
 
 static void yolox(struct zoo *z, const struct graph_zoo_options *o, int variant)
