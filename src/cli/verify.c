@@ -5,6 +5,7 @@
 #include "cli/args.h"
 #include "cli/model_cmd.h"
 #include "model/model.h"
+#include "tensor/small.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -103,7 +104,9 @@ static double number(const struct tensor *t, int64_t i)
                                   : ldexp(mantissa, -24);
         return h >> 15 ? -v : v;
     }
-    default: return 0;
+    case TENSOR_U4: case TENSOR_U2: return ((const uint8_t *)t->data)[i];
+    case TENSOR_I4: case TENSOR_I2: return ((const int8_t *)t->data)[i];
+    default: return tensor_dtype_is_small(t->dtype) ? (double)tensor_small_float(t->dtype, ((const uint8_t *)t->data)[i]) : 0;
     }
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "graph/onnx.h"
+#include "tensor/small.h"
 
 enum { /* field numbers of onnx.proto */
        T_DIMS = 1,
@@ -52,7 +53,7 @@ static const char *name_of(const struct graph_tensor_proto *t, char buf[64])
 
 bool graph_read_dtype(uint64_t number, enum tensor_dtype *ret)
 {
-    if (number > TENSOR_BF16 || !tensor_dtype_size((enum tensor_dtype)number)) return false;
+    if (number > TENSOR_DTYPE_LAST || !tensor_dtype_size((enum tensor_dtype)number)) return false;
     *ret = (enum tensor_dtype)number;
     return true;
 }
@@ -209,6 +210,28 @@ static err adopt(struct graph_file *file, const uint8_t *p, struct graph_tensor_
     return ERR_OK;
 }
 
+static bool is_packed(const struct graph_tensor_proto *t)
+{
+    int bits = tensor_small_bits(t->dtype);
+    return bits && bits < 8;
+}
+
+/* Bytes that a file has for the elements: fewer than in memory where it packs two or four into one. */
+static size_t packed_bytes(const struct graph_tensor_proto *t)
+{
+    return is_packed(t) ? (t->bytes * (size_t)tensor_small_bits(t->dtype) + 7) / 8 : t->bytes;
+}
+
+static err unpack(struct graph_file *file, const uint8_t *p, struct graph_tensor_proto *ret)
+{
+    void *to = NULL;
+    err e = block(file, ret->bytes, ret, &to);
+    if (e) return e;
+    tensor_small_unpack(ret->dtype, p, ret->bytes, to);
+    ret->data = to;
+    return ERR_OK;
+}
+
 static err use_external(struct graph_file *file, const struct graph_wire *w, const struct parts *p,
                         struct graph_tensor_proto *ret)
 {
@@ -219,13 +242,14 @@ static err use_external(struct graph_file *file, const struct graph_wire *w, con
     err e = graph_file_external(file, location, &m);
     free(location);
     if (e) return err_wrap(e, "%s", w->name);
-    if (p->has_length && p->length != ret->bytes)
+    size_t bytes = packed_bytes(ret);
+    if (p->has_length && p->length != bytes)
         return graph_wire_fail(w, ERR_FORMAT, w->at, "external data of %llu bytes for a tensor of %zu",
-                               (unsigned long long)p->length, ret->bytes);
-    if (p->offset > m->size || ret->bytes > m->size - p->offset)
+                               (unsigned long long)p->length, bytes);
+    if (p->offset > m->size || bytes > m->size - p->offset)
         return graph_wire_fail(w, ERR_FORMAT, w->at, "external data at %llu reaches past the end of '%s' (%zu bytes)",
                                (unsigned long long)p->offset, m->location, m->size);
-    return adopt(file, m->base + p->offset, ret);
+    return is_packed(ret) ? unpack(file, m->base + p->offset, ret) : adopt(file, m->base + p->offset, ret);
 }
 
 static void store(void *dst, size_t i, size_t size, uint64_t v)
@@ -256,16 +280,24 @@ static err use_typed(struct graph_file *file, const struct graph_wire *w, const 
     if (p->many_typed || (p->typed && p->typed != field_for(ret->dtype)))
         return graph_wire_fail(w, ERR_FORMAT, w->at, "tensor '%s' keeps %s in a field of another type",
                                name_of(ret, name), tensor_dtype_name(ret->dtype));
-    if (p->n_typed != ret->bytes / size)
+    size_t bytes = packed_bytes(ret); /* a byte of several elements is one number of int32_data */
+    if (p->n_typed != bytes / size)
         return graph_wire_fail(w, ERR_FORMAT, w->at, "tensor '%s' has %zu elements where its dimensions say %zu",
-                               name_of(ret, name), p->n_typed, ret->bytes / size);
+                               name_of(ret, name), p->n_typed, bytes / size);
     if (p->n_fields == 1 && p->only.type == GRAPH_WIRE_BYTES && element_type(p->typed) != GRAPH_WIRE_VARINT)
         return adopt(file, p->only.p, ret);
     void *dst = NULL;
     err e = block(file, ret->bytes, ret, &dst);
     if (e) return e;
     ret->data = dst;
-    return decode_typed(w, p, size, dst);
+    e = decode_typed(w, p, size, dst);
+    for (size_t n = ret->bytes; is_packed(ret) && n-- > 0;) { /* from the end, in place: element n lies at or behind its byte */
+        uint8_t few[4];
+        size_t per_byte = 8 / (size_t)tensor_small_bits(ret->dtype);
+        tensor_small_unpack(ret->dtype, (const uint8_t *)dst + n / per_byte, per_byte, few);
+        ((uint8_t *)dst)[n] = few[n % per_byte];
+    }
+    return e;
 }
 
 err graph_read_tensor(struct graph_file *file, const struct graph_wire *w, struct graph_tensor_proto *ret)
@@ -291,11 +323,11 @@ err graph_read_tensor(struct graph_file *file, const struct graph_wire *w, struc
     if (p.external) {
         e = use_external(file, w, &p, &t);
     } else if (p.has_raw) {
-        if (p.raw.n != t.bytes)
+        if (p.raw.n != packed_bytes(&t))
             return graph_wire_fail(w, ERR_FORMAT, p.raw.start,
                                    "tensor '%s' has %zu bytes where its dimensions say %zu", name, p.raw.n,
-                                   t.bytes);
-        e = adopt(file, p.raw.p, &t);
+                                   packed_bytes(&t));
+        e = is_packed(&t) ? unpack(file, p.raw.p, &t) : adopt(file, p.raw.p, &t);
     } else {
         e = use_typed(file, w, &p, &t);
     }

@@ -304,6 +304,41 @@ static void old_scatter(struct maker *m, const struct op_node *n)
     std_copy(m, n, OP_SCATTER_ELEMENTS, 11, 3, n->in, n->out[0]);
 }
 
+/* A depthwise convolution along the last axis that sees the past only: k - 1 places are put in front, zeros or those of the call
+ * before, and the last k - 1 are handed to the next one. */
+static void causal_conv(struct maker *m, const struct op_node *n)
+{
+    const struct graph_value *w = &m->g->values[n->in[1]];
+    const char *activation = op_attr_string(n, "activation", "none");
+    bool swish = strcmp(activation, "silu") == 0 || strcmp(activation, "swish") == 0;
+    int past = std_input(n, 3), x = n->in[0];
+    if (!w->has_shape || w->shape.rank != 3 || w->shape.dims[0] < 1 || w->shape.dims[2] < 1)
+        m->e = err_set(ERR_UNSUPPORTED, "CausalConvWithState needs weights of a known shape [channels, 1, k]");
+    else if (!swish && strcmp(activation, "none") != 0)
+        m->e = err_set(ERR_UNSUPPORTED, "CausalConvWithState with the activation '%.32s'", activation);
+    if (m->e) return;
+    int64_t channels = w->shape.dims[0], k = w->shape.dims[2];
+    int padded = past >= 0 ? std_concat(m, 2, past, x, -1) : std_two(m, OP_PAD, x, STD_INTS(m, 0, 0, k - 1, 0, 0, 0));
+    int y = node(m, OP_CONV, padded, n->in[1], std_input(n, 2), -1);
+    graph_set_int(last(m), "group", channels);
+    if (swish) {
+        int wide = std_f32(m, y);
+        y = std_two(m, OP_CAST_LIKE, std_two(m, OP_MUL, wide, std_one(m, OP_SIGMOID, wide)), x);
+    }
+    std_give(m, n, 0, y);
+    int slice[] = {padded, std_size(m, x, 2), integer(m, 1, INT64_MAX), integer(m, 1, 2)};
+    if (n->n_out > 1) std_give(m, n, 1, std_many(m, OP_SLICE, OPSET, 4, slice, -1));
+}
+
+/* Without functions of its own for scores and probabilities it is Attention. */
+static void flex_attention(struct maker *m, const struct op_node *n)
+{
+    if (op_attr(n, "score_mod") || op_attr(n, "prob_mod"))
+        m->e = err_set(ERR_UNSUPPORTED, "FlexAttention with score_mod or prob_mod");
+    else
+        graph_standard_attention(m, n);
+}
+
 static const struct {
     const char *domain, *name;
     int least_in;
@@ -316,7 +351,8 @@ static const struct {
     {"", "ReverseSequence", 2, reverse_sequence}, {"", "GlobalLpPool", 1, global_lp_pool}, {"", "LpPool", 1, lp_pool},
     {"", "HannWindow", 1, hann}, {"", "HammingWindow", 1, hamming}, {"", "BlackmanWindow", 1, blackman},
     {"", "CenterCropPad", 2, center_crop_pad},
-    {"", "SwiGLU", 2, swiglu}, {"", "Scatter", 3, old_scatter},
+    {"", "SwiGLU", 2, swiglu}, {"", "CausalConvWithState", 2, causal_conv},
+    {"ai.onnx.preview", "FlexAttention", 3, flex_attention}, {"", "Scatter", 3, old_scatter},
     {"com.microsoft", "SimplifiedLayerNormalization", 2, rms_norm}, {"com.microsoft", "SkipLayerNormalization", 3, skip_layer_norm},
     {"com.microsoft", "SkipSimplifiedLayerNormalization", 3, skip_rms_norm}, {"com.microsoft", "Gelu", 1, gelu},
     {"com.microsoft", "BiasGelu", 2, gelu}, {"com.microsoft", "FastGelu", 1, fast_gelu}, {"com.microsoft", "QuickGelu", 1, quick_gelu},

@@ -14,6 +14,7 @@
 
 #include "graph/graph.h"
 #include "graph/names.h"
+#include "tensor/small.h"
 
 struct piece {
     const void *p;
@@ -117,7 +118,17 @@ static void tensor_message(struct out *o, const char *name, enum tensor_dtype dt
     for (int i = 0; i < shape->rank; i++) put_number(o, 1, (uint64_t)shape->dims[i]);
     put_number(o, 2, (uint64_t)dtype);
     if (*name) put_string(o, 8, name);
-    put_borrowed(o, 9, p, n);
+    int bits = tensor_small_bits(dtype);
+    if (!bits || bits == 8) {
+        put_borrowed(o, 9, p, n);
+        return;
+    }
+    size_t per_byte = 8 / (size_t)bits, packed_bytes = (n + per_byte - 1) / per_byte;
+    uint8_t *packed = xcalloc(packed_bytes + 1, 1);
+    for (size_t i = 0; i < n; i++)
+        packed[i / per_byte] |= (uint8_t)((((const uint8_t *)p)[i] & ((1 << bits) - 1)) << (i % per_byte * (size_t)bits));
+    put_bytes(o, 9, packed, packed_bytes);
+    free(packed);
 }
 
 static void info_message(struct out *o, const struct graph *g, const struct graph_value *v)

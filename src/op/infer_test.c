@@ -572,7 +572,7 @@ static void what_depends_on_data_is_unsupported(void **state)
         "OneHot 11||i64[3] i64[] f32[2]|-", "Split 13||f32[3] i64[2]|- -",
         "ReduceSum 13||f32[3] i64[1]|-",    "If 13||bool[]|-",
         "Loop 13||i64[] bool[]|-",          "Cast 13|to=i8|f32[3]|-",
-        "Cast 19|to=i17|f32[3]|-",          "Cast 13|to=i9223372036854775807|f32[3]|-",
+        "Cast 19|to=i14|f32[3]|-",          "Cast 13|to=i9223372036854775807|f32[3]|-",
     };
     for (size_t i = 0; i < ARRAY_LEN(LINES); i++) {
         err e = answer(LINES[i], NULL);

@@ -2,6 +2,7 @@
  * are checked: no tensor of more than 2^47 elements or bytes exists (an address has 47 bits).
  *
  * Invariant: a view's strides are >= 0, and span * size never overflows. SPDX-License-Identifier: Apache-2.0 */
+#include "tensor/small.h"
 #include "tensor/tensor.h"
 
 #include <stdio.h>
@@ -16,6 +17,8 @@ size_t tensor_dtype_size(enum tensor_dtype t)
     case TENSOR_U16: case TENSOR_I16: case TENSOR_F16: case TENSOR_BF16: return 2;
     case TENSOR_F32: case TENSOR_I32: case TENSOR_U32: return 4;
     case TENSOR_F64: case TENSOR_I64: case TENSOR_U64: return 8;
+    case TENSOR_F8E4M3FN: case TENSOR_F8E4M3FNUZ: case TENSOR_F8E5M2: case TENSOR_F8E5M2FNUZ: case TENSOR_F8E8M0:
+    case TENSOR_U4: case TENSOR_I4: case TENSOR_F4E2M1: case TENSOR_U2: case TENSOR_I2: return 1;
     case TENSOR_NONE: case TENSOR_STRING: break;
     }
     return 0;
@@ -39,6 +42,16 @@ const char *tensor_dtype_name(enum tensor_dtype t)
     case TENSOR_U32: return "uint32";
     case TENSOR_U64: return "uint64";
     case TENSOR_BF16: return "bfloat16";
+    case TENSOR_F8E4M3FN: return "float8e4m3fn";
+    case TENSOR_F8E4M3FNUZ: return "float8e4m3fnuz";
+    case TENSOR_F8E5M2: return "float8e5m2";
+    case TENSOR_F8E5M2FNUZ: return "float8e5m2fnuz";
+    case TENSOR_F8E8M0: return "float8e8m0";
+    case TENSOR_F4E2M1: return "float4e2m1";
+    case TENSOR_U4: return "uint4";
+    case TENSOR_I4: return "int4";
+    case TENSOR_U2: return "uint2";
+    case TENSOR_I2: return "int2";
     }
     return "unknown";
 }
@@ -50,7 +63,7 @@ bool tensor_dtype_is_float(enum tensor_dtype t)
 
 bool tensor_dtype_is_integer(enum tensor_dtype t)
 {
-    return tensor_dtype_size(t) && t != TENSOR_BOOL && !tensor_dtype_is_float(t);
+    return tensor_dtype_size(t) && t != TENSOR_BOOL && !tensor_dtype_is_float(t) && !tensor_dtype_is_small(t);
 }
 
 struct tensor_shape tensor_shape_of(int rank, const int64_t *dims)

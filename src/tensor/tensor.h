@@ -28,11 +28,23 @@ enum tensor_dtype {
     TENSOR_U32 = 12,
     TENSOR_U64 = 13,
     TENSOR_BF16 = 16,
+    /* below: small.h. Casts and quantisation know them; nothing is computed in them */
+    TENSOR_F8E4M3FN = 17,
+    TENSOR_F8E4M3FNUZ = 18,
+    TENSOR_F8E5M2 = 19,
+    TENSOR_F8E5M2FNUZ = 20,
+    TENSOR_U4 = 21,
+    TENSOR_I4 = 22,
+    TENSOR_F4E2M1 = 23,
+    TENSOR_F8E8M0 = 24,
+    TENSOR_U2 = 25,
+    TENSOR_I2 = 26,
+    TENSOR_DTYPE_LAST = TENSOR_I2,
 };
 size_t tensor_dtype_size(enum tensor_dtype t);      /* bytes; 0 for NONE and STRING */
 const char *tensor_dtype_name(enum tensor_dtype t); /* "float32", as NumPy says it */
-bool tensor_dtype_is_float(enum tensor_dtype t);
-bool tensor_dtype_is_integer(enum tensor_dtype t); /* bool is not */
+bool tensor_dtype_is_float(enum tensor_dtype t);   /* 16 bits and more */
+bool tensor_dtype_is_integer(enum tensor_dtype t); /* 8 bits and more; bool is not */
 
 struct tensor_shape {
     int rank;

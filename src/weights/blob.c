@@ -102,7 +102,7 @@ static err read_header(const unsigned char *p, const char *path, struct weights_
         return err_set(ERR_UNSUPPORTED, "%s: format %u, and this brim knows 1; use the brim that wrote it, or import the model into another store",
                        path, (unsigned)weights_get(p + 8, 4));
     uint64_t dtype = weights_get(p + 12, 4), rank = weights_get(p + 16, 4);
-    if (dtype > TENSOR_BF16 || !tensor_dtype_size((enum tensor_dtype)dtype) || rank > TENSOR_MAX_RANK) return damaged(path, "its header");
+    if (dtype > TENSOR_DTYPE_LAST || !tensor_dtype_size((enum tensor_dtype)dtype) || rank > TENSOR_MAX_RANK) return damaged(path, "its header");
     ret->dtype = (enum tensor_dtype)dtype;
     ret->shape = (struct tensor_shape){.rank = (int)rank};
     for (int i = 0; i < ret->shape.rank; i++) {

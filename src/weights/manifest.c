@@ -69,7 +69,7 @@ static void tensor(struct in *in, const struct weights_manifest *m, struct weigh
     int64_t elements = 0;
     t->name = string(in);
     uint64_t dtype = number(in, 4), rank = number(in, 4);
-    if (!in->e && (dtype > TENSOR_BF16 || !tensor_dtype_size((enum tensor_dtype)dtype) || rank > TENSOR_MAX_RANK)) fail(in, "a tensor's type");
+    if (!in->e && (dtype > TENSOR_DTYPE_LAST || !tensor_dtype_size((enum tensor_dtype)dtype) || rank > TENSOR_MAX_RANK)) fail(in, "a tensor's type");
     if (in->e) return;
     t->dtype = (enum tensor_dtype)dtype;
     t->shape.rank = (int)rank;

@@ -4,6 +4,7 @@
  * does not fit an integer type becomes the limit, except that 8 and 16 bits keep the low bits of the 32-bit
  * result, as processors do. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ref.h"
+#include "tensor/small.h"
 
 #include <string.h>
 
@@ -13,6 +14,12 @@ enum ref_domain ref_domain(enum tensor_dtype t)
     case TENSOR_F32:
     case TENSOR_F16:
     case TENSOR_BF16:
+    case TENSOR_F8E4M3FN:
+    case TENSOR_F8E4M3FNUZ:
+    case TENSOR_F8E5M2:
+    case TENSOR_F8E5M2FNUZ:
+    case TENSOR_F8E8M0:
+    case TENSOR_F4E2M1:
         return REF_F32;
     case TENSOR_F64:
         return REF_F64;
@@ -72,6 +79,14 @@ static uint16_t float_to_bfloat(float f)
     return (uint16_t)((x + 0x7fff + (x >> 16 & 1)) >> 16);
 }
 
+/* The low bits of a number as a number of so many bits. */
+static inline int8_t signed_bits(int64_t v, int bits)
+{
+    return (int8_t)((int8_t)((uint64_t)v << (8 - bits)) >> (8 - bits));
+}
+
+#define FLOAT8(X, type) X(uint8_t, type, float, tensor_small_float(type, v), tensor_small_code(type, v, true))
+
 /* type in memory, its enum, domain type, from memory, to memory */
 #define STORED(X)                                                                                            \
     X(float, TENSOR_F32, float, v, v)                                                                        \
@@ -86,7 +101,17 @@ static uint16_t float_to_bfloat(float f)
     X(uint32_t, TENSOR_U32, int64_t, v, (uint32_t)v)                                                         \
     X(int64_t, TENSOR_I64, int64_t, v, v)                                                                    \
     X(uint64_t, TENSOR_U64, uint64_t, v, v)                                                                  \
-    X(uint8_t, TENSOR_BOOL, int64_t, v != 0, v != 0)
+    X(uint8_t, TENSOR_BOOL, int64_t, v != 0, v != 0)                                                         \
+    X(uint8_t, TENSOR_U4, int64_t, v & 15, v & 15)                                                           \
+    X(uint8_t, TENSOR_U2, int64_t, v & 3, v & 3)                                                             \
+    X(int8_t, TENSOR_I4, int64_t, signed_bits(v, 4), signed_bits(v, 4))                                      \
+    X(int8_t, TENSOR_I2, int64_t, signed_bits(v, 2), signed_bits(v, 2))                                      \
+    FLOAT8(X, TENSOR_F8E4M3FN)                                                                               \
+    FLOAT8(X, TENSOR_F8E4M3FNUZ)                                                                             \
+    FLOAT8(X, TENSOR_F8E5M2)                                                                                 \
+    FLOAT8(X, TENSOR_F8E5M2FNUZ)                                                                             \
+    FLOAT8(X, TENSOR_F8E8M0)                                                                                 \
+    FLOAT8(X, TENSOR_F4E2M1)
 
 void ref_get(enum tensor_dtype t, const void *from, int64_t step, int64_t n, void *to)
 {

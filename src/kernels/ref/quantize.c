@@ -4,6 +4,7 @@
  * in float32. SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ops.h"
 #include "kernels/ref/ref.h"
+#include "tensor/small.h"
 
 #include <math.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 struct row {
     enum tensor_dtype y, x, scale, zero;
     float low, high;
+    bool saturate;
 };
 
 static const float *floats(enum tensor_dtype t, const char *p, int64_t step, int64_t n, double *raw,
@@ -39,6 +41,38 @@ static void quantize_row(void *context, char *const *p, const int64_t *step, int
             v = v != v ? z[k] : v < r->low ? r->low : v > r->high ? r->high : v;
             y[k] = (int64_t)v;
         }
+        ref_put(r->y, p[0] + i * step[0], step[0], m, y);
+    }
+}
+
+/* To float8 and float4: x / scale, to the nearest; float8 has no zero point but 0. */
+static void quantize_small_row(void *context, char *const *p, const int64_t *step, int64_t n)
+{
+    const struct row *r = context;
+    double raw[3][REF_CHUNK];
+    float buf[3][REF_CHUNK];
+    for (int64_t i = 0; i < n; i += REF_CHUNK) {
+        int64_t m = MIN(n - i, REF_CHUNK);
+        const float *x = floats(r->x, p[1] + i * step[1], step[1], m, raw[0], buf[0]);
+        const float *s = floats(r->scale, p[2] + i * step[2], step[2], m, raw[1], buf[1]);
+        const float *z = floats(r->zero, p[3] + i * step[3], step[3], m, raw[2], buf[2]);
+        for (int64_t k = 0; k < m; k++)
+            *(uint8_t *)(p[0] + (i + k) * step[0]) = tensor_small_code(r->y, x[k] / s[k] + z[k], r->saturate);
+    }
+}
+
+static void dequantize_small_row(void *context, char *const *p, const int64_t *step, int64_t n)
+{
+    const struct row *r = context;
+    double raw[3][REF_CHUNK];
+    float buf[3][REF_CHUNK], y[REF_CHUNK];
+    for (int64_t i = 0; i < n; i += REF_CHUNK) {
+        int64_t m = MIN(n - i, REF_CHUNK);
+        const float *x = floats(r->x, p[1] + i * step[1], step[1], m, raw[0], buf[0]);
+        const float *s = floats(r->scale, p[2] + i * step[2], step[2], m, raw[1], buf[1]);
+        const float *z = floats(r->zero, p[3] + i * step[3], step[3], m, raw[2], buf[2]);
+        for (int64_t k = 0; k < m; k++)
+            y[k] = (x[k] - z[k]) * s[k];
         ref_put(r->y, p[0] + i * step[0], step[0], m, y);
     }
 }
@@ -135,6 +169,18 @@ static err limits(enum tensor_dtype t, struct row *r)
     case TENSOR_I16:
         r->low = -32768, r->high = 32767;
         return ERR_OK;
+    case TENSOR_U4:
+        r->low = 0, r->high = 15;
+        return ERR_OK;
+    case TENSOR_I4:
+        r->low = -8, r->high = 7;
+        return ERR_OK;
+    case TENSOR_U2:
+        r->low = 0, r->high = 3;
+        return ERR_OK;
+    case TENSOR_I2:
+        r->low = -2, r->high = 1;
+        return ERR_OK;
     default:
         return err_set(ERR_UNSUPPORTED, "QuantizeLinear to %s", tensor_dtype_name(t));
     }
@@ -144,6 +190,10 @@ err ref_quantize(struct ref_call *c)
 {
     struct row r = {
         .y = c->out[0].dtype, .x = c->in[0].dtype, .scale = c->in[1].dtype, .zero = c->out[0].dtype};
+    if (tensor_dtype_is_small(r.y) && ref_domain(r.y) == REF_F32 && r.y != TENSOR_F8E8M0) {
+        r.saturate = op_attr_int(c->node, "saturate", 1) != 0;
+        return run(c, quantize_small_row, &r);
+    }
     err e = limits(r.y, &r);
     return e ? e : run(c, quantize_row, &r);
 }
@@ -152,7 +202,9 @@ err ref_dequantize(struct ref_call *c)
 {
     struct row r = {
         .y = c->out[0].dtype, .x = c->in[0].dtype, .scale = c->in[1].dtype, .zero = c->in[0].dtype};
-    if (!tensor_dtype_is_integer(r.x) || r.x == TENSOR_U64 || ref_domain(r.y) != REF_F32)
+    if (tensor_dtype_is_small(r.x) && ref_domain(r.x) == REF_F32 && ref_domain(r.y) == REF_F32)
+        return run(c, dequantize_small_row, &r);
+    if ((!tensor_dtype_is_integer(r.x) && !tensor_dtype_is_small(r.x)) || r.x == TENSOR_U64 || ref_domain(r.y) != REF_F32)
         return err_set(ERR_UNSUPPORTED, "DequantizeLinear of %s", tensor_dtype_name(r.x));
     return run(c, dequantize_row, &r);
 }

@@ -4,6 +4,7 @@
  * operator's function. Post-ops run as one more pass over output 0. Nothing is packed.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/ref.h"
+#include "tensor/small.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ static bool takes(uint8_t types, enum tensor_dtype t)
 {
     if (t == TENSOR_NONE) return true;
     if (!tensor_dtype_size(t)) return false;
+    if (tensor_dtype_is_small(t)) return types & REF_TYPE_SMALL;
     return types & (tensor_dtype_is_float(t) ? REF_TYPE_FLOAT
                     : t == TENSOR_BOOL       ? REF_TYPE_BOOL
                                              : REF_TYPE_INT);

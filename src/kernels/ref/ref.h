@@ -44,7 +44,7 @@ struct ref_op {
     enum kernel_layout layout;
     uint8_t types; /* of input 0 and of output 0: REF_TYPE_* */
 };
-enum { REF_TYPE_FLOAT = 1, REF_TYPE_INT = 2, REF_TYPE_BOOL = 4, REF_TYPE_NUMBER = 3, REF_TYPE_ALL = 7 };
+enum { REF_TYPE_FLOAT = 1, REF_TYPE_INT = 2, REF_TYPE_BOOL = 4, REF_TYPE_NUMBER = 3, REF_TYPE_ALL = 7, REF_TYPE_SMALL = 8 };
 const struct ref_op *ref_op_find(enum op_kind kind);
 
 extern const struct kernel_class kernels_ref_class; /* ref.c */
