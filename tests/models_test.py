@@ -171,10 +171,52 @@ def weights(mem):
 @test
 def equal_tensors_are_held_once_in_memory():
     fresh("one", "two")
-    alone, both = weights(serving("64M", "one")), weights(serving("64M", "one", "two"))
+    alone, mem = weights(serving("64M", "one")), serving("64M", "one", "two")
+    both = weights(mem)
     print(f"# weights in memory: one model {alone}, two with one tensor in common {both} (of {4 * BYTES} bytes)")
     assert 2 * BYTES <= alone < 2.2 * BYTES, alone
     assert 3 * BYTES <= both < 3.3 * BYTES, both
+    assert mem["shared_bytes"] == BYTES, mem["shared_bytes"]
+    plan = json.loads(brim("plan", "stored.yaml", "--json"))
+    assert plan["shared_bytes"] == BYTES and 4 * BYTES <= plan["weights_bytes"] < 4.4 * BYTES, plan
+    assert "less what models share: 192.0 KiB" in brim("plan", "stored.yaml")
+
+
+def scaled(name, seed, scale):
+    """y = conv(x, w) * s: s would be folded into w."""
+    w = struct.pack("<1728f", *[((i * 7 + seed * 13) % 97) / 97 for i in range(1728)])
+    s = struct.pack("<64f", *[scale + i / 64 for i in range(64)])
+    return write(name + ".onnx", onnx(node("Conv", ["x", "w"], ["c"]), node("Mul", ["c", "s"], ["y"]), tensor("w", [64, 3, 3, 3], w),
+                                      tensor("s", [64, 1, 1], s), value(11, "x", [1, 3, 16, 16]) + value(12, "y", [1, 64, 14, 14])))
+
+
+@test
+def sharing_is_recorded_and_explained():
+    fresh()
+    scaled("a", 1, 1), scaled("b", 1, 2), scaled("c", 2, 1)
+    models("import", "a.onnx")
+    before = json.loads(brim("explain", "a", "--json"))
+    assert before["shared_bytes"] == 0 and before["steps"][0]["post_ops"] == 0, before
+    out = [json.loads(line) for line in brim("models", "import", "b.onnx", "c.onnx", "--shared", "--json").splitlines()]
+    assert out[2] == {"sharing_models": 2, "shared_tensors": 1, "shared_bytes": 6912, "saved_bytes": 6912, "changed_models": 2}, out
+    assert [r["version"] for r in models("list")["models"]] == [2, 2, 1]
+    step = json.loads(brim("explain", "a", "--json"))["steps"][0]
+    assert step["shared"] == "w" and step["shared_with"] == "b" and step["shared_bytes"] >= 6912 and step["post_ops"] == 1, step
+    assert "'w', shared with b" in brim("explain", "a")
+    for n in "abc":
+        brim("run", n + ".onnx", "--seed", "3", "--output", "file")
+        brim("run", n, "--seed", "3", "--output", "stored")
+        x, y = [struct.unpack("<12544f", sum_of(o)[-4 * 12544:]) for o in ("file", "stored")]
+        assert max(abs(p - q) for p, q in zip(x, y)) < 1e-4
+    again = models("import", "a.onnx")
+    assert not again["new"] and again["version"] == 2, again
+    scaled("b", 3, 1)
+    models("import", "b.onnx")
+    assert "nobody now" in brim("explain", "a")
+    assert models("share") == {"sharing_models": 0, "shared_tensors": 0, "shared_bytes": 0, "saved_bytes": 0, "changed_models": 1}
+    assert "nothing is shared" in brim("models", "share")
+    brim("models", "share", "a", "nobody", status=2, says="nobody")
+    brim("models", "share", "a", "a", status=2, says="twice")
 
 
 @test

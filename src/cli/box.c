@@ -42,6 +42,8 @@ static void print_mem(const json_t *m)
         json_object_foreach((json_t *)(uintptr_t)used, key, v) printf("%s %.2f ", key, (double)json_integer_value(v) / (1 << 20));
         putchar('\n');
     }
+    json_int_t shared = json_integer_value(json_object_get(m, "shared_bytes"));
+    if (shared) printf("%.2f MiB of weights serve several models: without sharing they would be there once more for each\n", (double)shared / (1 << 20));
     const json_t *rss = json_object_get(m, "rss");
     printf("used %.1f of %.1f MiB, peak %.1f; the kernel says %.1f private, %.1f in all\n",
            (double)json_integer_value(json_object_get(m, "used_bytes")) / (1 << 20), (double)json_integer_value(json_object_get(m, "limit_bytes")) / (1 << 20),

@@ -167,6 +167,29 @@ static json_t *purposes_json(const uint64_t *bytes)
     return o;
 }
 
+/* The weight sets of all models that can run; free(). The lock is held. */
+static struct weights_set **sets_of(struct engine *e, size_t *ret_n)
+{
+    struct weights_set **sets = xnewn(struct weights_set *, e->n_models + 1);
+    *ret_n = 0;
+    for (size_t i = 0; i < e->n_models; i++)
+        if (e->models[i]->sched) sets[(*ret_n)++] = model_weights(e->models[i]->model);
+    return sets;
+}
+
+/* Bytes of weights in memory that serve several models, once for each beyond the first. */
+static uint64_t shared_now(struct engine *e)
+{
+    size_t n, resident = 0;
+    pthread_mutex_lock(&e->lock);
+    struct weights_set **sets = sets_of(e, &n);
+    for (size_t i = 0; i < n; i++) resident += weights_resident_bytes(sets[i]);
+    size_t once = weights_union_bytes(sets, n);
+    pthread_mutex_unlock(&e->lock);
+    free(sets);
+    return resident - MIN(once, resident);
+}
+
 json_t *engine_memory(struct engine *e)
 {
     struct mem_row *rows;
@@ -177,8 +200,8 @@ json_t *engine_memory(struct engine *e)
         json_array_append_new(payers, json_pack("{s:s, s:o, s:o}", "payer", rows[i].payer, "used", purposes_json(rows[i].used), "peak",
                                                 purposes_json(rows[i].peak)));
     free(rows);
-    return json_pack("{s:I, s:I, s:I, s:{s:I, s:I, s:I, s:I}, s:o}", "limit_bytes", (json_int_t)mem_budget_limit(e->budget), "used_bytes",
-                     (json_int_t)mem_budget_used(e->budget), "peak_bytes", (json_int_t)mem_budget_peak(e->budget), "rss", "anon",
+    return json_pack("{s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:I}, s:o}", "limit_bytes", (json_int_t)mem_budget_limit(e->budget), "used_bytes",
+                     (json_int_t)mem_budget_used(e->budget), "peak_bytes", (json_int_t)mem_budget_peak(e->budget), "shared_bytes", (json_int_t)shared_now(e), "rss", "anon",
                      (json_int_t)rss.anon, "file", (json_int_t)rss.file, "total", (json_int_t)rss.total, "peak", (json_int_t)rss.peak, "payers", payers);
 }
 
@@ -227,6 +250,12 @@ struct engine_floor engine_floor_locked(struct engine *e)
         f.largest_model = MAX(f.largest_model, w);
         f.all_models += w;
     }
+    size_t n_sets;
+    struct weights_set **sets = sets_of(e, &n_sets);
+    uint64_t twice = weights_twice_bytes(sets, n_sets, true);
+    f.all_models -= weights_twice_bytes(sets, n_sets, false);
+    fixed -= MIN(twice, fixed); /* what several models share is in memory once */
+    free(sets);
     f.least_weights = e->blocks ? fixed + window : f.largest_model;
     return f;
 }
