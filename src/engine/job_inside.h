@@ -57,7 +57,7 @@ struct engine_job *engine_job_make(struct engine_jobs *js, const struct engine_j
 void engine_job_free(struct engine_job **j);
 
 /* job_run.c */
-err engine_job_begin(struct engine_job *j);          /* starts the worker */
+void engine_job_begin(struct engine_job *j);         /* starts the worker, if it still waits */
 void engine_job_end(struct engine_job *j);           /* joins it, and settles what becomes of the job */
 /* What the box can do without, in bytes: its budget without what cameras, plans and the least part of the weights take. */
 uint64_t engine_job_room(struct engine *e);

@@ -93,18 +93,23 @@ static void *worker(void *arg)
     return NULL;
 }
 
-err engine_job_begin(struct engine_job *j)
+void engine_job_begin(struct engine_job *j)
 {
     struct engine_jobs *js = j->jobs;
-    char *payer = xasprintf("job %s", j->row.name);
-    j->payer = mem_payer_new(js->engine->budget, payer);
-    free(payer);
+    char *name = xasprintf("job %s", j->row.name);
+    pthread_mutex_lock(&js->lock);
+    if (j->row.state != ENGINE_JOB_WAITING || j->remove) { /* somebody was faster */
+        pthread_mutex_unlock(&js->lock);
+        free(name);
+        return;
+    }
+    j->payer = mem_payer_new(js->engine->budget, name);
+    free(name);
     j->budget = mem_budget_within(j->payer, "job", grow, j);
     j->refused = false;
     j->begun_ns = clock_ns();
     atomic_store(&j->stop, false);
     atomic_store(&j->ended, false);
-    pthread_mutex_lock(&js->lock);
     j->run = (struct engine_job_run){.name = j->row.name, .folder = j->folder, .words = (const char *const *)j->words, .n_words = j->n_words, .again = j->began,
                                      .budget = j->budget, .stop = &j->stop, .tell = tell};
     j->reason = ENGINE_JOB_GOES_ON;
@@ -119,14 +124,13 @@ err engine_job_begin(struct engine_job *j)
     if (!x) x = thread_start("brim-job", worker, j, &j->thread);
     if (!x) {
         log_info("engine", "job '%s' %s", j->row.name, j->run.again ? "goes on" : "begins");
-        return ERR_OK;
+        return;
     }
     j->result = x;
     snprintf(j->sentence, sizeof j->sentence, "%s", err_text());
     atomic_store(&j->ended, true);
     j->thread = 0;
     engine_job_end(j);
-    return ERR_OK;
 }
 
 /* Lock held: what the worker's answer makes of the job. */
@@ -282,7 +286,7 @@ static void *manage(void *arg)
         if (j && atomic_load(&j->ended)) engine_job_end(j);
         else if (j) look_after(js, j);
         remove_marked(js);
-        if (!js->running && (j = next_job(js))) (void)engine_job_begin(j);
+        if (!js->running && (j = next_job(js))) engine_job_begin(j);
         if (!js->running || !atomic_load(&js->running->ended)) thread_event_wait(&js->wake, 1000);
         thread_event_reset(&js->wake);
     }
