@@ -51,6 +51,7 @@ struct kernel_query {
     int n_post;
     struct kernel_post post[KERNEL_MAX_POST];
     int threads;
+    bool half; /* training: products may round what they multiply to bf16; tensors stay f32, and sums are f32 */
 };
 
 /* How a class wants its inputs and gives its outputs. */
@@ -102,6 +103,8 @@ struct kernel_class {
 bool kernels_have_bf16(void);
 /* Can an operator in bf16 have these after it? If not, it has to stay in f32, where plain C can do it. */
 bool kernels_fuse_bf16(const struct kernel_post *post, int n_post);
+/* Is BRIM_ONLY_REF set: plain C wherever kernels are chosen, as a second opinion on everything (`./run test --only-ref`)? */
+bool kernels_only_ref(void);
 /* NULL-terminated, strongest first. `only_ref`: the plain C classes alone. */
 const struct kernel_class *const *kernels_list(bool only_ref);
 

@@ -3,6 +3,8 @@
  *
  * The classes are named one by one because a constant table cannot be made out of another one; edge_test.c
  * holds it against kernels_own_classes and kernels_onednn_classes. SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+
 #include "kernels/kernel.h"
 #include "kernels/ref/ref.h"
 
@@ -27,7 +29,13 @@ static const struct kernel_class *const ALL[] = {
     &kernels_ref_class, NULL,
 };
 
+bool kernels_only_ref(void)
+{
+    const char *v = getenv("BRIM_ONLY_REF");
+    return v && *v;
+}
+
 const struct kernel_class *const *kernels_list(bool only_ref)
 {
-    return only_ref ? ONLY_REF : ALL;
+    return only_ref || kernels_only_ref() ? ONLY_REF : ALL;
 }

@@ -9,7 +9,7 @@
 /* Processors with AVX-512 but without these instructions would emulate them, slower than f32. */
 bool kernels_have_bf16(void)
 {
-    return (onednn_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+    return !kernels_only_ref() && (onednn_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
 bool kernels_fuse_bf16(const struct kernel_post *post, int n_post)

@@ -349,6 +349,9 @@ extern const struct kernel_class *const kernels_onednn_classes[];
 static void test_list(void **state)
 {
     (void)state;
+    setenv("BRIM_ONLY_REF", "1", 1);
+    assert_true(kernels_only_ref() && kernels_list(false) == kernels_list(true) && !kernels_have_bf16());
+    unsetenv("BRIM_ONLY_REF");
     const struct kernel_class *const *all = kernels_list(false), *const *ref = kernels_list(true);
     size_t n = 0;
     for (; kernels_own_classes[n]; n++)
