@@ -215,6 +215,26 @@ static void shared_bytes_are_resident_once(void **state)
     assert_int_equal(r.changed, 0);
 }
 
+/* Whatever each would choose alone. */
+static void sharers_agree_on_a_precision(void **state)
+{
+    struct fixture *f = *state;
+    struct loaded l[2];
+    for (int i = 0; i < 2; i++) import(f, NAMES[i], 1000, 100 * (i + 1), 500 * (i + 1), 8);
+    share(f, NULL, 0);
+    for (int i = 0; i < 2; i++) {
+        struct model_options o = {.budget = f->budget, .threads = 1, .reader = f->reader, .spill_dir = f->dir, .precision = KERNEL_AUTO};
+        assert_int_equal(model_open_stored(f->s, NAMES[i], NAMES[i], &o, &l[i].m), ERR_OK);
+        assert_int_equal(model_plan_new(l[i].m, NULL, &l[i].p), ERR_OK);
+        assert_int_equal(model_precision(l[i].m), KERNEL_F32);
+        assert_false(model_precision_pending(l[i].m));
+        assert_int_equal(model_request(l[i].m), ERR_OK);
+        assert_int_equal(model_wait(l[i].m), ERR_OK);
+    }
+    assert_true(weights_paid_bytes(model_weights(l[1].m)) + RAW[1] + RAW[2] + RAW[3] <= weights_resident_bytes(model_weights(l[1].m)));
+    for (int i = 0; i < 2; i++) unload(&l[i]);
+}
+
 static void shared_norms_are_folded(void **state)
 {
     struct fixture *f = *state;
@@ -276,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(shared_bytes_are_resident_once, setup, teardown),
         cmocka_unit_test_setup_teardown(shared_norms_are_folded, setup, teardown),
+        cmocka_unit_test_setup_teardown(sharers_agree_on_a_precision, setup, teardown),
         cmocka_unit_test_setup_teardown(marks_follow_the_models, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

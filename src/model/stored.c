@@ -214,9 +214,19 @@ uint64_t model_stored_hash(const struct model *m)
     return hash64(id, sizeof id - 1, 0);
 }
 
+static bool shares(const struct weights_manifest *m)
+{
+    for (size_t i = 0; i < m->n_tensors; i++)
+        if (m->tensors[i].shared) return true;
+    return false;
+}
+
+/* A model that shares weights with others is not measured on its own: another verdict than theirs would mean another packed form, held for it alone. f32
+ * is what all can agree on without asking; bf16 is for a person to say, for all of them. */
 static err choose(struct model *m, const struct tensor_shape *shapes)
 {
     struct model_stored *s = m->stored;
+    if (m->options.precision == KERNEL_AUTO && shares(&s->manifest)) m->choice = (struct model_choice){.known = true, .groups = 1};
     if (model_choice_known(m, m->graph)) return ERR_OK;
     err e = s->whole ? ERR_OK : model_import_graph(s->store, &s->manifest, false, m->import_payer, &s->whole);
     return e ? e : model_choose(m, s->whole, shapes);
