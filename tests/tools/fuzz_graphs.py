@@ -2,6 +2,7 @@
 
     python tests/tools/fuzz_graphs.py BRIM COUNT [SEED] [--keep DIR]     # prints a line per disagreement and the figure
     python tests/tools/fuzz_graphs.py --record DIR COUNT [SEED]          # writes cases for `brim verify`
+    --more: every other node from fuzz_more.py, at opset 17, 21, 23 or 24
 
 A graph is grown node by node: what ONNX Runtime refuses, or what is not finite, is dropped. Values are multiples of 1/8, and a value remembers
 whether it is exact; operators that jump (Floor, Greater, ArgMax ...) read exact values only, as the last bit of a float must not decide.
@@ -10,8 +11,9 @@ Tolerance: |a - b| <= 1e-4 * max(1, max |b|) + 1e-3 |b|, types and shapes equal.
 import json, os, random, shutil, subprocess, sys, tempfile
 import numpy as np, onnx, onnxruntime as ort
 from onnx import helper as h, numpy_helper as nh, TensorProto as T
+import fuzz_more
 
-OPSET = 17
+MORE = "--more" in sys.argv
 so = ort.SessionOptions()
 so.log_severity_level = 4
 so.intra_op_num_threads = 1
@@ -35,7 +37,9 @@ NP = {np.dtype("float32"): T.FLOAT, np.dtype("float64"): T.DOUBLE, np.dtype("int
 class Graph:
     def __init__(self, rng):
         self.r, self.nodes, self.values, self.exact = rng, [], {}, {}
+        self.opset = rng.choice([17, 21, 23, 24]) if MORE else 17
         self.inputs, self.consts = [], []
+        self.last = set()  # values that no other node may read
         for _ in range(rng.randint(1, 3)):
             self.leaf(self.draw(self.shape(), rng.choice(["float32"] * 5 + ["int64", "int32", "float64"])), const=False)
 
@@ -59,16 +63,19 @@ class Graph:
         return self.leaf(np.asarray(a), True)
 
     def pick(self, ok=lambda a: True, exact=False):
-        names = [n for n, a in self.values.items() if n not in self.consts and ok(a) and (not exact or self.exact[n])]
+        names = [n for n, a in self.values.items() if n not in self.consts and n not in self.last and ok(a) and (not exact or self.exact[n])]
         return self.r.choice(names[-6:]) if names else None
 
-    def add(self, op, ins, n_out=1, keeps=True, **attrs):
+    def imports(self):
+        return [h.make_opsetid("", self.opset)] + ([h.make_opsetid(fuzz_more.MS, 1)] if MORE else [])
+
+    def add(self, op, ins, n_out=1, keeps=True, domain="", **attrs):
         outs = [f"v{len(self.values) + i}" for i in range(n_out)]
         attrs = {k: v for k, v in attrs.items() if v != []}
-        node = h.make_node(op, ins, outs, **attrs)
+        node = h.make_node(op, ins, outs, domain=domain, **attrs)
         feed = {i: self.values[i] for i in ins if i}
         m = h.make_model(h.make_graph([node], "g", [h.make_tensor_value_info(k, NP[a.dtype], a.shape) for k, a in feed.items()],
-                                      [h.make_tensor_value_info(o, T.UNDEFINED, None) for o in outs]), opset_imports=[h.make_opsetid("", OPSET)], ir_version=8)
+                                      [h.make_tensor_value_info(o, T.UNDEFINED, None) for o in outs]), opset_imports=self.imports(), ir_version=10)
         for o in m.graph.output:
             o.ClearField("type")
         try:
@@ -85,6 +92,8 @@ class Graph:
         return True
 
     def grow(self):
+        if MORE and self.r.random() < 0.5:
+            return fuzz_more.grow(self)
         r, f = self.r, lambda a: a.dtype.kind == "f"
         what = r.choice("unary unary binary binary compare reduce shape shape shape conv conv pool matmul gemm gather scatter softmax norm where topk cast nonzero clip concat arg pad resize cumsum logic dynamic onehot einsum quant trilu".split())
         x = self.pick(f)
@@ -120,7 +129,10 @@ class Graph:
             kd = r.randint(0, 1)
             if op == "ReduceSum":
                 return self.add(op, [x, self.const(np.array(axes, np.int64))], keeps=False, keepdims=kd)
-            return self.add(op, [x], keeps=op in ("ReduceMax", "ReduceMin"), axes=axes, keepdims=kd)
+            keeps = op in ("ReduceMax", "ReduceMin")
+            if self.opset >= 18:
+                return self.add(op, [x, self.const(np.array(axes, np.int64))], keeps=keeps, keepdims=kd)
+            return self.add(op, [x], keeps=keeps, axes=axes, keepdims=kd)
         if what == "shape":
             k = r.choice("transpose reshape squeeze unsqueeze flatten slice tile expand split d2s s2d shape".split())
             x = self.pick()
@@ -250,7 +262,8 @@ class Graph:
             p = [r.randint(0, 2) if mode != "reflect" else r.randint(0, min(d - 1, 1)) for d in list(a.shape) * 2]
             return self.add("Pad", [x, self.const(np.array(p, np.int64))], mode=mode)
         if what == "resize" and n == 4 and a.dtype == np.float32:
-            s = np.array([1, 1, r.choice([2, 1.5, 3]), r.choice([2, 1.5, 3])], np.float32)
+            scales = [2, 1.5, 3] if self.opset < 19 else [2, 3]  # since 19, corners of a size that is not whole lie elsewhere than in ONNX Runtime
+            s = np.array([1, 1, r.choice(scales), r.choice(scales)], np.float32)
             mode = r.choice(["nearest", "linear", "cubic"])
             return self.add("Resize", [x, "", self.const(s)], keeps=mode == "nearest", mode=mode,
                             coordinate_transformation_mode=r.choice(["asymmetric", "half_pixel", "align_corners", "pytorch_half_pixel"]) if mode != "nearest" else "asymmetric",
@@ -296,7 +309,7 @@ def make(seed):
     ins = [i for i in g.inputs if i in used]
     info = lambda n: h.make_tensor_value_info(n, NP[g.values[n].dtype], [f"{n}_{k}" if g.r.random() < 0.3 else d for k, d in enumerate(g.values[n].shape)])
     m = h.make_model(h.make_graph(g.nodes, f"seed{seed}", [info(i) for i in ins], [h.make_tensor_value_info(o, NP[g.values[o].dtype], None) for o in outs],
-                                  [nh.from_array(g.values[c], c) for c in g.consts if c in used]), opset_imports=[h.make_opsetid("", OPSET)], ir_version=8)
+                                  [nh.from_array(g.values[c], c) for c in g.consts if c in used]), opset_imports=g.imports(), ir_version=10 if MORE else 8)
     feed = {i: g.values[i] for i in ins}
     try:
         return m, ins, feed, outs, run(m, feed)
@@ -335,7 +348,7 @@ def batch(folder, seed, count):
 
 def main():
     keep = sys.argv.pop(sys.argv.index("--keep") + 1) if "--keep" in sys.argv else None
-    args = [a for a in sys.argv[1:] if a != "--keep"]
+    args = [a for a in sys.argv[1:] if a not in ("--keep", "--more")]
     record = args[0] == "--record"
     if record:
         args = args[1:]
