@@ -199,7 +199,9 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"triplet", ARGS_FLOAT, &j->embed.triplet, "embed: its weight beside the cross entropy of identities (1)"},
         {"width", ARGS_INT, &o->width, "embed: numbers of the embedding, for a network by name (its own)"},
         {"category", ARGS_INT, &o->category, "embed: of videos only objects of this class, the 8th column of MOT rows (all)"},
-        {"data-every", ARGS_INT, &o->data_every, "embed: each n-th frame of videos (10)"},
+        {"data-every", ARGS_INT, &o->data_every, "embed, --label: each n-th frame of videos (10)"},
+        {"label", ARGS_STRING, &j->embed.named, "classify: of videos the class of an object is what objects.json beside its labels says under this key (colour)"},
+        {"seen", ARGS_FLOAT, &j->embed.seen, "of videos only what is visible to this share, the 9th column of MOT rows (0: all)"},
         {"classes", ARGS_STRING, &o->classes, "detect: NAME=NUMBER,... which class of the data is which of the network's"},
         {"epochs", ARGS_INT, &o->epochs, "(30)"},
         {"batch", ARGS_INT, &o->batch, "(64, detect: 8)"},
@@ -327,10 +329,12 @@ static void show(void *user, const struct train_progress *p)
 static void finish(const struct options *o, const struct train_result *r, bool cancelled)
 {
     char a[16];
+    if (r->corrupt)
+        fprintf(stderr, "brim train: %lld times a picture could not be decoded, and another took its place. The first: %s\n", (long long)r->corrupt, r->problem);
     if (o->json)
-        printf("{\"done\": %s, \"epochs\": %d, \"updates\": %lld, \"best_epoch\": %d, \"best\": %.5f, \"parameters\": %lld, \"peak_bytes\": %llu, \"seconds\": %.1f}\n",
+        printf("{\"done\": %s, \"epochs\": %d, \"updates\": %lld, \"best_epoch\": %d, \"best\": %.5f, \"parameters\": %lld, \"peak_bytes\": %llu, \"corrupt\": %lld, \"seconds\": %.1f}\n",
                cancelled ? "false" : "true", r->epochs, (long long)r->updates, r->best_epoch, r->best_top1, (long long)r->sizes.parameters,
-               (unsigned long long)r->peak, r->seconds);
+               (unsigned long long)r->peak, (long long)r->corrupt, r->seconds);
     else if (!cancelled)
         printf("%s: %d epochs, %lld updates in %.0f s%s; best epoch %d; at most %s; %s/best.onnx, %s/last.onnx\n", o->job.out, r->epochs, (long long)r->updates,
                r->seconds, r->stopped_early ? " (ended early)" : "", r->best_epoch, size_text(r->peak, a), o->job.out, o->job.out);

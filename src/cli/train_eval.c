@@ -13,6 +13,8 @@ struct options {
     uint64_t budget;
     double held_out;
     int64_t seed;
+    const char *named;
+    double seen;
     int64_t category, every;
     bool bgr, rgb, json, help, detect, embed;
     enum train_task task;
@@ -99,7 +101,7 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
     err e = feed(o, &e_options.feed);
     if (!e) e = graph_load(o->model, payer, &g);
     if (!e && o->classes) e = cli_train_classes(o->classes, &names, &n_names);
-    struct train_set_options how = {.classes = (const char *const *)names, .n_classes = (int)n_names, .identities = o->embed, .category = (int)MIN(o->category, INT32_MAX),
+    struct train_set_options how = {.classes = (const char *const *)names, .n_classes = (int)n_names, .identities = o->embed, .named = o->named, .seen = o->seen, .category = (int)MIN(o->category, INT32_MAX),
                                     .every = (int)MIN(o->every, INT32_MAX)};
     if (!e && o->task == TRAIN_TEXT) e = train_text_length(g, &how.length);
     if (!e) e = train_set_open(o->data, &how, payer, &set);
@@ -158,7 +160,9 @@ int cli_eval_network(int argc, char **argv)
                                         {"data", ARGS_STRING, &o.data, "as for brim train"},
                                         {"gallery", ARGS_STRING, &o.gallery, "embed: who answers; --data asks (default: the other pictures of --data)"},
                                         {"category", ARGS_INT, &o.category, "embed: of videos only objects of this class (all)"},
-                                        {"data-every", ARGS_INT, &o.every, "embed: each n-th frame of videos (10)"},
+                                        {"data-every", ARGS_INT, &o.every, "embed, --label: each n-th frame of videos (10)"},
+                                        {"label", ARGS_STRING, &o.named, "classify: of videos the class of an object is what objects.json beside its labels says under this key"},
+                                        {"seen", ARGS_FLOAT, &o.seen, "of videos only what is visible to this share (0: all)"},
                                         {"mean", ARGS_STRING, &o.mean, "of pixels of 0-255 (classify: ImageNet's; detect: 0)"},
                                         {"std", ARGS_STRING, &o.std, "... and what they are divided by (detect: 1)"},
                                         {"bgr", ARGS_FLAG, &o.bgr, "channels in this order (detect: always, but for --rgb)"},

@@ -96,6 +96,7 @@ static err read_csv(const struct reader *r, const char *line, struct task_mot_ro
                                .box = {(float)v[2], (float)v[3], (float)(v[2] + v[4]), (float)(v[3] + v[5])}};
     if (n > 6 && isfinite((float)v[6])) row.score = (float)v[6];
     if (n > 7 && in_range(v[7], 0, 4095)) row.class_id = (int)v[7];
+    row.visible = n > 8 && in_range(v[8], 0, 1) ? (float)v[8] : 1;
     *ret = row;
     return ERR_OK;
 }
@@ -113,7 +114,7 @@ static err read_campus(const struct reader *r, const char *line, struct task_mot
     if (!in_range(v[5], 0, MAX_FRAME) || v[5] != floor(v[5]))
         return bad(r, "the frame is not a whole number from 0");
     if (v[3] < v[1] || v[4] < v[2]) return bad(r, "a box whose right or lower edge comes first");
-    *ret = (struct task_mot_row){.frame = (int)v[5],
+    *ret = (struct task_mot_row){.frame = (int)v[5], .visible = 1,
                                  .id = (int64_t)v[0],
                                  .score = 1,
                                  .box = {(float)v[1], (float)v[2], (float)v[3], (float)v[4]},

@@ -19,6 +19,7 @@ struct task_mot_row {
     struct task_box box;
     float score;
     int class_id;
+    float visible;                  /* MOT16's ninth column, 0 to 1; 1 where it is not said */
     uint32_t order;                 /* place in the file */
     bool lost, occluded, generated; /* CAMPUS; `lost` is outside the picture and is not a truth box */
 };

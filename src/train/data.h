@@ -30,7 +30,7 @@ enum train_set_kind {
     TRAIN_SET_ATTRIBUTES, /* attributes.csv, or DIR with it: pictures with a yes, a no or nothing for each class */
     TRAIN_SET_TEXT,   /* F.txt (bytes), F.u16, F.u32 (tokens): windows of `length` and the token after it */
     TRAIN_SET_PLAIN,  /* with `unlabelled`: a folder of pictures */
-    TRAIN_SET_CROPS,  /* with `identities`: objects cut out of a video, or a folder of them, with MOT rows; classes are identities (data_crops.c) */
+    TRAIN_SET_CROPS,  /* with `identities` or `named`: objects cut out of a video, or a folder of them, with MOT rows; classes are identities (data_crops.c) */
 };
 struct train_set_options {
     enum train_set_kind kind;
@@ -43,6 +43,8 @@ struct train_set_options {
     int length;                 /* TEXT: tokens of a window */
     bool unlabelled;            /* pictures without labels will do (PLAIN, or a video alone): a teacher makes them (train_set_label_...) */
     int category;               /* CROPS: objects of this class alone (8th column); 0: all */
+    const char *named;          /* CROPS of rendered sites: classes are what truth/objects.json says under this key ("colour"), not identities */
+    double seen;                /* CROPS, VIDEO with MOT rows: what is less visible (9th column, 0 to 1) is left out; 0: nothing */
 };
 
 struct train_box {

@@ -2,8 +2,9 @@
  * memory; its class is its identity, its camera the video it came from.
  *
  * One video, or a folder: DIR/NAME.mp4 with DIR/NAME.txt, DIR/truth/NAME.txt or DIR/gt/NAME.txt. The same number in two videos of one folder is the same object,
- * as in a site whose truth is known; folders inside the folder are sites of their own ("site/17"). SPDX-License-Identifier: Apache-2.0 */
-#include "train/data_set.h"
+ * as in a site whose truth is known; folders inside the folder are sites of their own ("site/17"). With `named` the class is a word that objects.json beside
+ * the labels has for the object, the same in all sites. SPDX-License-Identifier: Apache-2.0 */
+#include "train/data_objects.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ struct cutter {
     size_t size;
     int side, camera;
     const char *site; /* "" or "site/" */
+    struct data_list objects;
 };
 
 /* The class of an identity; classes are few thousand, so they are looked through from the newest on: rows of one video repeat the same ones. */
@@ -33,7 +35,8 @@ static err class_of(struct cutter *k, int64_t id, int *ret)
 {
     char name[256];
     struct train_set *s = k->s;
-    snprintf(name, sizeof name, "%s%lld", k->site, (long long)id);
+    if (k->o->named) snprintf(name, sizeof name, "%s", data_objects_find(&k->objects, id));
+    else snprintf(name, sizeof name, "%s%lld", k->site, (long long)id);
     for (size_t c = s->n_classes; c-- > 0;)
         if (!strcmp(s->classes[c], name)) return *ret = (int)c, ERR_OK;
     *ret = (int)s->n_classes;
@@ -76,7 +79,8 @@ static err cut_frames(struct cutter *k, const char *path, const struct task_mot 
         for (; at < mot->count && mot->rows[at].frame <= number; at++) {
             const struct task_mot_row *row = &mot->rows[at];
             if (row->frame != number || (number - 1) % every) continue;
-            bool wanted = !row->lost && row->score != 0 && row->id >= 0 && (!k->o->category || row->class_id == k->o->category);
+            bool wanted = !row->lost && row->score != 0 && row->id >= 0 && (!k->o->category || row->class_id == k->o->category) && row->visible >= k->o->seen &&
+                          (!k->o->named || data_objects_find(&k->objects, row->id));
             if (!wanted) k->s->report.left_out++;
             else if ((e = cut(k, f, row, (int64_t)row->order + 1, labels))) break;
         }
@@ -94,7 +98,15 @@ static err one_video(struct cutter *k, const char *path, const char *labels)
     if (k->camera >= MAX_CAMERAS) return err_set(ERR_LIMIT, "%s: more than %d videos", path, MAX_CAMERAS);
     err e = task_mot_load(k->s->payer, labels, &mot);
     if (e) return e;
-    e = cut_frames(k, path, &mot, labels);
+    if (k->o->named) {
+        const char *slash = strrchr(labels, '/');
+        char *file = xasprintf("%.*sobjects.json", (int)(slash ? slash - labels + 1 : 0), labels);
+        e = data_objects_read(k->s, file, k->o->named, &k->objects);
+        free(file);
+    }
+    if (!e) e = cut_frames(k, path, &mot, labels);
+    data_list_done(k->s->payer, &k->objects, sizeof(struct data_object));
+    k->objects = (struct data_list){0};
     task_mot_done(&mot);
     k->camera++;
     return e;
@@ -161,6 +173,26 @@ bool data_has_videos(const char *dir, bool deeper)
     return found;
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Words of objects.json come in the order in which they were met; by name they are the same ones for all sites that have all of them. */
+static void sort_classes(struct train_set *s)
+{
+    char **old = xnewn(char *, s->n_classes + 1);
+    int *map = xnewn(int, s->n_classes + 1);
+    for (size_t c = 0; c < s->n_classes; c++) old[c] = s->classes[c];
+    qsort(s->classes, s->n_classes, sizeof *s->classes, by_name);
+    for (size_t c = 0; c < s->n_classes; c++)
+        for (size_t i = 0; i < s->n_classes; i++)
+            if (s->classes[i] == old[c]) map[c] = (int)i;
+    for (size_t i = 0; i < s->samples.len; i++) data_samples(s)[i].label = map[data_samples(s)[i].label];
+    free(old);
+    free(map);
+}
+
 err data_read_crops(struct train_set *s, const char *path, const struct train_set_options *o)
 {
     struct cutter k = {.s = s, .o = o, .side = o->side > 0 ? MIN(o->side, 1024) : SIDE, .site = "", .conv = video_conv_new(s->payer), .jpeg = video_jpeg_new(s->payer, QUALITY)};
@@ -176,6 +208,7 @@ err data_read_crops(struct train_set *s, const char *path, const struct train_se
         free(dir);
         free(labels);
     }
+    if (!e && o->named && s->n_classes) sort_classes(s);
     if (k.rgb) mem_free(s->payer, MEM_TRAINING, k.rgb, k.size);
     video_conv_free(&k.conv);
     video_jpeg_free(&k.jpeg);

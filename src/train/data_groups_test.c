@@ -139,8 +139,47 @@ static void crops(void **state)
     bench_end(&b);
 }
 
+/* Classes are words of objects.json, in the order of their names; objects without the key, and what is hardly visible, are left out. */
+static void named(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    char *cam1 = bench_path(&b, "cam1.mp4");
+    assert_int_equal(clip_make(cam1, 160, 128, 4, 10, 0, false), ERR_OK);
+    bench_folder(&b, "truth");
+    bench_text(&b, "truth/cam1.txt", "1,7,0,32,40,32,1,2,1\n1,9,40,0,20,20,1,2,0.75\n1,8,0,0,20,20,1,2,0.25\n1,6,0,0,20,20,1,1,1\n2,7,0,32,40,32,1,2,0.5\n");
+    bench_text(&b, "truth/objects.json", "{\"objects\": [{\"id\": 9, \"colour\": \"dark green\"}, {\"id\": 6, \"top\": \"red\"}, {\"colour\": \"red\", \"id\": 7, \"x\": [1]},\n"
+                                         "{\"id\": 8, \"colour\": \"blue\"}], \"more\": 1}");
+    struct train_set *s;
+    struct train_set_options o = {.named = "colour", .every = 1, .seen = 0.5};
+    if (train_set_open(b.dir, &o, b.payer, &s)) fail_msg("%s", err_text());
+    assert_int_equal(train_set_kind(s), TRAIN_SET_CROPS);
+    assert_int_equal(train_set_classes(s), 2);
+    assert_string_equal(train_set_class(s, 0), "dark green");
+    assert_string_equal(train_set_class(s, 1), "red");
+    assert_int_equal(train_set_count(s), 3);
+    assert_int_equal(train_set_report(s)->left_out, 2);
+    assert_int_equal(train_set_label(s, 0), 1);
+    assert_int_equal(train_set_label(s, 1), 0);
+    assert_int_equal(train_set_label(s, 2), 1);
+    train_set_free(&s);
+    o.named = "paint";
+    assert_int_equal(train_set_open(b.dir, &o, b.payer, &s), ERR_FORMAT);
+    assert_true(str_ends(err_text(), "truth/objects.json: no object has a 'paint'"));
+    o.named = "x";
+    assert_int_equal(train_set_open(b.dir, &o, b.payer, &s), ERR_FORMAT);
+    assert_true(str_ends(err_text(), "truth/objects.json:1: a class has to be a text"));
+    o.named = "colour";
+    bench_text(&b, "truth/objects.json", "{\"objects\": [{\"colour\": \"red\"}]}");
+    assert_int_equal(train_set_open(b.dir, &o, b.payer, &s), ERR_FORMAT);
+    assert_true(str_ends(err_text(), "truth/objects.json:1: an object without id"));
+    assert_int_equal(mem_budget_used(b.budget), 0);
+    free(cam1);
+    bench_end(&b);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(batches), cmocka_unit_test(split), cmocka_unit_test(crops)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(batches), cmocka_unit_test(split), cmocka_unit_test(crops), cmocka_unit_test(named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

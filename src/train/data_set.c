@@ -170,7 +170,7 @@ static err guess(const char *path, const struct train_set_options *o, enum train
 {
     const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
     if (access(path, R_OK)) return err_set(ERR_NOT_FOUND, "%s: %s", path, strerror(errno));
-    if (o->identities && (is_folder(path) ? data_has_videos(path, true) : data_is_video(path))) return *ret = TRAIN_SET_CROPS, ERR_OK;
+    if ((o->identities || o->named) && (is_folder(path) ? data_has_videos(path, true) : data_is_video(path))) return *ret = TRAIN_SET_CROPS, ERR_OK;
     if (o->unlabelled && is_folder(path) && data_has_pictures(path)) return *ret = TRAIN_SET_PLAIN, ERR_OK;
     if (is_folder(path)) {
         *ret = folder_has(path, "input") && folder_has(path, "target")                   ? TRAIN_SET_PAIRS

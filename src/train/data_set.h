@@ -47,6 +47,7 @@ struct train_set {
     size_t n_classes, cap_classes;
     struct data_list samples, boxes, text, jpegs, attributes; /* data_sample, train_box, char, uint8_t, int8_t [samples][classes]; MEM_TRAINING */
     int vocabulary;
+    double seen;
     struct data_record *records;
     size_t n_records, cap_records;
 };

@@ -64,7 +64,7 @@ static err mot_boxes(struct train_set *s, const struct labels *l, int frame, con
     for (size_t i = 0; !e && i < l->mot.count; i++) {
         const struct task_mot_row *r = &l->mot.rows[i];
         if (r->frame != frame) continue;
-        if (r->lost || r->score == 0) {
+        if (r->lost || r->score == 0 || r->visible < s->seen) {
             s->report.left_out++;
             continue;
         }
@@ -155,6 +155,7 @@ static err read_frames(struct train_set *s, const char *path, const struct label
 err data_read_video(struct train_set *s, const char *path, const struct train_set_options *o)
 {
     struct labels l = {.path = o->labels};
+    s->seen = o->seen;
     if (!o->labels && !o->unlabelled) return err_set(ERR_USAGE, "%s: a video needs a file of labels (MOT rows or COCO JSON)", path);
     s->has_boxes = o->labels;
     err e = o->labels ? read_labels(s, &l) : ERR_OK;

@@ -45,16 +45,26 @@ static err fits(const struct train_job *j, const char *path, const struct train_
     return strcmp(task, j->kind->name) ? err_set(ERR_USAGE, "%s: it has %s; that is for --task %s, not %s", path, has, task, j->kind->name) : ERR_OK;
 }
 
+/* What of the data cannot be used, in one sentence. */
+static void say_report(const struct train_job *j, const char *path, const struct train_set *set)
+{
+    const struct train_set_report *r = train_set_report(set);
+    if (!r->bad_images && !r->bad_boxes && !r->empty_classes) return;
+    train_job_say(j, "%s: %lld samples; left out: %lld pictures, %lld boxes; %d classes without a sample. The first: %s", path, (long long)r->samples,
+                  (long long)r->bad_images, (long long)r->bad_boxes, r->empty_classes, r->problem);
+}
+
 static err open_sets(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
-    struct train_set_options how = {.classes = o->classes, .n_classes = o->n_classes, .identities = j->kind->identities, .category = o->embed.category, .every = o->embed.every};
+    struct train_set_options how = {.classes = o->classes, .n_classes = o->n_classes, .identities = j->kind->identities, .category = o->embed.category, .every = o->embed.every, .named = o->embed.named, .seen = o->embed.seen};
     how.unlabelled = o->teacher != NULL;
     how.length = j->length;
     err e = train_set_open(o->data, &how, j->payer, &j->set);
     if (!e) e = label(j, j->set);
     if (e) return e;
     if ((e = fits(j, o->data, j->set))) return e;
+    say_report(j, o->data, j->set);
     j->classes = train_set_classes(j->set);
     if (o->val) {
         const char **names = xnewn(const char *, j->classes + 1);
@@ -64,6 +74,7 @@ static err open_sets(struct train_job *j)
         e = train_set_open(o->val, &how, j->payer, &j->val);
         if (!e) e = label(j, j->val);
         if (!e) e = fits(j, o->val, j->val);
+        if (!e) say_report(j, o->val, j->val);
         free(names);
         if (e) return err_wrap(e, "held-out data");
     } else if (o->held_out > 0) {
@@ -276,6 +287,17 @@ static err score_first(struct train_job *j, train_progress_fn *fn, void *user)
     return e;
 }
 
+/* A loss that is no number ends the job; what the network knew before that update stays. */
+static err keep(struct train_job *j, err e)
+{
+    char why[512];
+    if (e != ERR_CORRUPT || !j->state.updates) return e;
+    snprintf(why, sizeof why, "%s", err_text());
+    train_net_rewind(j->net);
+    err saved = train_job_save(j, "last");
+    return saved ? saved : err_set(e, "%s. The weights before it are in %s/last.brim ('brim export')", why, j->o->out);
+}
+
 static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct train_result *r)
 {
     const struct train_batch *b;
@@ -287,7 +309,7 @@ static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct t
     if (patience_is_over(j)) return ERR_OK;
     while (!stopped(j) && !(e = train_data_next(j->data, &b))) {
         if ((e = one_batch(j, b, &loss)) == ERR_CANCELLED) return leave(j);
-        if (e) return e;
+        if (e) return keep(j, e);
         pending += (double)loss;
         here++;
         if (++runs < accumulate && b->step + 1 < steps) continue;
@@ -424,6 +446,12 @@ err train_job(const struct train_job_options *o, train_progress_fn *fn, void *us
     r.best_epoch = j.state.best_epoch;
     r.best_top1 = j.val && j.kind->falls ? -j.state.best : j.state.best;
     r.peak = mem_budget_peak(j.budget);
+    if (j.data) {
+        struct train_data_stats stats;
+        train_data_stats(j.data, &stats);
+        r.corrupt = stats.corrupt;
+        snprintf(r.problem, sizeof r.problem, "%s", stats.problem);
+    }
     r.seconds = elapsed(&j);
     if (j.net) r.sizes = train_net_sizes(j.net);
     close_job(&j);

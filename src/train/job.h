@@ -39,6 +39,8 @@ struct train_job_options {
         int per_class;          /* pictures of one identity in a batch; the batch is a multiple. 0: 4 */
         double margin, triplet; /* of the triplet loss, and its weight beside the cross entropy; 0: 0.3, 1 */
         int width;              /* of the embedding of a network by name: numbers of its last layer; 0: its own */
+        const char *named;      /* classify, of videos: see train_set_options */
+        double seen;
         int category, every;    /* of videos: objects of this class alone (0: all), of each n-th frame (0: 10) */
     } embed;
     struct train_image image;   /* weights of its losses */
@@ -85,6 +87,8 @@ struct train_result {
     uint64_t peak;
     double seconds;
     struct train_net_sizes sizes;
+    int64_t corrupt;            /* how often a picture was met that cannot be decoded; another took its place */
+    char problem[256];          /* the first */
 };
 err train_job(const struct train_job_options *o, train_progress_fn *fn, void *user, struct train_result *ret);
 

@@ -304,6 +304,32 @@ static void refusals(void **state)
     assert_int_equal(e, ERR_CORRUPT);
     assert_non_null(strstr(err_text(), "first at"));
     done(&p);
+    /* one that went well for a while: what it knew before stays, and can be exported */
+    o = options(&p, "later");
+    o.lr = 900;
+    o.accumulate = 1;
+    o.warmup = 90;
+    o.epochs = 100;
+    o.held_out = 0;
+    o.optimiser.momentum = 0.99f;
+    e = train_job(&o, NULL, NULL, &r);
+    assert_int_equal(e, ERR_CORRUPT);
+    if (!strstr(err_text(), "later/last.brim ('brim export')")) fail_msg("%s", err_text());
+    char *last = in_dir("later/last.brim"), *exported = in_dir("later/kept.onnx");
+    assert_int_equal(train_export(last, exported, false), ERR_OK);
+    struct mem_budget *budget = mem_budget_new("host", UINT64_MAX);
+    struct mem_payer *payer = mem_payer_new(budget, "test");
+    struct graph *g;
+    assert_int_equal(graph_load(exported, payer, &g), ERR_OK);
+    for (size_t v = 0; v < g->n_values; v++)
+        for (size_t i = 0; g->values[v].constant && g->values[v].dtype == TENSOR_F32 && i < g->values[v].constant_bytes / sizeof(float); i++)
+            assert_true(isfinite(((const float *)g->values[v].constant)[i]));
+    graph_free(&g);
+    mem_payer_free(&payer);
+    mem_budget_free(&budget);
+    free(last);
+    free(exported);
+    done(&p);
 }
 
 static void frozen(void **state)
