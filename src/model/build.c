@@ -333,7 +333,7 @@ static err add_step(struct model_plan *p, struct op_node *node, const struct gra
     struct tensor in[KERNEL_MAX_IN] = {{0}}, out[KERNEL_MAX_OUT] = {{0}};
     bool fixed[KERNEL_MAX_OUT] = {false};
     struct model_step s = {.node = node, .n_in = n_in, .n_out = n_out, .out_value = out_values[0]};
-    struct kernel_query q = {.n_in = n_in, .n_out = n_out, .in = in, .out = out, .threads = p->threads};
+    struct kernel_query q = {.n_in = n_in, .n_out = n_out, .in = in, .out = out, .threads = p->threads, .half = p->model->half};
     if (n_in > KERNEL_MAX_IN || n_out > KERNEL_MAX_OUT) return err_set(ERR_LIMIT, "%d inputs, %d outputs", n_in, n_out);
     struct op_info infos[KERNEL_MAX_IN + KERNEL_MAX_OUT] = {{0}};
     for (int i = 0; i < n_in; i++)

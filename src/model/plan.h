@@ -35,6 +35,7 @@ struct model {
     size_t n_weights, cap_weights;
     struct model_weight *table;
     int n_plans;
+    bool half; /* products in training may round to bf16 (training.c) */
     int first_external, first_external_out; /* inputs, outputs from these on lie outside arenas; INT32_MAX: none */
     struct model_stored *stored;     /* NULL: not of a weight store (stored.c) */
     struct model_choice choice;      /* with KERNEL_AUTO */

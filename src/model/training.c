@@ -15,6 +15,12 @@ void model_external(struct model *m, int first_input, int first_output)
     m->first_external_out = first_output;
 }
 
+void model_half_products(struct model *m)
+{
+    assert(m->n_plans == 0 && !m->stored);
+    m->half = kernels_have_bf16() && !m->options.only_ref;
+}
+
 static void bind(struct model_plan *p, int value, void *at)
 {
     struct model_slot *s = &p->slots[p->values[value].slot];

@@ -85,7 +85,17 @@ static void describe_weight(const struct tensor_shape *s, int64_t g, dnnl_memory
     *any = onednn_any(n, dims);
 }
 
-static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+/* With `half` the two factors are rounded to bf16 on their way in, through scratch. Worth it where there is much to multiply per number that is rounded. */
+static bool gains_by_half(const struct kernel_query *q, const struct sides *s, int64_t flops)
+{
+    enum { FLOPS_PER_NUMBER = 150 };
+    int64_t numbers = tensor_count(&s->weight->shape);
+    if (q->node->kind != OP_CONV_TRANSPOSE) numbers += tensor_count(&s->image->shape);
+    if (q->node->kind != OP_CONV) numbers += tensor_count(&s->result->shape);
+    return q->half && flops >= FLOPS_PER_NUMBER * numbers;
+}
+
+static err prepare_as(const struct kernel_query *q, bool half, struct mem_payer *payer, struct kernel_state **ret)
 {
     struct sides s;
     if (!sides_of(q, &s)) return err_set(ERR_UNSUPPORTED, "oneDNN: convolution in training");
@@ -94,14 +104,22 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct
     dnnl_memory_desc_t image = onednn_last(&s.image->shape), result = onednn_last(&s.result->shape), plain, weight, bias;
     describe_weight(&s.weight->shape, s.w.group, &plain, &weight);
     if (s.bias) bias = onednn_rows(&s.bias->shape);
+    int64_t flops = 2 * (tensor_count(&s.weight->shape) / s.weight->shape.dims[0]) * tensor_count(&s.result->shape);
+    if (half && !gains_by_half(q, &s, flops)) return err_set(ERR_UNSUPPORTED, "oneDNN: nothing is gained by bf16");
+    dnnl_memory_desc_t image_lies = image, result_lies = result;
+    dnnl_data_type_t type = half ? dnnl_bf16 : dnnl_f32;
+    image.data_type = q->node->kind == OP_CONV_TRANSPOSE ? dnnl_f32 : type; /* what is made is f32 */
+    result.data_type = q->node->kind == OP_CONV ? dnnl_f32 : type;
+    weight.data_type = q->node->kind == OP_CONV_GRAD_WEIGHT ? dnnl_f32 : type;
+    dnnl_memory_desc_t hint_image = image, hint_weight = weight;
+    hint_image.data_type = hint_weight.data_type = type;
     struct onednn_window at = onednn_window_of(&s.w);
     struct onednn_conv_pair d;
     memset(&d, 0, sizeof d);
     enum op_kind k = q->node->kind;
     bool forward = k == OP_CONV;
-    int64_t flops = 2 * (tensor_count(&s.weight->shape) / s.weight->shape.dims[0]) * tensor_count(&s.result->shape);
     dnnl_status_t st = dnnl_dilated_convolution_forward_desc_init(&d.forward, forward ? dnnl_forward_inference : dnnl_forward_training,
-                                                                  dnnl_convolution_direct, &image, &weight, s.bias ? &bias : NULL, &result,
+                                                                  dnnl_convolution_direct, &hint_image, &hint_weight, s.bias ? &bias : NULL, &result,
                                                                   at.stride, at.dilation, at.begin, at.end);
     if (!st && k == OP_CONV_TRANSPOSE)
         st = dnnl_dilated_convolution_backward_data_desc_init(&d.backward, dnnl_convolution_direct, &image, &weight, &result, at.stride, at.dilation,
@@ -114,23 +132,31 @@ static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct
     struct onednn_chain_job j = {.spec = {.what = forward ? "convolution" : "convolution backward", .desc = forward ? (void *)&d.forward : &d,
                                           .desc_bytes = forward ? sizeof d.forward : sizeof d, .make = forward ? NULL : onednn_make_conv_pair,
                                           .dst = &result, .window = true, .flops = flops}};
+    /* In bf16 oneDNN's threads wait for each other many times in a loop of their own (see backward_norm.c); one is faster than two are in f32. */
+    if (half && k == OP_CONV_GRAD_WEIGHT) j.ns = 1;
     if (forward) {
-        onednn_chain_arg(&j, DNNL_ARG_SRC, false, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_SRC, false, 0, &image_lies);
         onednn_chain_arg(&j, DNNL_ARG_WEIGHTS, false, 1, &plain);
         if (s.bias) onednn_chain_arg(&j, DNNL_ARG_BIAS, false, 2, NULL);
         onednn_chain_arg(&j, DNNL_ARG_DST, true, 0, NULL);
     } else if (k == OP_CONV_TRANSPOSE) {
-        onednn_chain_arg(&j, DNNL_ARG_DIFF_DST, false, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_DST, false, 0, &result_lies);
         onednn_chain_arg(&j, DNNL_ARG_WEIGHTS, false, 1, &plain);
         onednn_chain_arg(&j, DNNL_ARG_DIFF_SRC, true, 0, NULL);
         j.add_after = q->n_post > 0;
     } else {
-        onednn_chain_arg(&j, DNNL_ARG_DIFF_DST, false, 0, NULL);
-        onednn_chain_arg(&j, DNNL_ARG_SRC, false, 1, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_DST, false, 0, &result_lies);
+        onednn_chain_arg(&j, DNNL_ARG_SRC, false, 1, &image_lies);
         onednn_chain_arg(&j, DNNL_ARG_DIFF_WEIGHTS, true, 0, &plain);
         if (s.bias) onednn_chain_arg(&j, DNNL_ARG_DIFF_BIAS, true, 1, NULL);
     }
     return onednn_chain_new(&j, q, payer, ret);
+}
+
+static err prepare(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    err e = q->half ? prepare_as(q, true, payer, ret) : ERR_UNSUPPORTED;
+    return e == ERR_UNSUPPORTED ? prepare_as(q, false, payer, ret) : e;
 }
 
 ONEDNN_CHAIN_CLASS(onednn_train_conv, "train_conv", accepts, layouts, prepare);

@@ -17,7 +17,7 @@
     X(ATAN, V(1) / (1 + v * v))                                                                              \
     X(ATANH, V(1) / (1 - v * v))                                                                             \
     X(CELU, v > 0 ? V(1) : EXP(v / p[0]))                                                                    \
-    X(CLIP, v >= p[0] && v <= p[1] ? V(1) : V(0))                                                            \
+    X(CLIP, (v >= p[0]) & (v <= p[1]) ? V(1) : V(0)) /* no branch: it is vectorised */                                                         \
     X(COS, -SIN(v))                                                                                          \
     X(COSH, SINH(v))                                                                                         \
     X(ELU, v > 0 ? V(1) : p[0] * EXP(v))                                                                     \
