@@ -123,7 +123,7 @@ def pools(g):
         kw["pads"] = [g.r.randint(0, k - 1) for k in kk * 2]
     if op == "LpPool":
         kw["p"] = g.r.randint(1, 3)
-    if op == "MaxPool" and "pads" in kw and g.r.random() < 0.5:  # with SAME, ONNX Runtime forgets the dilation
+    if op == "MaxPool" and "pads" in kw and min(a.shape[2:]) > 4 and g.r.random() < 0.5:  # with SAME, ONNX Runtime forgets the dilation
         kw["dilations"] = [g.r.randint(1, 2) for _ in kk]
     return g.add(op, [x], keeps=op == "MaxPool", **kw)
 

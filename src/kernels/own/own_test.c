@@ -442,6 +442,40 @@ static void refuses(void **state)
     try_done(&c);
 }
 
+/* NaN and infinities come out where sums have them, and nowhere else. */
+static void not_finite(void **state)
+{
+    static const float BAD[] = {NAN, INFINITY, -INFINITY};
+    (void)state;
+    uint64_t seed = 12;
+    if (!here()) skip();
+    for (int i = 0; i < 20; i++) {
+        struct conv v = {.n = 1, .ic = 8 + try_below(&seed, 30), .oc = 18 + try_below(&seed, 30), .h = 9 + try_below(&seed, 12), .w = 9 + try_below(&seed, 12), .kh = 3,
+                         .kw = 3, .pads = {1, 1, try_below(&seed, 2), 1}, .bias = i & 1};
+        struct try_node node;
+        struct try_case c;
+        conv_case(&v, &seed, &node, &c);
+        c.class = &own_winograd;
+        for (int k = 0; k < 1 + i % 3; k++) ((float *)c.in[0].data)[try_below(&seed, (int)tensor_count(&c.in[0].shape))] = BAD[(i + k) % ARRAY_LEN(BAD)];
+        double *want = reference(&c, &v);
+        assert_int_equal(try_run(&c, payer), ERR_OK);
+        const float *got = c.out.data;
+        int64_t bad = 0, n = tensor_count(&c.out.shape);
+        for (int64_t k = 0; k < n; k++) {
+            bad += !isfinite(want[k]);
+            if (isnan(want[k]))
+                assert_true(isnan(got[k]));
+            else if (isinf(want[k]))
+                assert_true((double)got[k] == want[k]);
+            else if (fabs((double)got[k] - want[k]) > 1e-4 * fmax(1, fabs(want[k])))
+                fail_msg("%d: [%d] is %g, expected %g", i, (int)k, (double)got[k], want[k]);
+        }
+        assert_true(bad < n / 2);
+        free(want);
+        try_done(&c);
+    }
+}
+
 static void again_on_older_processors(void **state)
 {
     (void)state;
@@ -460,6 +494,7 @@ int main(void)
         cmocka_unit_test(concat),
         cmocka_unit_test(softmax),
         cmocka_unit_test(norm),
+        cmocka_unit_test(not_finite),
         cmocka_unit_test(memory_may_be_refused),
         cmocka_unit_test(refuses),
     };
