@@ -94,7 +94,7 @@ static void score_row(const float *row, int classes, int label, bool probabiliti
     int above = 0;
     double most = -INFINITY, sum = 0;
     for (int c = 0; c < classes; c++) {
-        above += row[c] > row[label] || (row[c] == row[label] && c < label);
+        above += !(row[c] <= row[label]) || (row[c] == row[label] && c < label); /* what is no number is never right */
         most = fmax(most, (double)row[c]);
     }
     for (int c = 0; c < classes; c++) sum += probabilities ? 0 : exp((double)row[c] - most);
