@@ -227,6 +227,7 @@ static const struct bench {
     {"train", bench_train, "training beside PyTorch, detectors before and after; with ARCH one network's step"},
     {"beside", bench_beside, "how much cameras suffer from a training in the same box"},
     {"models", bench_models, "other engines on the same models: time, start, memory"},
+    {"precision", bench_precision, "what bf16 and auto cost detectors: error and AP50 beside f32"},
 };
 /* clang-format on */
 

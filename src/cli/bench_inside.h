@@ -21,6 +21,7 @@ err bench_soak(int argc, char **argv);
 err bench_kill(int argc, char **argv);
 err bench_start(int argc, char **argv);
 err bench_models(int argc, char **argv);
+err bench_precision(int argc, char **argv);
 err bench_swap(int argc, char **argv);
 err bench_site_script(int argc, char **argv);
 err bench_applications(int argc, char **argv);

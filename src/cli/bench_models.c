@@ -1,6 +1,6 @@
-/* `brim bench models`: brim's Python package against other engines'; `brim bench swap`: block swapping against the bound and other ways. The
- * work is done by bench/models.py in an interpreter that has the peers ($BRIM_PEERS, or --python), and by bench/swap.py in any; this finds both
- * and goes out of the way.
+/* Benches that are Python scripts: `models` (brim's package against other engines') and `precision` (what bf16 and auto cost detectors) in an
+ * interpreter that has the peers ($BRIM_PEERS, or --python), the others (swap: block swapping against the bound and other ways ...) in any. This
+ * finds both and goes out of the way.
  *
  * The interpreter gets the environment that this program was started with: what it set for itself (main.c) would slow
  * the other engines that use OpenMP down. The package is the installed one, else the one that the build folder holds
@@ -84,6 +84,12 @@ err bench_models(int argc, char **argv)
 {
     const char *python = find_python(&argc, argv);
     return run_script("models.py", python, argc, argv);
+}
+
+err bench_precision(int argc, char **argv)
+{
+    const char *python = find_python(&argc, argv);
+    return run_script("precision.py", python, argc, argv);
 }
 
 err bench_swap(int argc, char **argv)
