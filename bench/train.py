@@ -9,7 +9,7 @@ cifar       ResNet-20 from the same first weights (written by PyTorch as ONNX), 
             on the shared test part, seconds
 vehicles    `brim train --task detect` with its defaults on the shared photos of vehicles: held-out AP before and after
 person      the 192-pixel person detector on frames of one fixed camera, taught by yolox_nano at 416: AP on later frames against the teacher's boxes
-memory      ResNet-50, batch 32: bytes that the plan says and bytes that the process grows by
+memory      ResNet-50, batch 32, with and without recomputed activations: bytes that the plan says and bytes that the process grows by
 
 The peer is the PyTorch of --python ($BRIM_PEERS, else Debian's /usr/bin/python3 with python3-torch and python3-torchvision); parts that need it say so and are
 left out where there is none. Data: $BRIM_DATA. SPDX-License-Identifier: Apache-2.0"""
@@ -409,16 +409,21 @@ class Bench:
     # -- memory
 
     def memory(self):
-        print("\nmemory: ResNet-50, 224 x 224: what the plan says, what was counted, what the process grew by (MiB)")
-        batch = 8 if self.o.quick else 32
-        w = Worker([self.brim, "bench", "train", "resnet50", "--turns", "--batch", str(batch), "--threads", str(self.o.threads), *self.precision])
-        r = w.ask(0.01)
-        w.close()
-        row = {"batch": batch, "predicted_mib": w.first["predicted"] / MIB, "activations_mib": w.first["activations"] / MIB, "counted_mib": r["counted_peak"] / MIB,
-               "grown_mib": r["anon_growth"] / MIB}
-        print(f"batch {batch}: predicted {row['predicted_mib']:.0f} ({row['activations_mib']:.0f} of it activations), counted at most {row['counted_mib']:.0f}, "
-              f"grown by {row['grown_mib']:.0f}", flush=True)
-        self.out["memory"] = row
+        batch, first, rows = 8 if self.o.quick else 32, None, []
+        print(f"\nmemory: ResNet-50, 224 x 224, batch {batch}: MiB that the plan says (of it activations), that were counted, that the process grew by; CPU seconds a step")
+        for title, share in (("all activations kept", None), ("in 0.6 of that, recomputed", 0.6)):
+            how = ["--budget", str(int(first * share))] if share else ["--recompute", "-1"]
+            w = Worker([self.brim, "bench", "train", "resnet50", "--turns", "--batch", str(batch), "--threads", str(self.o.threads), *how, *self.precision])
+            w.ask(0.01)
+            r = w.ask(0.01)
+            w.close()
+            first = first or w.first["predicted"]
+            row = {"title": title, "batch": batch, "predicted_mib": w.first["predicted"] / MIB, "activations_mib": w.first["activations"] / MIB,
+                   "counted_mib": r["counted_peak"] / MIB, "grown_mib": r["anon_growth"] / MIB, "cpu_s": r["cpu_s"] / r["steps"]}
+            print(f"{title:<28}{row['predicted_mib']:>8.0f} ({row['activations_mib']:.0f}){row['counted_mib']:>8.0f}{row['grown_mib']:>8.0f} "
+                  f"({100 * (row['grown_mib'] / row['predicted_mib'] - 1):+.1f} %){row['cpu_s']:>8.2f}", flush=True)
+            rows.append(row)
+        self.out["memory"] = rows
 
     # -- detectors
 

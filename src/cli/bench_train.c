@@ -164,8 +164,8 @@ static err run(const struct options *o)
     struct graph_zoo_options zoo = {.classes = (int)o->classes, .size = (int)o->size, .seed = 1};
     struct train_classify classify = {0};
     struct train_yolox yolox = {0};
-    uint64_t anon = bench_own_bytes("RssAnon:");
     err e = graph_zoo(o->arch, &zoo, payer, &g);
+    uint64_t anon = bench_own_bytes("RssAnon:"); /* the network itself is not the job's */
     if (!e) {
         struct tensor_shape shape = g->values[g->inputs[0]].shape;
         shape.dims[0] = o->batch;
