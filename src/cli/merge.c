@@ -171,6 +171,7 @@ int cli_merge(int argc, char **argv)
                                         {"threads", ARGS_INT, &threads, "0: all"},
                                         {"seed", ARGS_INT, &seed, "of the order of pictures"},
                                         {"budget", ARGS_SIZE, &run.search.budget, "bytes that it may take (default: what the machine has)"},
+                                        {"guard", ARGS_FLAG, &run.guard, "compare the models merged in --out with their originals on --data; what drifted goes back"},
                                         {"resume", ARGS_FLAG, &run.search.resume, "go on with the search in --out"},
                                         {"store", ARGS_STRING, &run.store, "where stored models are looked for, and results imported to under the models' names"},
                                         {"json", ARGS_FLAG, &run.json, "JSON on stdout: one object, or a line per measurement"},

@@ -9,7 +9,7 @@ int cli_merge(int argc, char **argv);
 
 struct merge_run_options {
     const char *out, *store;
-    bool json;
+    bool json, guard;
     struct args_list data, val, cards;  /* NAME=PATH, or PATH for all */
     struct merge_search_options search; /* what the command line says of it */
 };

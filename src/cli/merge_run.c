@@ -6,7 +6,7 @@
 #include "cli/args.h"
 #include "cli/merge.h"
 #include "engine/engine.h"
-#include "methods/merge_search.h"
+#include "methods/merge_guard.h"
 #include "model/import.h"
 #include "model/share.h"
 
@@ -227,12 +227,45 @@ static void finish(const struct run *r, const struct merge_result *m)
     if (m->stopped) printf("stopped; the same command with --resume goes on\n");
 }
 
+static void show_guard(const struct run *r, const struct merge_guard_result *g, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (r->o->json)
+            printf("{\"model\": \"%s\", \"shares\": %s, \"score\": %.5f, \"target\": %.5f, \"reverted\": %s}\n", g[i].name, g[i].shares ? "true" : "false", g[i].score, g[i].target,
+                   g[i].reverted ? "true" : "false");
+        else if (g[i].shares)
+            printf("%-32s %5.1f %% like its original (at least %.1f)%s\n", g[i].name, 100 * g[i].score, 100 * g[i].target, g[i].reverted ? ": back to its original" : "");
+        else
+            printf("%-32s shares nothing\n", g[i].name);
+    }
+}
+
+static err guard(struct run *r, const struct merge_source *sources)
+{
+    const struct merge_search_options *o = &r->o->search;
+    struct merge_guard_options g = {.out = r->o->out, .sources = sources, .n = r->n, .target = o->target, .threads = o->threads, .size = o->size, .most = o->most_val,
+                                    .budget = o->budget};
+    struct merge_guard_result *results;
+    int n, reverted = 0;
+    err e = merge_guard(&g, &results, &n);
+    if (e) return e;
+    show_guard(r, results, n);
+    for (int i = 0; i < n; i++) reverted += results[i].reverted;
+    merge_guard_free(&results, n);
+    return reverted && r->o->store ? import_results(r) : ERR_OK;
+}
+
 static err search(struct run *r)
 {
     struct merge_source *sources = xnewn(struct merge_source, r->n + 1);
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     struct merge_result result;
     for (int i = 0; i < r->n; i++) sources[i] = source_of(&r->members[i]);
+    if (r->o->guard) {
+        err guarded = guard(r, sources);
+        free(sources);
+        return guarded;
+    }
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     struct merge_search_options o = r->o->search;

@@ -478,3 +478,13 @@ void merge_joint_restored(struct merge_joint *j, const struct merge_config *now,
     memcpy(j->best_scores, best_scores, (size_t)j->n * sizeof *best_scores);
     j->seconds = seconds;
 }
+
+void merge_joint_revert(struct merge_joint *j, int member)
+{
+    for (int s = 0; s < j->best.n_slots; s++) {
+        merge_config_set(&j->best, s, member, false);
+        for (int i = 0; i < j->n && merge_config_users(&j->best, s) == 1; i++) merge_config_set(&j->best, s, i, false);
+    }
+    merge_member_original(j->members[member], j->good[member]);
+    j->best_scores[member] = j->members[member]->original;
+}

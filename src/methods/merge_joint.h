@@ -37,3 +37,5 @@ err merge_joint_graph(struct merge_joint *j, int member, struct graph **ret);
  * scores set, a search goes on. */
 int merge_joint_sections(struct merge_joint *j, struct train_section *ret /* room for 2 a member */);
 void merge_joint_restored(struct merge_joint *j, const struct merge_config *now, const struct merge_config *best, const double *best_scores, double seconds);
+/* The member goes back to its original in the best state; the others keep sharing. */
+void merge_joint_revert(struct merge_joint *j, int member);

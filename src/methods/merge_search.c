@@ -255,6 +255,32 @@ static err take_back(struct merge_search *s, const struct train_checkpoint *c, c
     return e;
 }
 
+/* For the policy the member missed its target in the last trial: there is something to do again. */
+static void note_missed(struct merge_search *s, int member)
+{
+    size_t n = json_array_size(s->log);
+    json_t *last = n ? json_array_get(s->log, n - 1) : NULL;
+    json_array_set_new(json_object_get(last, "met"), (size_t)member, json_false());
+    json_array_set_new(json_object_get(last, "score"), (size_t)member, json_real(0));
+    json_array_set_new(json_object_get(last, "rise"), (size_t)member, json_real(0));
+}
+
+/* What the guard took back since (merge_guard.h) stays so. */
+static void take_back_reverted(struct merge_search *s)
+{
+    char *path = xasprintf("%s/merge.json", s->o->out);
+    json_t *report = json_load_file(path, 0, NULL), *name;
+    size_t i;
+    json_array_foreach(json_object_get(report, "reverted"), i, name)
+        for (int k = 0; k < s->o->n; k++)
+            if (json_is_string(name) && !strcmp(json_string_value(name), s->o->sources[k].name)) {
+                merge_joint_revert(s->joint, k);
+                note_missed(s, k);
+            }
+    json_decref(report);
+    free(path);
+}
+
 static err resume(struct merge_search *s)
 {
     char *path = xasprintf("%s/state.brim", s->o->out);
@@ -268,6 +294,7 @@ static err resume(struct merge_search *s)
         if (!job || !policy || strcmp(policy, s->policy->name)) e = err_set(ERR_USAGE, "%s: of a search with policy '%s', not '%s'", path, policy ? policy : "?", s->policy->name);
         if (!e && (!json_is_array(json_object_get(job, "log")) || !json_is_array(json_object_get(job, "points")))) e = err_set(ERR_FORMAT, "%s: no log", path);
         if (!e) e = take_back(s, &c, job);
+        if (!e) take_back_reverted(s);
         if (e) e = err_wrap(e, "%s", path);
         json_decref(job);
         train_checkpoint_close(&c);

@@ -1,6 +1,7 @@
 /* Whole searches on small networks and pictures made here (CIFAR's layout, a colour per class): what is shared is equal to the last bit, what is reported is
  * what the files give, an impossible target leaves the originals, a process killed at any moment leaves a whole folder and goes on, wrong input is refused.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "methods/merge_guard.h"
 #include "methods/merge_report.h"
 #include "methods/merge_search.h"
 #include "train/job.h"
@@ -256,6 +257,23 @@ static void check_result(const struct asked *a, const struct merge_result *r)
     looked_done(&l);
 }
 
+/* Model m1 says other classes than it did: as if the scene had changed under it. */
+static void spoil(const char *folder)
+{
+    struct mem_budget *b = mem_budget_new("spoil", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "spoil");
+    struct graph *g;
+    char *path = xasprintf("%s/m1.onnx", folder);
+    float bias[10] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 1000};
+    assert_int_equal(graph_load(path, p, &g), ERR_OK);
+    assert_int_equal(graph_set_constant(g, (int)(value(g, "fc.bias") - g->values), bias, 10), ERR_OK);
+    assert_int_equal(graph_save(g, path), ERR_OK);
+    graph_free(&g);
+    free(path);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
 /* ---- tests */
 
 static void everything_is_shared(void **state)
@@ -321,6 +339,45 @@ static void a_target_out_of_reach_leaves_the_originals(void **state)
         }
     looked_done(&l);
     looked_done(&before);
+    asked_free(a);
+}
+
+static void what_drifts_goes_back(void **state)
+{
+    (void)state;
+    struct asked *a = ask("guarded");
+    struct merge_result r;
+    struct merge_guard_result *g;
+    int n;
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_OK);
+    struct merge_guard_options o = {.out = a->o.out, .sources = a->sources, .n = MEMBERS, .target = 0.9, .threads = 1};
+    assert_int_equal(merge_guard(&o, &g, &n), ERR_OK);
+    assert_int_equal(n, MEMBERS);
+    for (int k = 0; k < MEMBERS; k++) assert_true(g[k].shares && !g[k].reverted && g[k].score >= 0.9);
+    merge_guard_free(&g, n);
+    spoil(a->o.out);
+    assert_int_equal(merge_guard(&o, &g, &n), ERR_OK);
+    assert_true(g[1].reverted && g[1].score < 0.9);
+    assert_false(g[0].reverted || g[2].reverted);
+    merge_guard_free(&g, n);
+    struct looked l = look(a->o.out, ""), before = look(a->o.out, "models/");
+    assert_true(equal(&l, 0, 2, "a.weight") && equal(&l, 0, 2, "fc.weight")); /* the others keep sharing */
+    assert_memory_equal(value(l.g[1], "a.weight")->constant, value(before.g[1], "a.weight")->constant, value(l.g[1], "a.weight")->constant_bytes);
+    looked_done(&l);
+    looked_done(&before);
+    json_t *j = report(a->o.out);
+    assert_int_equal(json_integer_value(json_object_get(j, "saved_bytes")), r.saved / 2);
+    assert_string_equal(json_string_value(json_array_get(json_object_get(j, "reverted"), 0)), "m1");
+    json_decref(j);
+    assert_int_equal(merge_guard(&o, &g, &n), ERR_OK); /* it shares nothing now, and is left alone */
+    assert_false(g[1].shares || g[1].reverted);
+    merge_guard_free(&g, n);
+    a->o.resume = true; /* the search goes on from there, and merges it again */
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_OK);
+    assert_true(r.all_met && r.saved > 2 * 8 * 3 * 4 * 4 * 4);
+    check_result(a, &r);
+    o.out = "/nowhere";
+    assert_int_equal(merge_guard(&o, &g, &n), ERR_NOT_FOUND);
     asked_free(a);
 }
 
@@ -416,6 +473,7 @@ int main(void)
         cmocka_unit_test(everything_is_shared),
         cmocka_unit_test(group_after_group),
         cmocka_unit_test(a_target_out_of_reach_leaves_the_originals),
+        cmocka_unit_test(what_drifts_goes_back),
         cmocka_unit_test(killed_at_any_moment_it_goes_on),
         cmocka_unit_test(wrong_input),
     };
