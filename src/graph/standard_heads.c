@@ -236,7 +236,7 @@ void graph_standard_multi_head(struct maker *m, const struct op_node *n)
 static int turned_by(struct maker *m, int x, int cosine, int sine, int at, bool interleaved, int64_t width)
 {
     const struct graph_value *c = &m->g->values[cosine];
-    int64_t turned = c->has_shape && c->shape.rank == 2 && c->shape.dims[1] > 0 ? 2 * c->shape.dims[1] : 0;
+    int64_t turned = c->has_shape && c->shape.rank == 2 && c->shape.dims[1] > 0 && c->shape.dims[1] < 1 << 30 ? 2 * c->shape.dims[1] : 0;
     int one = integer(m, 1, 1), rest = -1;
     int a = std_two(m, OP_UNSQUEEZE, std_two(m, OP_GATHER, cosine, at), one);
     int b = std_two(m, OP_UNSQUEEZE, std_two(m, OP_GATHER, sine, at), one);
