@@ -607,7 +607,18 @@ def other():
         case("MelWeightMatrix", i64(mels).reshape(()), i64(length).reshape(()), i64(rate).reshape(()), F(low), F(high), opset=17)
 
 
-for part in (elementwise, binary, cast, move, gather, make, reduce, normal, matrices, spatial, resize, select, quantize, regions, other):
+def recurrent():
+    for t in (F, D):
+        x = r(4, 2, 3, dtype=t)
+        for op, g in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
+            w, u, b = r(1, g * 5, 3, dtype=t), r(1, g * 5, 5, dtype=t), r(1, 2 * g * 5, dtype=t)
+            case(op, x, w, u, opset=14, n_out=2, hidden_size=5)
+            case(op, x, w, u, b, opset=14, n_out=2, hidden_size=5)
+        case("LSTM", x, w, u, b, None, r(1, 2, 5, dtype=t), r(1, 2, 5, dtype=t), r(1, 15, dtype=t), opset=14, n_out=2, hidden_size=5)
+        case("GRU", x, r(1, 15, 3, dtype=t), r(1, 15, 5, dtype=t), r(1, 30, dtype=t), opset=14, n_out=2, hidden_size=5, linear_before_reset=1)
+
+
+for part in (elementwise, binary, cast, move, gather, make, reduce, normal, matrices, spatial, resize, select, quantize, regions, other, recurrent):
     part()
 write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data", "op_cases.bin"))
 for m in missing:

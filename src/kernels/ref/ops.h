@@ -43,6 +43,8 @@ ref_fn ref_dft, ref_stft, ref_mel_weight_matrix;                        /* spect
 ref_scratch_fn ref_dft_scratch, ref_stft_scratch;
 ref_fn ref_recurrent; /* recurrent.c */
 ref_scratch_fn ref_recurrent_scratch;
+ref_fn ref_recurrent_f64; /* recurrent_f64.c */
+ref_scratch_fn ref_recurrent_f64_scratch;
 ref_fn ref_integer, ref_dynamic_quantize; /* integer.c */
 ref_scratch_fn ref_integer_scratch;
 ref_fn ref_quantize, ref_dequantize; /* quantize.c */
