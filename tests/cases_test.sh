@@ -1,5 +1,5 @@
 #!/bin/sh
-# Recorded models (tests/tools/make_dynamic_cases.py, make_fused_cases.py): fused operators, functions, control flow and sizes that depend on data: all pass, with the strongest
+# Recorded models (tests/tools/make_dynamic_cases.py, make_fused_cases.py, make_small_cases.py): fused operators, functions, control flow and sizes that depend on data: all pass, with the strongest
 # kernels and with plain C. SPDX-License-Identifier: Apache-2.0
 brim=$1
 cases=$2
