@@ -4,6 +4,7 @@
 
 #include "base/yaml.h"
 #include "cli/args.h"
+#include "cli/precision.h"
 #include "train/job.h"
 
 #include <errno.h>
@@ -27,6 +28,7 @@ struct options {
     char **names, **teacher_names;
     size_t n_names, n_teacher_names;
     int64_t per_class, width, category, data_every;
+    const char *precision;
     int64_t epochs, batch, threads, data_threads, accumulate, seed, size, freeze_but, patience, every, save_seconds, max_steps;
     double momentum, decay, clip, ema;
     bool nesterov, json, help, rgb;
@@ -116,6 +118,14 @@ static err fill_feed(const char *mean, const char *scale, const char *fit, struc
     return e;
 }
 
+static void trade(void *user, int level, const struct graph_recompute_cost *cost, uint64_t need)
+{
+    char a[16];
+    (void)user;
+    if (level == 0) printf("needs       computed again\n");
+    printf("%-11s %d operators, %.1f %% more time (level %d of %d)\n", size_text(need, a), cost->nodes, 100 * cost->share, level, cost->levels);
+}
+
 static err digest(struct options *o)
 {
     struct train_job_options *j = &o->job;
@@ -171,6 +181,8 @@ static err digest(struct options *o)
     j->every = (int)MIN(o->every, INT32_MAX);
     j->save_ms = o->save_seconds * 1000;
     j->max_steps = o->max_steps;
+    if ((e = cli_precision("train", o->precision, &j->precision))) return e;
+    if (j->dry_run) j->trade = trade;
     return ERR_OK;
 }
 
@@ -245,6 +257,8 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"priority", ARGS_STRING, &o->priority, "idle (default: runs where nobody else wants to), normal"},
         {"save-every", ARGS_INT, &o->save_seconds, "seconds between checkpoints inside an epoch (300)"},
         {"max-steps", ARGS_INT, &o->max_steps, "stop after so many updates, as Ctrl-C would"},
+        {"precision", ARGS_STRING, &o->precision, "f32 (default), bf16 (products alone; weights and sums stay f32), auto"},
+        {"dry-run", ARGS_FLAG, &j->dry_run, "say what the job needs, and what less memory costs; OUT gets the network alone"},
         {"json", ARGS_FLAG, &o->json, "a line of JSON per epoch on stdout, and one at the end"},
         {NULL, 0, NULL, NULL}};
     err e = args_parse(argc, argv, table, rest, &o->help);
@@ -331,6 +345,12 @@ static void finish(const struct options *o, const struct train_result *r, bool c
     char a[16];
     if (r->corrupt)
         fprintf(stderr, "brim train: %lld times a picture could not be decoded, and another took its place. The first: %s\n", (long long)r->corrupt, r->problem);
+    if (o->job.dry_run) {
+        char b[16];
+        printf("takes %s with %s of activations; %d operators computed again, about %.1f %% more time\n", size_text(r->need, a), size_text(r->sizes.plan.activations, b),
+               r->sizes.again.nodes, 100 * r->sizes.again.share);
+        return;
+    }
     if (o->json)
         printf("{\"done\": %s, \"epochs\": %d, \"updates\": %lld, \"best_epoch\": %d, \"best\": %.5f, \"parameters\": %lld, \"peak_bytes\": %llu, \"corrupt\": %lld, \"seconds\": %.1f}\n",
                cancelled ? "false" : "true", r->epochs, (long long)r->updates, r->best_epoch, r->best_top1, (long long)r->sizes.parameters,
@@ -338,6 +358,8 @@ static void finish(const struct options *o, const struct train_result *r, bool c
     else if (!cancelled)
         printf("%s: %d epochs, %lld updates in %.0f s%s; best epoch %d; at most %s; %s/best.onnx, %s/last.onnx\n", o->job.out, r->epochs, (long long)r->updates,
                r->seconds, r->stopped_early ? " (ended early)" : "", r->best_epoch, size_text(r->peak, a), o->job.out, o->job.out);
+    if (!o->json && !cancelled && r->sizes.level)
+        printf("to fit the budget %d operators were computed again for each backward pass, about %.1f %% more time\n", r->sizes.again.nodes, 100 * r->sizes.again.share);
 }
 
 /* ---- */

@@ -177,7 +177,8 @@ static err open_net(struct train_job *j)
     if (!e) e = choose_last(j, &shape);
     if (e) return e;
     struct train_net_options n = {.budget = j->budget, .beside = beside + constant_bytes(j->source), .input_shapes = &shape, .threads = o->threads, .choose = choose,
-                                  .choose_context = j, .frozen_statistics = o->frozen_statistics, .optimiser = o->optimiser, .accumulate = o->accumulate};
+                                  .choose_context = j, .frozen_statistics = o->frozen_statistics, .optimiser = o->optimiser, .accumulate = o->accumulate,
+                                  .precision = o->precision, .trade = o->trade, .trade_user = j->user};
     if ((e = j->kind->loss(j, &n)) || (e = train_net_new(j->source, &n, &j->net))) return e;
     train_net_set_stop(j->net, o->stop);
     return j->kind->ready ? j->kind->ready(j) : ERR_OK;
@@ -359,7 +360,7 @@ static err open_job(struct train_job *j)
     if (!e && !j->kind->text) e = train_picture_input(j->source, &j->picture);
     if (!e) e = open_net(j);
     if (!e && o->resume) e = train_job_restore(j);
-    if (e) return e;
+    if (e || o->dry_run) return e;
     if (o->resume) {
         train_curves_read(&j->curves, o->out, j->state.epochs_done);
         j->seconds_before = j->state.seconds;
@@ -437,10 +438,11 @@ err train_job(const struct train_job_options *o, train_progress_fn *fn, void *us
     if (o->host) mem_budget_set_limit(o->host, o->budget ? o->budget : UINT64_MAX);
     j.payer = mem_payer_new(j.budget, "job");
     e = open_job(&j);
-    if (!e) e = finish_epoch(&j, fn, user);
-    if (!e) e = score_first(&j, fn, user);
-    if (!e) e = loop(&j, fn, user, &r);
-    if (!e) e = train_job_write_onnx(&j, "last");
+    if (!e && !o->dry_run) e = finish_epoch(&j, fn, user);
+    if (!e && !o->dry_run) e = score_first(&j, fn, user);
+    if (!e && !o->dry_run) e = loop(&j, fn, user, &r);
+    if (!e && !o->dry_run) e = train_job_write_onnx(&j, "last");
+    r.need = mem_budget_used(j.budget);
     r.epochs = j.state.epochs_done;
     r.updates = j.state.updates;
     r.best_epoch = j.state.best_epoch;

@@ -54,6 +54,9 @@ struct train_job_options {
     int patience;               /* epochs without a better score before it ends; 0: never */
     int64_t save_ms;            /* between checkpoints inside an epoch; 0: 5 minutes */
     int64_t max_steps;          /* ends after so many updates in all, as if it were stopped; 0: never. For tests */
+    enum kernel_precision precision; /* 0: f32 (train/net.h) */
+    bool dry_run;               /* ends when it is known what the job needs: `sizes` and `need` of the result */
+    train_trade_fn *trade;      /* as in train/net.h, with the user of train_job */
     bool idle;                  /* everything runs only where nobody else wants to (SCHED_IDLE) */
     bool resume;
     const char *const *arguments; /* kept in the checkpoint, so that --resume needs no options */
@@ -87,6 +90,7 @@ struct train_result {
     uint64_t peak;
     double seconds;
     struct train_net_sizes sizes;
+    uint64_t need;              /* bytes that were set aside for all of it */
     int64_t corrupt;            /* how often a picture was met that cannot be decoded; another took its place */
     char problem[256];          /* the first */
 };

@@ -288,11 +288,24 @@ static err search(struct train_net *n, const struct graph *source, const struct 
     return e;
 }
 
+static err show_trade(struct train_net *n, const struct graph *source, const struct train_net_options *o, struct graph_training **t, uint64_t *need)
+{
+    int levels = n->again.levels, at[] = {0, levels / 4, levels / 2, 3 * levels / 4, levels - 2, levels - 1, levels}, last = -1;
+    err e = ERR_OK;
+    for (size_t i = 0; i < ARRAY_LEN(at) && !e; i++) {
+        if (at[i] <= last) continue;
+        last = at[i];
+        if (!(e = attempt(n, source, o, at[i], t, need))) o->trade(o->trade_user, at[i], &n->again, *need);
+    }
+    return e ? e : attempt(n, source, o, MAX(o->recompute, 0), t, need);
+}
+
 static err choose_plan(struct train_net *n, const struct graph *source, const struct train_net_options *o, uint64_t limit, struct graph_training **t)
 {
     uint64_t need = 0;
     mem_budget_set_limit(o->budget, UINT64_MAX); /* so that the refusal can say how much would do */
     err e = attempt(n, source, o, MAX(o->recompute, 0), t, &need);
+    if (!e && o->trade) e = show_trade(n, source, o, t, &need);
     if (!e && need > limit && o->recompute == 0 && n->again.levels) e = search(n, source, o, limit, t, &need);
     mem_budget_set_limit(o->budget, limit);
     if (!e) e = need > limit ? refuse(n, need, limit) : mem_budget_hold(o->budget, need);

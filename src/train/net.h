@@ -18,6 +18,9 @@
 /* Appends a loss to the training form `t`: adds its targets as inputs (graph_add_input on b->g), and gives the value of one float. */
 typedef err train_loss_fn(struct graph_builder *b, const struct graph_training *t, void *context, int *ret_loss);
 
+/* Bytes against time: what all would need at a level of recomputation, and what that costs. */
+typedef void train_trade_fn(void *user, int level, const struct graph_recompute_cost *cost, uint64_t need);
+
 struct train_net_options {
     struct mem_budget *budget;               /* the job's own: it is refused if it does not hold all, and nothing else may be charged meanwhile */
     uint64_t beside;                         /* bytes that the job needs beside the network (data), for the refusal's sentence */
@@ -35,6 +38,8 @@ struct train_net_options {
     int accumulate;                          /* runs per update; 0: 1 */
     enum kernel_precision precision;         /* 0: f32. BF16: products round what they multiply; masters, sums, everything else f32, and so it all is where the machine has none. AUTO: the same */
     int recompute;                           /* activations computed again (graph/recompute.h): 0: as many as make it fit; -1: none; else this level */
+    train_trade_fn *trade;                   /* NULL, or called for some levels from none to all before one is chosen: a plan is made for each */
+    void *trade_user;
 };
 
 struct train_net;
