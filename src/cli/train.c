@@ -158,7 +158,7 @@ static err digest(struct options *o)
     if (!o->batch) o->batch = task == 1 ? 8 : 64;
     if (o->ema < 0) o->ema = task == 1 ? 0.98 : 0;
     if (j->warmup < 0) j->warmup = task == 1 ? (double)MIN(o->epochs, 1) : 0;
-    if (j->lr == 0) j->lr = rule == 0 ? 0.05 : task == 1 ? 0.0001 : 0.001;
+    if (j->lr == 0) j->lr = task == 1 ? (rule == 0 ? 0.0002 : 0.0001) : rule == 0 ? 0.05 : 0.001;
     j->optimiser = (struct train_optimiser_options){.rule = (enum train_rule)(rule + 1), .momentum = rule ? 0 : (float)o->momentum, .nesterov = !rule && o->nesterov,
                                                     .weight_decay = (float)o->decay, .clip = (float)o->clip, .relative = rate == 1, .ema = (float)o->ema};
     j->schedule = (enum train_schedule_kind)(schedule + 1);
@@ -218,7 +218,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"epochs", ARGS_INT, &o->epochs, "(30)"},
         {"batch", ARGS_INT, &o->batch, "(64, detect: 8)"},
         {"accumulate", ARGS_INT, &o->accumulate, "batches per update (1)"},
-        {"lr", ARGS_FLOAT, &j->lr, "learning rate (sgd: 0.05; others: 0.001, detect: 0.0001)"},
+        {"lr", ARGS_FLOAT, &j->lr, "learning rate (sgd: 0.05; others: 0.001; detect: 0.0001, sgd 0.0002)"},
         {"lr-last", ARGS_FLOAT, &j->lr_last, "cosine: ends at --lr times this (0)"},
         {"optimizer", ARGS_STRING, &o->optimizer, "sgd (default of classify), adamw (of others), lamb"},
         {"rate", ARGS_STRING, &o->rate, "relative (default of detect): the learning rate is in units of each output channel's weights, plain"},
