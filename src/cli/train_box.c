@@ -38,15 +38,16 @@ static void tell(void *user, const struct train_progress *p)
     struct engine_job_run *r = user;
     double epochs = MAX(p->epochs, 1), steps = (double)MAX(p->steps, 1);
     struct engine_job_progress t = {.done = ((double)(p->epoch - 1) + (double)p->step / steps) / epochs, .eta_s = p->eta_s};
-#define NUMBER(what, v) t.numbers[t.n].name = (what), t.numbers[t.n++].value = (v)
+#define NUMBER(what, v) (t.numbers[t.n].name = (what), t.numbers[t.n++].value = (v))
     NUMBER("epoch", p->epoch);
     NUMBER("epochs", p->epochs);
     NUMBER("loss", p->loss);
     NUMBER("lr", p->lr);
     NUMBER("pictures_per_s", p->images_per_s);
     if (p->scored) {
-        NUMBER("top1", p->scores.top1);
-        NUMBER("ap50", p->scores.ap50);
+        if (p->scores.top1 > 0) NUMBER("top1", p->scores.top1);
+        if (p->scores.ap50 > 0) NUMBER("ap50", p->scores.ap50);
+        if (p->scores.rank1 > 0) NUMBER("rank1", p->scores.rank1);
     }
 #undef NUMBER
     r->tell(r, &t);

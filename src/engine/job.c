@@ -224,6 +224,7 @@ size_t engine_jobs(struct engine *e, struct engine_job_row **ret)
         struct engine_job_row *r = &(*ret)[n++];
         *r = j->row;
         r->bytes = j->payer ? mem_payer_used(j->payer, MEM_TRAINING) : 0;
+        r->need = MAX(r->need, r->bytes);
         if (j->row.state == ENGINE_JOB_RUNNING) r->seconds = (double)(clock_ns() - j->begun_ns) / 1e9;
     }
     pthread_mutex_unlock(&e->jobs->lock);
