@@ -71,6 +71,24 @@ def curve(r, minutes, steps=8):
     return [max([p["saved_bytes"] for p in r["points"] if p["seconds"] <= t + 1e-6], default=0) for t in ends]
 
 
+def served(b, name, models, card_of, video, policy="split"):
+    """Packed bytes of weights that brim serve holds for the originals and for what was merged: the saving as it runs."""
+    out, bytes_of = b.dir / f"{name}-{policy}", {}
+    for kind in ("originals", "merged"):
+        store, site = b.dir / f"store-{name}-{kind}", b.dir / f"{name}-{kind}.yaml"
+        shutil.rmtree(store, ignore_errors=True)
+        b.run("models", "import", *[m if kind == "originals" else out / m.name for m in models], "--shared", "--store", store)
+        stored = [m.stem for m in models]
+        site.write_text("version: 1\nbudget: 2G\ncameras:\n  camera: {url: " + str(video) + ", loop: true}\nmodels:\n" +
+                        "".join(f"  m{i}: {{onnx: {n}, card: {card_of(m)}, precision: f32}}\n" for i, (n, m) in enumerate(zip(stored, models))) + "queries:\n" +
+                        "".join(f"  q{i}: {{cameras: all, model: m{i}, fps: 1}}\n" for i in range(len(models))))
+        r = json.loads(b.run("serve", site, "--store", store, "--seconds", 6, "--no-http", "--json").stdout)
+        bytes_of[kind] = r["floor"]["all_models"]
+    before, after = bytes_of["originals"], bytes_of["merged"]
+    b.result[f"{name}/served"] = bytes_of
+    print(f"\nPacked weights in `brim serve`: {before / MIB:.2f} MiB for the originals, {after / MIB:.2f} MiB merged: {share(before - after, before)} less")
+
+
 def pairs(b):
     print("\nPairs of published architectures, two classes each: bytes that could be shared\n\n| pair | brim | computed without brim |\n|---|---|---|")
     made, off = {}, 0
@@ -117,6 +135,7 @@ def family(b):
     options = [o for k in SUBSETS for o in ("--data", f"{k}={b.dir / (k + '-train')}", "--val", f"{k}={b.dir / (k + '-test')}")]
     reports = [b.merge("family", models, *options, policy=p) for p in ("split", "groups")]
     show(f"Four ResNet-20, five classes each of CIFAR-10, other seeds ({b.args.epochs} epochs of 5,000 pictures each before merging)", reports)
+    served(b, "family", models, lambda m: b.dir / (m.stem + ".yaml"), DATA / "videos" / "intel" / "car-detection.mp4")
     print("\nBytes saved after each eighth of the time:")
     for r in reports:
         print(f"  {r['policy']:7s}", " ".join(share(s, r["bytes"]) for s in curve(r, b.args.minutes)))
@@ -138,6 +157,7 @@ def faces(b):
     options = [o for m in models for o in ("--card", f"{m.stem}={cards(b) / (m.stem + '.yaml')}")]
     video = DATA / "videos" / "intel" / "one-by-one-person-detection.mp4"
     show("Two face detectors, without labels: AP50 against the originals' detections", [b.merge("faces", models, *options, "--data", video, "--batch", 8, "--measure", 60)])
+    served(b, "faces", models, lambda m: cards(b) / (m.stem + ".yaml"), video)
 
 
 def detect(b):
@@ -147,6 +167,7 @@ def detect(b):
     show("YOLOX-nano for COCO and for people at 192 pixels, without labels: AP50 against the originals' detections",
          [b.merge("detect", models, *options, "--data", f"{models[0].stem}={video / 'cam0.mp4'}", "--data", f"{models[1].stem}={video / 'cam1.mp4'}",
                   "--size", 192, "--batch", 8, "--measure", 60)])
+    served(b, "detect", models, lambda m: cards(b) / (m.stem + ".yaml"), video / "cam0.mp4")
 
 
 ALL = {"pairs": pairs, "faces": faces, "family": family, "cifar": cifar, "detect": detect}
