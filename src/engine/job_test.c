@@ -24,7 +24,7 @@ static void nap(void)
 /* words: bytes to hold in MiB, steps of 2 ms (0: for ever), what it ends with ("ok", "corrupt"), a file that gets 'b' (begun) or 'a' (again) each time. */
 static err count(struct engine_job_run *r)
 {
-    void *p;
+    void *p = NULL;
     long megabytes = strtol(r->words[0], NULL, 10), steps = strtol(r->words[1], NULL, 10);
     FILE *f = fopen(r->words[3], "ae");
     assert_non_null(f);
@@ -40,7 +40,7 @@ static err count(struct engine_job_run *r)
         r->tell(r, &told);
         nap();
     }
-    if (megabytes && p) mem_free(payer, MEM_TRAINING, p, (size_t)megabytes * MB);
+    mem_free(payer, MEM_TRAINING, p, (size_t)megabytes * MB);
     mem_payer_free(&payer);
     return e ? e : strcmp(r->words[2], "ok") ? err_set(ERR_CORRUPT, "it counted wrong") : ERR_OK;
 }
