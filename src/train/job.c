@@ -288,15 +288,13 @@ static err score_first(struct train_job *j, train_progress_fn *fn, void *user)
     return e;
 }
 
-/* A loss that is no number ends the job; what the network knew before that update stays. */
-static err keep(struct train_job *j, err e)
+/* A loss that is no number ends the job. The weights that gave it are worth nothing, so checkpoints stay as they are. */
+static err keep(const struct train_job *j, err e)
 {
     char why[512];
-    if (e != ERR_CORRUPT || !j->state.updates) return e;
+    if (e != ERR_CORRUPT || !j->state.epochs_done) return e;
     snprintf(why, sizeof why, "%s", err_text());
-    train_net_rewind(j->net);
-    err saved = train_job_save(j, "last");
-    return saved ? saved : err_set(e, "%s. The weights before it are in %s/last.brim ('brim export')", why, j->o->out);
+    return err_set(e, "%s. The weights of epoch %d, the best, are in %s/best.brim and best.onnx", why, j->state.best_epoch, j->o->out);
 }
 
 static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct train_result *r)

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Training as people get it wrong, from the command line: status and one clear line each, nothing overwritten; what can be worked around is counted and said.
+Standard library only; everything is made in a temporary folder. Prints TAP.
+
+usage: train_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
+import json, os, random, shutil, struct, subprocess, sys, tempfile, zlib
+
+BRIM = os.path.abspath(sys.argv[1])
+DIR = tempfile.mkdtemp(prefix="brim-train-")
+TESTS = []
+
+
+def test(f):
+    TESTS.append(f)
+    return f
+
+
+def path(name):
+    p = os.path.join(DIR, name)
+    os.makedirs(os.path.dirname(p), exist_ok=True)
+    return p
+
+
+def write(name, data):
+    with open(path(name), "wb") as f:
+        f.write(data if isinstance(data, bytes) else data.encode())
+    return path(name)
+
+
+def brim(*args, status=0, says=()):
+    p = subprocess.run([BRIM, *args], cwd=DIR, stdin=subprocess.DEVNULL, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.returncode == status, f"{args}: status {p.returncode}, not {status}: {p.stderr[-600:]}"
+    for word in [says] if isinstance(says, str) else says:
+        assert word in p.stderr, f"{args}: '{word}' is not in: {p.stderr[-600:]}"
+    if status:
+        assert len([l for l in p.stderr.strip().split("\n") if not any(w in l for w in (" samples; left out", " times a picture", " begins untrained"))]) == 1, p.stderr
+    return p.stdout
+
+
+def png(w, h, row):
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    packed, z = b"", zlib.compressobj(1)
+    for y in range(h):
+        packed += z.compress(b"\0" + row(y))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)) + chunk(b"IDAT", packed + z.flush()) + chunk(b"IEND", b"")
+
+
+def pictures(folder, n=10):
+    """Two classes: red and green, with noise."""
+    rng = random.Random(1)
+    for name, base in (("green", (30, 200, 40)), ("red", (200, 30, 40))):
+        for i in range(n):
+            write(f"{folder}/{name}/{i}.png", png(32, 32, lambda y: bytes(min(255, max(0, v + rng.randint(-30, 30))) for _ in range(32) for v in base)))
+
+
+def train(*args, **more):
+    return brim("train", "--model", "net.onnx", "--batch", "8", "--lr", "0.003", "--optimizer", "adamw", "--priority", "normal", "--threads", "1", *args, **more)
+
+
+@test
+def bad_pictures_are_counted_and_said():
+    pictures("bad")
+    write("bad/green/none.png", b"")
+    write("bad/green/cut.png", open(path("bad/green/0.png"), "rb").read()[:70])
+    write("bad/red/huge.png", png(10000, 10000, lambda y: bytes(30000)))  # 100 megapixels in some 300 KB
+    os.makedirs(path("bad/void"), exist_ok=True)
+    p = subprocess.run([BRIM, "train", "--model", "net.onnx", "--data", "bad", "--out", "o1", "--epochs", "2", "--batch", "8", "--lr", "0.003", "--optimizer", "adamw", "--held-out",
+                        "0", "--priority", "normal", "--json"], cwd=DIR, stdin=subprocess.DEVNULL, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.returncode == 0, p.stderr
+    assert "bad: 22 samples; left out: 1 pictures, 0 boxes; 1 classes without a sample. The first: bad/green/none.png: an empty file or none" in p.stderr, p.stderr
+    assert "could not be decoded, and another took its place" in p.stderr, p.stderr
+    assert json.loads(p.stdout.strip().split("\n")[-1])["corrupt"] >= 2
+    r = json.loads(brim("eval", "classify", "--model", "o1/last.onnx", "--data", "bad", "--json"))
+    assert r["samples"] == 20 and r["skipped"] == 2, r
+
+
+@test
+def other_classes_get_a_new_head():
+    pictures("two")
+    out = train("--data", "two", "--out", "o2", "--epochs", "1", "--held-out", "0.3", says="net.onnx: 2 classes instead of 3: layer '")
+    assert "held out" in out
+    r = json.loads(brim("eval", "classify", "--model", "o2/best.onnx", "--data", "two", "--json"))
+    assert r["samples"] == 20 and r["top5"] == 1, r
+    train("--data", "two", "--out", "o2", status=2, says="--resume goes on with it, or take another --out")
+
+
+@test
+def a_loss_that_is_no_number():
+    pictures("two")
+    brim("train", "--model", "net.onnx", "--data", "two", "--out", "o3", "--batch", "8", "--epochs", "20", "--warmup", "10", "--lr", "900", "--optimizer", "sgd", "--priority", "normal",
+         "--threads", "1", "--held-out", "0", status=1, says=["the loss or a gradient is not a finite number, first at '", "; try a smaller learning rate, or a warm-up"])
+
+
+@test
+def boxes_that_cannot_be():
+    for i in range(4):
+        write(f"yolo/images/{i}.png", png(64, 64, lambda y: bytes(192)))
+    write("yolo/classes.txt", "thing\n")
+    write("yolo/labels/0.txt", "0 0.5 0.5 0.4 0.4\n7 0.5 0.5 0.4 0.4\n0 nan 0.5 0.4 0.4\n0 0.5 0.5 0 0.4\n")
+    brim("new", "brimdet", "--size", "64", "--classes", "1", "-o", "det.onnx")
+    brim("train", "detect", "--model", "det.onnx", "--data", "yolo", "--out", "o4", "--epochs", "1", "--batch", "2", "--held-out", "0", "--priority", "normal",
+         says="yolo: 4 samples; left out: 0 pictures, 3 boxes; 0 classes without a sample. The first: yolo/labels/0.txt:2: a class that the set does not have; it is left out")
+    write("yolo/labels/0.txt", "0 0.5 0.5\n")
+    brim("train", "detect", "--model", "det.onnx", "--data", "yolo", "--out", "o5", status=2, says="yolo/labels/0.txt:1: expected `class cx cy w h`")
+    write("yolo/labels/0.txt", "9 0.5 0.5 0.4 0.4\n")
+    brim("train", "detect", "--model", "det.onnx", "--data", "yolo", "--out", "o5", status=2, says="no box in it can be used: yolo/labels/0.txt:1: a class that the set does not have")
+    assert not os.path.exists(path("o5")), "nothing is written for data that is refused"
+
+
+@test
+def words_and_data_that_do_not_fit():
+    pictures("two")
+    os.makedirs(path("nothing"), exist_ok=True)
+    for args, says in ((("--data", "nothing"), "no folders in it; pictures are expected in one folder per class"), (("--data", "gone"), "gone: No such file"),
+                       (("detect", "--data", "two"), "it has one class per picture; that is for --task classify, not detect"),
+                       (("embed", "--data", "two", "--batch", "9", "--held-out", "0"), "a batch of 9 is no multiple of 4 pictures of a class"),
+                       (("clasify", "--data", "two"), "did you mean 'classify'?"), (("classify", "embed", "--data", "two"), "'embed': what is it?"),
+                       (("--data", "two", "--distill", "0.5"), "need a --teacher"), (("--data", "two", "--teacher", "net.onnx", "--distill", "2"), "--distill goes from 0 to 1"),
+                       (("embed", "--data", "two", "--teacher", "net.onnx"), "--teacher is for classify and detect")):
+        train(*args, "--out", "o6", status=2, says=says)
+        shutil.rmtree(path("o6"), ignore_errors=True)
+    brim("eval", "text", "--model", "net.onnx", "--data", "two", status=2, says="a language model has one input of int64 [N, tokens]")
+    brim("eval", "classify", "--model", "net.onnx", "--data", "two", "--gallery", "two", status=2, says="--gallery is for embed")
+
+
+def main():
+    brim("new", "squeezenet", "--classes", "3", "--size", "32", "-o", "net.onnx")
+    print(f"1..{len(TESTS)}")
+    bad = 0
+    for i, f in enumerate(TESTS, 1):
+        try:
+            f()
+            print(f"ok {i} - {f.__name__}", flush=True)
+        except Exception as e:  # the report is the test's
+            bad += 1
+            print(f"not ok {i} - {f.__name__}: {e}", flush=True)
+    shutil.rmtree(DIR, ignore_errors=True)
+    return 1 if bad else 0
+
+
+sys.exit(main())
