@@ -7,8 +7,9 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { COLUMN = 110, GAP = 30, LEFT = 20, TOP = 70, TALLEST = 900, LEGEND = 620, ROWS = 30 };
+enum { COLUMN = 110, GAP = 30, LEFT = 20, TOP = 70, TALLEST = 900, LEGEND = 620, ROWS = 30, FITS = 16 };
 
 static void escaped(struct strbuf *b, const char *s)
 {
@@ -36,7 +37,9 @@ static void column(const struct merge_estimate *m, const struct merge_drawing *d
     const struct merge_estimated *member = &m->members[i];
     double y = TOP, x = LEFT + (double)i * (COLUMN + GAP);
     char size[16];
-    strbuf_addf(b, "<text x=\"%.0f\" y=\"%d\" font-weight=\"bold\">", x, TOP - 24);
+    strbuf_addf(b, "<text x=\"%.0f\" y=\"%d\" font-weight=\"bold\"", x, TOP - 24);
+    if (strlen(member->name) > FITS) strbuf_addf(b, " textLength=\"%d\" lengthAdjust=\"spacingAndGlyphs\"", COLUMN + GAP - 8); /* squeezed, not over the next */
+    strbuf_add(b, ">");
     escaped(b, member->name);
     strbuf_addf(b, "</text><text x=\"%.0f\" y=\"%d\">%zu layers, %s</text>\n", x, TOP - 8, member->n_layers, size_text(member->bytes, size));
     for (size_t k = 0; k < member->n_layers; k++) {
