@@ -145,6 +145,10 @@ static void residual_network(void **state)
 static void inverted_residuals(void **state)
 {
     (void)state;
+    if (!getenv("BRIM_ZOO_ALL")) {
+        print_message("156 convolutions are made four times: with BRIM_ZOO_ALL=1\n");
+        skip();
+    }
     same_bits("mobilenetv2", 10, 64, 4, 0.5);
 }
 
@@ -157,14 +161,14 @@ static void transformer(void **state)
 static void budget_is_met(void **state)
 {
     (void)state;
-    struct job j = open_job("resnet18", 10, 64, 4);
+    struct job j = open_job("llama-mini", 40, 64, 1);
     struct train_net *n;
     assert_int_equal(make(&j, 0, &n), ERR_OK);
     assert_int_equal(train_net_sizes(n).level, 0);
     uint64_t most = mem_budget_peak(j.budget);
     size_t activations = train_net_sizes(n).plan.activations;
     train_net_free(&n);
-    uint64_t limit = most - activations / 8;
+    uint64_t limit = most - activations / 4;
     mem_budget_set_limit(j.budget, limit);
     mem_budget_reset_peak(j.budget);
     assert_int_equal(make(&j, -1, &n), ERR_NOMEM);
