@@ -84,13 +84,10 @@ size_t graph_decoded_bytes(const struct graph *g)
 
 int graph_add_value(struct graph *g, const char *name, enum tensor_dtype dtype, const struct tensor_shape *shape)
 {
+    struct graph_value fresh = {.name = xstrdup(name ? name : ""), .dtype = dtype, .has_shape = shape != NULL};
+    if (shape) fresh.shape = *shape; /* before the list moves: it may be the shape of another value */
     vec_grow(&g->values, &g->cap_values, g->n_values);
-    struct graph_value *v = &g->values[g->n_values];
-    *v = (struct graph_value){.name = xstrdup(name ? name : ""), .dtype = dtype};
-    if (shape) {
-        v->shape = *shape;
-        v->has_shape = true;
-    }
+    g->values[g->n_values] = fresh;
     return (int)g->n_values++;
 }
 
