@@ -162,7 +162,7 @@ void engine_cascade_found(struct engine_stream *s, const struct engine_work *w, 
     snprintf(t.label, sizeof t.label, "%s", w->label);
     describe(s, r, t.attributes, sizeof t.attributes);
     atomic_fetch_add(&s->detections, 1);
-    if (w->track) {
+    if (w->track && r->head != TASK_EMBEDDING) { /* a vector says nothing that a person can read */
         struct engine_label *l = label_slot(s->parent, w->track);
         l->track = w->track;
         snprintf(l->text, sizeof l->text, "%s", t.attributes);
