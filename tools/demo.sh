@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# ./run demo: draws a site (once), serves it, and shows the page. --headless: serves it for a while and checks what came out.
+# ./run demo: draws a site (once), serves it, and shows the page. --headless: serves it for a while, checks what came out, and scores it against the truth.
 set -eu
 cd "$(dirname "$0")/.."
 brim="${BRIM:-$PWD/build/brim}" # the test runs another build of it
-export BRIM_DEMO="${BRIM_DEMO:-$PWD/build/demo}" BRIM_DEMO_PORT="${BRIM_DEMO_PORT:-8090}"
+export BRIM_DEMO="${BRIM_DEMO:-$PWD/build/demo}" BRIM_DEMO_PORT="${BRIM_DEMO_PORT:-8090}" BRIM_DEMO_RESULTS=off
 headless=no
 case "${1:-}" in --headless) headless=yes; BRIM_DEMO_PORT=0 ;; "") ;; *) echo "usage: ./run demo [--headless]" >&2; exit 2 ;; esac
 
@@ -17,8 +17,11 @@ fi
 if [ $headless = yes ]; then
     store=$(mktemp -d)
     trap 'rm -rf "$store"' EXIT
+    export BRIM_DEMO_RESULTS="$store/results.jsonl"
     "$brim" serve examples/demo.yaml --store "$store" --seconds 12 --json >"$store/summary.json"
-    exec python3 tools/demo_check.py "$store/summary.json"
+    BRIM="$brim" python3 tools/demo_score.py run "$BRIM_DEMO_RESULTS" "$BRIM_DEMO" crossing=cam1 square=cam2 parking=cam3 side=cam4
+    python3 tools/demo_check.py "$store/summary.json"
+    exit
 fi
 echo "open http://127.0.0.1:$BRIM_DEMO_PORT/ in a browser; Ctrl-C ends it" >&2
 exec "$brim" serve examples/demo.yaml --store "$BRIM_DEMO/store"

@@ -47,7 +47,7 @@ python3 "$labels" train.json $(printf 's%s ' $train_seeds)
 # shellcheck disable=SC2046,SC2086
 python3 "$labels" test.json $(printf 's%s ' $test_seeds)
 "$brim" new brimdet --classes 4 --size 512x288 --seed 1 -o start.onnx
-trained detector detect --model start.onnx --data train.json --held-out 0.04 --epochs 40 --batch 8 --optimizer adamw --lr 0.002 --warmup 1 --clip 10 --ema 0.998 --threads 2 \
+trained detector detect --model start.onnx --data train.json --held-out 0.04 --epochs 24 --batch 8 --optimizer adamw --rate plain --lr 0.002 --warmup 1 --clip 10 --ema 0.998 --threads 2 \
     --augment flip=0.5
 cp detector/best.onnx "$out/detector.onnx"
 # shellcheck disable=SC2046,SC2086
