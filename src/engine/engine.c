@@ -146,6 +146,7 @@ static err too_small(struct engine_site *site, uint64_t limit)
     if (try_open(site, &(struct engine_options){.budget = all}, &e) == ERR_OK) {
         size_t away = engine_wait_for_cameras(e);
         least = engine_beside_weights(e, away) + engine_floor(e).least_weights;
+        least += least / 16; /* frames and decoders are a little larger at one moment than at another */
     }
     engine_close(&e);
     mem_budget_free(&all);
