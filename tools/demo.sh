@@ -4,13 +4,14 @@ set -eu
 cd "$(dirname "$0")/.."
 brim="${BRIM:-$PWD/build/brim}" # the test runs another build of it
 export BRIM_DEMO="${BRIM_DEMO:-$PWD/build/demo}" BRIM_DEMO_PORT="${BRIM_DEMO_PORT:-8090}" BRIM_DEMO_RESULTS=off
+seconds="${BRIM_DEMO_SECONDS:-20}" # of video; the test draws less
 headless=no
 case "${1:-}" in --headless) headless=yes; BRIM_DEMO_PORT=0 ;; "") ;; *) echo "usage: ./run demo [--headless]" >&2; exit 2 ;; esac
 
 if [ ! -f "$BRIM_DEMO/scene.json" ]; then
-    echo "drawing a site with four cameras (20 s of video; once)" >&2
+    echo "drawing a site with four cameras ($seconds s of video; once)" >&2
     rm -rf "$BRIM_DEMO.new"
-    "$brim" scene -o "$BRIM_DEMO.new" --cameras 4 --seconds 20 --fps 10 --size 640x360 --seed 7 >&2
+    "$brim" scene -o "$BRIM_DEMO.new" --cameras 4 --seconds "$seconds" --fps 10 --size 640x360 --seed 7 >&2
     rm -rf "$BRIM_DEMO"; mkdir -p "$(dirname "$BRIM_DEMO")"; mv "$BRIM_DEMO.new" "$BRIM_DEMO"
 fi
 
