@@ -46,7 +46,8 @@ class Bench:
         out = self.dir / f"{name}-{policy}"
         shutil.rmtree(out, ignore_errors=True)
         begin = time.time()
-        self.run("merge", *models, "--out", out, "--minutes", minutes or self.args.minutes, "--policy", policy, "--json", *options)
+        self.run("merge", *models, "--out", out, "--minutes", minutes or self.args.minutes, "--policy", policy, "--threads", self.args.threads, "--json",
+                 *options)
         report = json.loads((out / "merge.json").read_text())
         report["wall_seconds"] = time.time() - begin
         self.result[f"{name}/{policy}"] = report
@@ -128,7 +129,7 @@ def family(b):
         out = b.dir / f"train-{key}"
         shutil.rmtree(out, ignore_errors=True)
         b.run("train", "--model", b.dir / f"new-{key}.onnx", "--data", b.dir / f"{key}-train", "--val", b.dir / f"{key}-test", "--out", out, "--epochs", b.args.epochs,
-              "--batch", 64, "--lr", 0.1, "--augment", "flip=0.5,shift=4", "--seed", seed, "--priority", "normal", "--json")
+              "--batch", 64, "--lr", 0.1, "--augment", "flip=0.5,shift=4", "--seed", seed, "--threads", b.args.threads, "--priority", "normal", "--json")
         shutil.copy(out / "best.onnx", b.dir / f"{key}.onnx")
         (b.dir / f"{key}.yaml").write_text(CIFAR_CARD.format(", ".join(names[c] for c in classes)))
     models = [b.dir / f"{k}.onnx" for k in SUBSETS]
@@ -179,6 +180,7 @@ def main():
     p.add_argument("--only", default=",".join(ALL), help="of " + ", ".join(ALL))
     p.add_argument("--minutes", type=float, default=8, help="of each merge (8)")
     p.add_argument("--epochs", type=int, default=20, help="of training before the family is merged (20)")
+    p.add_argument("--threads", type=int, default=2, help="of trainings and merges (2)")
     p.add_argument("--keep", help="a folder for everything, which stays")
     p.add_argument("--json", help="all reports into this file")
     args = p.parse_args()
