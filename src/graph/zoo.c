@@ -15,7 +15,7 @@ const char *const *graph_zoo_names(void)
     static const char *const names[] = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "cifar-resnet20", "cifar-resnet32", "cifar-resnet44", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn",
                                         "vgg13_bn", "vgg16_bn", "vgg19_bn", "alexnet", "mobilenetv2", "mobilenetv3-large", "mobilenetv3-small", "shufflenetv2",
                                         "squeezenet", "googlenet", "inceptionv3", "densenet121", "ssd300-vgg", "ssdlite-mobilenetv3", "yolov3", "yolov3-tiny",
-                                        "yolox-nano", "yolox-tiny", "yolox-s", "brimdet", "brimcrop", "osnet-x0.25", "gpt2", "gpt2-mini", "llama-mini", "unet", NULL};
+                                        "yolox-nano", "yolox-tiny", "yolox-s", "brimdet", "brimpoint", "brimcrop", "osnet-x0.25", "gpt2", "gpt2-mini", "llama-mini", "unet", NULL};
     return names;
 }
 
@@ -28,6 +28,12 @@ static err unknown(const char *arch)
     return e;
 }
 
+static bool of(const struct zoo_entry *family, const struct zoo_entry *entry)
+{
+    while (family->name && family != entry) family++;
+    return family->name != NULL;
+}
+
 err graph_zoo(const char *arch, const struct graph_zoo_options *o, struct mem_payer *payer, struct graph **ret)
 {
     const struct zoo_entry *found = NULL;
@@ -37,8 +43,8 @@ err graph_zoo(const char *arch, const struct graph_zoo_options *o, struct mem_pa
     if (!found) return unknown(arch);
     if (o->classes < 0 || o->classes > 100000 || (o->size && (o->size < 32 || o->size > 4096)))
         return err_set(ERR_USAGE, "%s: classes go from 1 to 100000, sizes from 32 to 4096", arch);
-    if (o->height && (o->height < 32 || o->height > 4096 || !o->size || (found->make != zoo_yolos->make && strcmp(arch, "brimdet"))))
-        return err_set(ERR_USAGE, "%s: only the yolox detectors and brimdet take a width and a height, of 32 to 4096 each", arch);
+    if (o->height && (o->height < 32 || o->height > 4096 || !o->size || !of(zoo_yolos, found)))
+        return err_set(ERR_USAGE, "%s: only the yolox detectors, brimdet and brimpoint take a width and a height, of 32 to 4096 each", arch);
     struct zoo z = {.g = graph_new(arch, OPSET, payer), .seed = o->seed};
     found->make(&z, o, found->variant);
     if (z.e) graph_free(&z.g);

@@ -22,7 +22,7 @@ static const struct {
     {"vgg16_bn", 138365992}, {"vgg19_bn", 143678248}, {"alexnet", 61100840}, {"mobilenetv2", 3504872}, {"squeezenet", 1248424},
     {"yolov3", 61949149}, {"yolov3-tiny", 8852366}, {"mobilenetv3-large", 5483032}, {"mobilenetv3-small", 2542856}, {"shufflenetv2", 2278604},
     {"googlenet", 6624904}, {"inceptionv3", 23834568}, {"densenet121", 7978856}, {"ssd300-vgg", 35641826}, {"ssdlite-mobilenetv3", 3440060},
-    {"gpt2", 124439808}, {"yolox-nano", 912159}, {"yolox-tiny", 5055855}, {"yolox-s", 8968255}, {"brimdet", 242919}, {"brimcrop", 140826}, {"osnet-x0.25", 201864},
+    {"gpt2", 124439808}, {"yolox-nano", 912159}, {"yolox-tiny", 5055855}, {"yolox-s", 8968255}, {"brimdet", 242919}, {"brimpoint", 199268}, {"brimcrop", 140826}, {"osnet-x0.25", 201864},
     {"gpt2-mini", 10942464}, {"llama-mini", 260032}, {"unet", 434771},
 };
 
@@ -77,7 +77,7 @@ static void wrong_input(void **state)
 static void any_size(void **state)
 {
     static const char *const names[] = {"mobilenetv2", "mobilenetv3-small", "shufflenetv2", "squeezenet", "googlenet", "densenet121", "ssdlite-mobilenetv3",
-                                        "yolox-nano", "brimdet", "brimcrop", "osnet-x0.25", "unet", "yolov3-tiny", "llama-mini"};
+                                        "yolox-nano", "brimdet", "brimpoint", "brimcrop", "osnet-x0.25", "unet", "yolov3-tiny", "llama-mini"};
     static const int sizes[] = {32, 33, 75, 160};
     (void)state;
     struct mem_budget *b = mem_budget_new("graph", UINT64_MAX);
@@ -112,6 +112,12 @@ static void wide_detectors(void **state)
     assert_int_equal(in->dims[3], 96);
     assert_int_equal(out->dims[1], 12 * 8 + 6 * 4 + 3 * 2);
     assert_int_equal(out->dims[2], 9);
+    graph_free(&g);
+    assert_int_equal(graph_zoo("brimpoint", &(struct graph_zoo_options){.size = 96, .height = 64, .classes = 4}, p, &g), ERR_OK);
+    struct tensor_shape heat = {.rank = 4, .dims = {1, 4, 16, 24}}, two = {.rank = 4, .dims = {1, 2, 16, 24}};
+    assert_int_equal(g->n_outputs, 3);
+    assert_true(tensor_shape_equal(&g->values[g->outputs[0]].shape, &heat));
+    for (int i = 1; i < 3; i++) assert_true(tensor_shape_equal(&g->values[g->outputs[i]].shape, &two));
     graph_free(&g);
     mem_payer_free(&p);
     mem_budget_free(&b);

@@ -1,7 +1,8 @@
 /* Detectors without anchors. YOLOX (Ge et al., 2021) as its authors' code has it: nano (separable convolutions), tiny, s. And one of our own for small
- * processors, `brimdet`: inverted residuals, a thin pyramid, one head of separable convolutions per level; about 0.3 GFLOP at 320 x 320.
+ * processors, `brimdet`: inverted residuals, a thin pyramid, one head of separable convolutions per level; about 0.3 GFLOP at 320 x 320. `brimpoint` has its
+ * body and CenterNet's head.
  *
- * Output of all: [1, points, 5 + classes], level by level (strides 8, 16, 32), row by row: centre and size as YOLOX codes them, objectness and
+ * Output of all but the last: [1, points, 5 + classes], level by level (strides 8, 16, 32), row by row: centre and size as YOLOX codes them, objectness and
  * classes after a sigmoid. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/zoo_build.h"
 
@@ -138,21 +139,32 @@ static int inverted(struct zoo *z, int x, int out, int stride)
     return stride == 1 && from == out ? zoo_add(z, y, x) : y;
 }
 
-static void brimdet(struct zoo *z, const struct graph_zoo_options *o, int variant)
+/* Levels of strides 4, 8, 16, 32. */
+static void our_body(struct zoo *z, int x, int level[4])
 {
     static const int widths[4] = {16, 24, 48, 96}, repeats[4] = {1, 2, 3, 2};
-    enum { STEM = 16, NECK = 56 };
-    int maps[3], classes = zoo_classes(o, 80), level[4];
-    (void)variant;
-    int x = plain(z, input_of_32(z, o, 320), STEM, 3, 2, 1, OP_RELU);
+    x = plain(z, x, 16, 3, 2, 1, OP_RELU);
     for (int stage = 0; stage < 4; stage++) {
         for (int i = 0; i < repeats[stage]; i++) x = inverted(z, x, widths[stage], i ? 1 : 2);
         level[stage] = x;
     }
-    for (int i = 2; i >= 0; i--) {
-        int y = plain(z, level[i + 1], NECK, 1, 1, 1, OP_RELU);
-        maps[i] = i == 2 ? y : separable(z, zoo_add(z, y, zoo_upsample2(z, maps[i + 1])), NECK, 1);
-    }
+}
+
+/* A level and what comes from the coarser one, of `out` channels. */
+static int joined(struct zoo *z, int level, int coarser, int out)
+{
+    int y = plain(z, level, out, 1, 1, 1, OP_RELU);
+    return separable(z, zoo_add(z, y, zoo_upsample2(z, coarser)), out, 1);
+}
+
+static void brimdet(struct zoo *z, const struct graph_zoo_options *o, int variant)
+{
+    enum { NECK = 56 };
+    int maps[3], classes = zoo_classes(o, 80), level[4];
+    (void)variant;
+    our_body(z, input_of_32(z, o, 320), level);
+    maps[2] = plain(z, level[3], NECK, 1, 1, 1, OP_RELU);
+    for (int i = 1; i >= 0; i--) maps[i] = joined(z, level[i + 1], maps[i + 1], NECK);
     for (int i = 1; i < 3; i++) maps[i] = separable(z, zoo_add(z, maps[i], separable(z, maps[i - 1], NECK, 2)), NECK, 1);
     for (int i = 0; i < 3; i++) {
         int c = predict_classes(z, separable(z, maps[i], NECK, 1), classes);
@@ -161,4 +173,22 @@ static void brimdet(struct zoo *z, const struct graph_zoo_options *o, int varian
     points(z, maps);
 }
 
-const struct zoo_entry zoo_yolos[] = {{"yolox-nano", yolox, 0}, {"yolox-tiny", yolox, 1}, {"yolox-s", yolox, 2}, {"brimdet", brimdet, 0}, {NULL, NULL, 0}};
+/* The same body, and one head at stride 4 (Zhou et al., "Objects as Points", 2019): a heat map per class, sides in cells, and offsets of
+ * centres. The finer the thinner, or the last join would cost more than all before it. */
+static void brimpoint(struct zoo *z, const struct graph_zoo_options *o, int variant)
+{
+    enum { NECK = 56, HEAD = 32 };
+    int level[4], classes = zoo_classes(o, 80);
+    (void)variant;
+    our_body(z, input_of_32(z, o, 320), level);
+    int x = plain(z, level[3], NECK, 1, 1, 1, OP_RELU);
+    x = joined(z, level[2], x, NECK);
+    x = plain(z, joined(z, level[1], x, NECK), HEAD, 1, 1, 1, OP_RELU);
+    x = joined(z, level[0], x, HEAD);
+    int heat = zoo_act(z, predict_classes(z, separable(z, x, HEAD, 1), classes), OP_SIGMOID), y = separable(z, x, HEAD, 1);
+    zoo_output(z, heat, "heat");
+    zoo_output(z, zoo_conv(z, y, (struct zoo_conv){.out = 2, .bias = true}), "size");
+    zoo_output(z, zoo_start(z, zoo_conv(z, y, (struct zoo_conv){.out = 2, .bias = true}), 1, 0.5f), "offset");
+}
+
+const struct zoo_entry zoo_yolos[] = {{"yolox-nano", yolox, 0}, {"yolox-tiny", yolox, 1}, {"yolox-s", yolox, 2}, {"brimdet", brimdet, 0}, {"brimpoint", brimpoint, 0}, {NULL, NULL, 0}};

@@ -22,6 +22,7 @@ static const char *const own_keys[TASK_HEAD_COUNT][10] = {
     [TASK_ULTRAFACE] = {"score", "nms", "top_k", "agnostic", "activation"},
     [TASK_SSD] = {"score", "nms", "top_k", "agnostic", "activation", "variances", "priors"},
     [TASK_YOLO] = {"score", "nms", "top_k", "agnostic", "activation", "layout", "normalised"},
+    [TASK_CENTERNET] = {"score", "nms", "top_k", "agnostic", "activation"},
     [TASK_YUNET] = {"score", "nms", "top_k", "activation", "variances", "priors"},
     [TASK_CLASSIFY] = {"score", "top_k", "activation"},
     [TASK_ATTRIBUTES] = {"score", "activation"},

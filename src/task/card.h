@@ -50,6 +50,7 @@ struct task_input {
     X(TASK_ULTRAFACE, "ultraface")                                                                   \
     X(TASK_SSD, "ssd")                                                                               \
     X(TASK_YOLO, "yolo")                                                                             \
+    X(TASK_CENTERNET, "centernet")                                                                   \
     X(TASK_YUNET, "yunet")                                                                           \
     X(TASK_CLASSIFY, "classify")                                                                     \
     X(TASK_ATTRIBUTES, "attributes")                                                                 \

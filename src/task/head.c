@@ -15,6 +15,7 @@ static const struct head_ops *const ops[TASK_HEAD_COUNT] = {
     [TASK_ULTRAFACE] = &head_ultraface,
     [TASK_SSD] = &head_ssd,
     [TASK_YOLO] = &head_yolo,
+    [TASK_CENTERNET] = &head_centernet,
     [TASK_YUNET] = &head_yunet,
     [TASK_CLASSIFY] = &head_classify,
     [TASK_ATTRIBUTES] = &head_attributes,

@@ -40,7 +40,7 @@ struct head_ops {
 };
 
 extern const struct head_ops head_yolox, head_nanodet, head_fastestdet, head_ultraface, head_ssd, head_yolo,
-    head_yunet, head_classify, head_attributes, head_embedding, head_segmentation, head_image;
+    head_centernet, head_yunet, head_classify, head_attributes, head_embedding, head_segmentation, head_image;
 
 /* ERR_SHAPE unless o has this rank and these dims (-1: anything). dims[0] is never compared if it is -1. */
 err head_expect(const struct task_card *c, const struct task_output *o, const char *what, int rank,

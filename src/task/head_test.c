@@ -153,6 +153,70 @@ static void fastestdet(void **state)
     expect_box(w, 0, 10, 5, 30, 15, powf(0.9f, 0.6f) * powf(0.7f, 0.4f), 1);
 }
 
+/* Input 40 x 16, maps of 5 x 4: cells of 8 x 4 pixels. */
+static void centernet(void **state)
+{
+    struct world *w = *state;
+    card(w, "head: centernet\ninput: {size: [40, 16]}\nlabels: [a, b]\nnms: 1\n");
+    float *heat = ADD(w, 0.1f, 2, 2, 4, 5), *size = ADD(w, 1, 2, 2, 4, 5), *offset = ADD(w, 0.5f, 2, 2, 4, 5);
+    /* class b: cell (2, 1) is a peak, (3, 1) beside it is not; offsets 0.25, 0.75: centre (18, 7); sides 3 x 8, 2 x 4 */
+    heat[20 + 7] = 0.9f;
+    heat[20 + 8] = 0.8f;
+    size[7] = 3, size[20 + 7] = 2;
+    offset[7] = 0.25f, offset[20 + 7] = 0.75f;
+    /* class a: a peak in the same cell; two equal ones side by side in the corner, of which one has no area */
+    heat[7] = 0.5f;
+    heat[19] = heat[18] = 0.7f;
+    size[18] = -1;
+    /* a peak beside one that is no number */
+    heat[0] = 0.4f;
+    heat[1] = NAN;
+    /* second picture: too far out, and cut */
+    heat[40] = 0.6f;
+    offset[40] = -0.25f;
+    heat[40 + 4] = 0.6f;
+    offset[40 + 4] = 9;
+    make(w);
+    run(w, 0);
+    assert_int_equal(w->r.detection_count, 4);
+    expect_box(w, 0, 18 - 12, 7 - 4, 18 + 12, 7 + 4, 0.9f, 1);
+    expect_box(w, 1, 32, 12, 40, 16, 0.7f, 0);
+    expect_box(w, 2, 18 - 12, 7 - 4, 18 + 12, 7 + 4, 0.5f, 0);
+    expect_box(w, 3, 0, 0, 8, 4, 0.4f, 0);
+    run(w, 1);
+    assert_int_equal(w->r.detection_count, 1);
+    expect_box(w, 0, 0, 0, 2, 4, 0.6f, 0);
+    w->o[2].dims[3] = 4;
+    assert_int_equal(task_head_run(w->head, w->o, 3, 0, &w->r), ERR_SHAPE);
+    assert_int_equal(task_card_check(w->card, NULL, 0, w->o, 3), ERR_SHAPE);
+    assert_non_null(strstr(err_text(), "expects a map of the centre's offsets as [N, 2, 4, 5], but output 'o' is [2, 2, 4, 4]"));
+    assert_int_equal(task_card_check(w->card, NULL, 0, w->o, 2), ERR_SHAPE);
+    assert_non_null(strstr(err_text(), "needs 3 outputs, but the model has 2"));
+}
+
+/* Logits: the same peaks, scores after the sigmoid; suppression takes what overlaps. */
+static void centernet_logits(void **state)
+{
+    struct world *w = *state;
+    card(w, "head: centernet\ninput: {size: [32, 8]}\nlabels: [a]\nactivation: sigmoid\n");
+    float *heat = ADD(w, -5, 1, 1, 2, 8), *size = ADD(w, 3, 1, 2, 2, 8), *offset = ADD(w, 0, 1, 2, 2, 8);
+    (void)size, (void)offset;
+    heat[2] = 2;
+    heat[4] = 1; /* overlaps by a fifth: 1 of 5 cells */
+    heat[5] = 0.5f;
+    heat[7] = 0.9f; /* the same of heat[4] by none */
+    make(w);
+    run(w, 0);
+    assert_int_equal(w->r.detection_count, 3);
+    expect_box(w, 0, 8 - 6, 0, 8 + 6, 6, 1 / (1 + expf(-2)), 0);
+    expect_box(w, 1, 16 - 6, 0, 16 + 6, 6, 1 / (1 + expf(-1)), 0);
+    expect_box(w, 2, 28 - 6, 0, 32, 6, 1 / (1 + expf(-0.9f)), 0);
+    heat[2] = heat[3] = 40; /* both are peaks, of score 1; the second's box overlaps the first's by a half, and heat[4] is none any more */
+    run(w, 0);
+    assert_int_equal(w->r.detection_count, 2);
+    expect_box(w, 0, 8 - 6, 0, 8 + 6, 6, 1, 0);
+}
+
 static void ultraface(void **state)
 {
     struct world *w = *state;
@@ -389,6 +453,9 @@ static void any_float_at_all(void **state)
         {"head: fastestdet\ninput: {size: [64, 64]}\nlabels: [a, b]\n",
          1,
          {{.rank = 4, .dims = {1, 7, 8, 8}}}},
+        {"head: centernet\ninput: {size: [64, 64]}\nlabels: [a, b]\nscore: 0\ntop_k: 1000\nnms: 1\n",
+         3,
+         {{.rank = 4, .dims = {1, 2, 16, 16}}, {.rank = 4, .dims = {1, 2, 16, 16}}, {.rank = 4, .dims = {1, 2, 16, 16}}}},
         {"head: ultraface\ninput: {size: [64, 64]}\nlabels: [a]\n",
          2,
          {{.rank = 3, .dims = {1, 500, 2}}, {.rank = 3, .dims = {1, 500, 4}}}},
@@ -453,6 +520,8 @@ int main(void)
     const struct CMUnitTest tests[] = {T(yolox),
                                        T(nanodet),
                                        T(fastestdet),
+                                       T(centernet),
+                                       T(centernet_logits),
                                        T(ultraface),
                                        T(ssd),
                                        T(yunet),

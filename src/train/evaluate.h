@@ -41,7 +41,7 @@ struct train_evaluate_options {
     const atomic_bool *stop;
     bool idle;
 };
-/* Detect: average precision as COCO defines it (task/metric.h), boxes in pixels of the network's input, YOLOX's outputs (yolox.h), suppression at IoU 0.65.
+/* Detect: average precision as COCO defines it (task/metric.h), boxes in pixels of the network's input, outputs as YOLOX's or CenterNet's (detector.h), suppression at IoU 0.65.
  * The graph is borrowed. ERR_USAGE: the set's classes are not the network's outputs. ERR_CANCELLED. */
 err train_evaluate_detect(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret);
 /* Embed: evaluate_embed.c says how it is counted. `gallery`: who answers; NULL: the other pictures of the same set. */

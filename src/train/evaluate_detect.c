@@ -2,15 +2,10 @@
  * before. SPDX-License-Identifier: Apache-2.0 */
 #include "task/metric.h"
 #include "task/nms.h"
-#include "train/runner.h"
-#include "train/yolox.h"
-
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
+#include "train/detector.h"
 
 enum { MOST = 100, TRUTHS = 120, CANDIDATES = TRAIN_CANDIDATES };
-static const float LEAST_SCORE = 0.01f, OVERLAP = 0.65f;
+static const float LEAST_SCORE = 0.01f;
 
 struct sums {
     struct mem_payer *payer;
@@ -41,33 +36,14 @@ static void give(struct sums *s)
     mem_free(s->payer, MEM_OTHER, s->rows, s->row_bytes);
 }
 
-int train_decode(const struct train_yolox *y, const float *rows, float least, struct task_detection *ret)
-{
-    struct task_candidates c = {.items = ret, .cap = CANDIDATES};
-    for (int64_t i = 0; i < y->cells; i++) {
-        const float *row = rows + i * (5 + y->classes);
-        int best = 0, column, line, stride;
-        for (int k = 1; k < y->classes; k++)
-            if (row[5 + k] > row[5 + best]) best = k;
-        float score = row[4] * row[5 + best];
-        if (!(score > least)) continue;
-        train_yolox_cell(y, i, &column, &line, &stride);
-        float x = (row[0] + (float)column) * (float)stride, at = (row[1] + (float)line) * (float)stride;
-        float w = expf(row[2]) * (float)stride / 2, h = expf(row[3]) * (float)stride / 2;
-        struct task_detection d = {.box = task_box_clip((struct task_box){x - w, at - h, x + w, at + h}, (float)y->width, (float)y->height), .score = score, .class_id = best};
-        task_candidates_offer(&c, &d);
-    }
-    return task_nms(ret, c.count, least, OVERLAP, false, MOST);
-}
-
-static void take_batch(struct sums *s, const struct train_yolox *y, const struct train_batch *b)
+static void take_batch(struct sums *s, const struct train_detector *y, int batch, const struct train_batch *b)
 {
     for (int i = 0; i < b->count; i++) {
         if (b->samples[i] < 0) {
             s->scores.skipped++;
             continue;
         }
-        int image = (int)s->scores.samples++, n = train_decode(y, s->rows + (size_t)i * (size_t)y->cells * (size_t)(5 + y->classes), LEAST_SCORE, s->candidates);
+        int image = (int)s->scores.samples++, n = train_decode(y, s->rows, batch, i, LEAST_SCORE, s->candidates);
         for (int k = 0; k < n; k++)
             s->found[s->n_found++] = (struct task_ap_box){.image = image, .class_id = s->candidates[k].class_id, .score = s->candidates[k].score, .box = s->candidates[k].box};
         for (int k = 0; k < MIN(b->n_boxes[i], TRUTHS); k++) {
@@ -78,7 +54,7 @@ static void take_batch(struct sums *s, const struct train_yolox *y, const struct
 }
 
 /* Classes that no truth has do not count, so what a network says of others than the set's does no harm. */
-static err finish(struct sums *s, const struct train_yolox *y, struct train_scores *ret)
+static err finish(struct sums *s, const struct train_detector *y, struct train_scores *ret)
 {
     struct task_ap ap;
     if (!s->scores.samples) return err_set(ERR_FORMAT, "none of the %lld pictures could be read", (long long)s->scores.skipped);
@@ -96,7 +72,7 @@ err train_evaluate_detect(const struct graph *g, const struct train_set *set, co
     struct train_runner r = {0};
     struct train_data *data = NULL;
     const struct train_batch *b;
-    struct train_yolox y = {0};
+    struct train_detector y = {0};
     int batch = o->batch > 0 ? o->batch : 8;
     int64_t begin = clock_ns();
     err e = train_picture_input(g, &picture);
@@ -104,21 +80,19 @@ err train_evaluate_detect(const struct graph *g, const struct train_set *set, co
     if (!train_set_has_boxes(set)) return err_set(ERR_USAGE, "the data has one class per picture and no boxes; this is --task classify");
     struct sums s = {.payer = mem_payer_new(o->budget, "evaluation")};
     e = train_runner_open(g, o, batch, s.payer, &r);
-    if (!e) e = train_yolox_of(model_graph(r.model), picture.width, picture.height, &y);
+    if (!e) e = train_detector_of(model_graph(r.model), picture.width, picture.height, &y);
     if (!e && train_set_classes(set) > y.classes)
         e = err_set(ERR_USAGE, "the data has %d classes, the network %d: say which is which with --classes NAME=NUMBER,...", train_set_classes(set), y.classes);
-    if (!e) e = take(&s, o->samples ? o->n_samples : train_set_count(set), (size_t)batch * (size_t)y.cells * (size_t)(5 + y.classes) * sizeof(float));
+    if (!e) e = take(&s, o->samples ? o->n_samples : train_set_count(set), (size_t)batch * (size_t)y.numbers * sizeof(float));
     struct train_data_options d = train_evaluate_data(o, &picture, batch);
     d.max_boxes = TRUTHS;
     if (!e) e = train_data_open(set, &d, s.payer, &data);
     while (!e && !(e = train_data_next(data, &b))) {
-        struct tensor in = model_plan_input(r.plan, 0), out, to;
+        struct tensor in = model_plan_input(r.plan, 0);
         e = train_fill_input(&picture, b->images, b->count, &in);
         if (!e) e = model_plan_run(r.plan, NULL);
-        if (e) break;
-        out = model_plan_output(r.plan, 0);
-        to = tensor_view(TENSOR_F32, &out.shape, s.rows);
-        if (!(e = model_copy(&out, &to))) take_batch(&s, &y, b);
+        if (!e) e = train_detector_read(&y, r.plan, s.rows);
+        if (!e) take_batch(&s, &y, batch, b);
     }
     if (e == ERR_CLOSED) e = finish(&s, &y, ret);
     if (!e) ret->seconds = (double)(clock_ns() - begin) * 1e-9;

@@ -4,6 +4,8 @@
  * more: if the new graph does not give the shape that it should, it is refused. SPDX-License-Identifier: Apache-2.0 */
 #include "train/head.h"
 
+#include "train/centernet.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +22,7 @@ struct layer {
 struct walk {
     const struct graph *g;
     int *producer; /* node of a value, -1 */
-    bool detector;
+    bool detector, peaks; /* peaks: a detector whose output 0 is a heat map */
     int n, steps, bias_node, bias_input;
     struct layer layers[MOST_LAYERS];
 };
@@ -43,7 +45,7 @@ static err no_way(const struct walk *w, const struct graph_node *n)
 {
     return err_set(ERR_UNSUPPORTED, "%s: its classes cannot be exchanged: before output '%s' comes node '%s' (%s), where %s was expected; make a network with 'brim new ARCH "
                    "--classes N'", w->g->name, w->g->values[w->g->outputs[0]].name, n ? n->op.name : "none", n ? op_name(n->op.kind) : "an input",
-                   w->detector ? "a convolution per stride and a Sigmoid" : "a Gemm, MatMul or Conv with weights of its own");
+                   w->peaks ? "a convolution and a Sigmoid" : w->detector ? "a convolution per stride and a Sigmoid" : "a Gemm, MatMul or Conv with weights of its own");
 }
 
 static err take_layer(struct walk *w, int at)
@@ -76,7 +78,7 @@ static err back(struct walk *w, int value);
 /* A YOLOX: per stride a Concat of boxes, objectness, classes; then a Concat of the strides. Classes are the last of three. */
 static err back_concat(struct walk *w, const struct graph_node *n)
 {
-    if (!w->detector || n->op.n_in != 3) return no_way(w, n);
+    if (!w->detector || w->peaks || n->op.n_in != 3) return no_way(w, n);
     int last = n->op.in[2], made = w->producer[last];
     if (made >= 0 && w->g->nodes[made].op.kind == OP_SIGMOID) return back(w, last);
     err e = ERR_OK;
@@ -101,7 +103,7 @@ static err back(struct walk *w, int value)
 
 static err find(const struct graph *g, bool detector, struct walk *ret)
 {
-    struct walk w = {.g = g, .detector = detector, .bias_node = -1};
+    struct walk w = {.g = g, .detector = detector, .peaks = detector && train_centernet_is(g), .bias_node = -1};
     if (g->n_outputs < 1) return err_set(ERR_USAGE, "%s: it has no output", g->name);
     w.producer = xnewn(int, g->n_values + 1);
     for (size_t v = 0; v < g->n_values; v++) w.producer[v] = -1;
@@ -109,7 +111,7 @@ static err find(const struct graph *g, bool detector, struct walk *ret)
         for (int o = 0; o < g->nodes[i].op.n_out && !g->nodes[i].dead; o++)
             if (g->nodes[i].op.out[o] >= 0) w.producer[g->nodes[i].op.out[o]] = (int)i;
     err e = back(&w, g->outputs[0]);
-    if (!e && detector && w.n != MOST_LAYERS) e = no_way(&w, NULL);
+    if (!e && detector && w.n != (w.peaks ? 1 : MOST_LAYERS)) e = no_way(&w, NULL);
     for (int i = 1; i < w.n && !e; i++)
         if (w.layers[i].out != w.layers[0].out) e = no_way(&w, &g->nodes[w.layers[i].node]);
     if (e) free(w.producer);
@@ -221,8 +223,19 @@ static err change_sizes(struct graph *g, const struct walk *w, const char *mark,
     return e;
 }
 
+/* Where the output's shape says how many classes there are, and how many numbers it says besides. */
+static int width_axis(const struct walk *w, int rank)
+{
+    return w->peaks ? 1 : rank - 1;
+}
+
+static int64_t beside(const struct walk *w)
+{
+    return w->detector && !w->peaks ? 5 : 0;
+}
+
 /* The batch aside, the output must be what it was, with another width. */
-static err try_it(const struct graph *g, int64_t width, bool detector)
+static err try_it(const struct graph *g, const struct walk *w, int64_t width)
 {
     struct graph *t;
     struct tensor_shape in = g->values[g->inputs[0]].shape;
@@ -230,7 +243,7 @@ static err try_it(const struct graph *g, int64_t width, bool detector)
     err e = graph_specialise(g, g->n_inputs == 1 ? &in : NULL, g->payer, &t);
     if (e) return err_wrap(e, "with other classes the network does not fit together");
     const struct tensor_shape *s = &t->values[t->outputs[0]].shape;
-    int64_t got = s->rank < 2 ? -1 : detector ? s->dims[s->rank - 1] : tensor_count(s) / MAX(s->dims[0], 1);
+    int64_t got = s->rank < 2 ? -1 : w->detector ? s->dims[width_axis(w, s->rank)] : tensor_count(s) / MAX(s->dims[0], 1);
     char text[96];
     if (got != width) e = err_set(ERR_UNSUPPORTED, "%s: with other classes its output would be %s: they cannot be exchanged", g->name, tensor_shape_text(s, NULL, text, sizeof text));
     graph_free(&t);
@@ -249,15 +262,16 @@ err train_head_replace(struct graph *g, bool detector, int classes, uint64_t see
         e = new_weight(g, &w.layers[i], classes, detector, seed);
         if (!e) e = new_bias(g, &w.layers[i], classes, detector);
     }
-    if (!e) e = change_sizes(g, &w, mark, detector ? old + 5 : old, detector ? classes + 5 : classes);
+    int64_t from = old + beside(&w), to = classes + beside(&w);
+    if (!e) e = change_sizes(g, &w, mark, from, to);
     for (size_t v = 0; v < n_values && !e; v++) {
         if (!mark[v]) continue;
         struct graph_value *value = &g->values[v];
         for (int i = 0; i < value->shape.rank && value->is_output; i++)
-            if (value->shape.dims[i] == (detector ? old + 5 : old)) value->shape.dims[i] = detector ? classes + 5 : classes;
+            if (value->shape.dims[i] == from && (!w.peaks || i == 1)) value->shape.dims[i] = to;
         if (!value->is_output) value->has_shape = false;
     }
-    if (!e) e = try_it(g, detector ? classes + 5 : classes, detector);
+    if (!e) e = try_it(g, &w, to);
     if (!e)
         snprintf(said, size, "%s: %d classes instead of %d: %s '%s'%s begin%s untrained", g->name, classes, (int)old, w.n > 1 ? "layers like" : "layer",
                  g->nodes[w.layers[0].node].op.name ? g->nodes[w.layers[0].node].op.name : "", w.n > 1 ? " (one per stride)" : "", w.n > 1 ? "" : "s");

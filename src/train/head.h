@@ -1,4 +1,4 @@
-/* Another number of classes: the last layer of a classifier, or the three class layers of a YOLOX, are exchanged for new, untrained ones.
+/* Another number of classes: the last layer of a classifier, the three class layers of a YOLOX, or that of a heat map, are exchanged for new, untrained ones.
  * SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 

@@ -33,7 +33,7 @@ static void zoo(void **state)
     (void)state;
     static const struct { const char *name; bool detector; int classes, old; int64_t last, numbers; } nets[] = {
         {"resnet18", false, 7, 1000, 7, 512 * 7 + 7}, {"squeezenet", false, 7, 1000, 7, 512 * 7 + 7}, {"mobilenetv2", false, 3, 1000, 3, 1280 * 3 + 3},
-        {"alexnet", false, 2, 1000, 2, 4096 * 2 + 2}, {"yolox-nano", true, 3, 80, 8, 3 * (64 * 3 + 3)}, {"brimdet", true, 1, 80, 6, 0}};
+        {"alexnet", false, 2, 1000, 2, 4096 * 2 + 2}, {"yolox-nano", true, 3, 80, 8, 3 * (64 * 3 + 3)}, {"brimdet", true, 1, 80, 6, 0}, {"brimpoint", true, 2, 80, 2, 32 * 2 + 2}};
     struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
     struct mem_payer *p = mem_payer_new(b, "test");
     for (size_t i = 0; i < ARRAY_LEN(nets); i++) {
@@ -45,10 +45,12 @@ static void zoo(void **state)
         if (train_head_classes(g, nets[i].detector, &found)) fail_msg("%s: %s", nets[i].name, err_text());
         assert_int_equal(found, nets[i].old);
         if (train_head_replace(g, nets[i].detector, nets[i].classes, 1, said, sizeof said)) fail_msg("%s: %s", nets[i].name, err_text());
-        assert_non_null(strstr(said, nets[i].detector ? " classes instead of 80: layers like" : " classes instead of 1000: layer '"));
+        bool peaks = !strcmp(nets[i].name, "brimpoint");
+        assert_non_null(strstr(said, peaks ? "brimpoint: 2 classes instead of 80: layer '" : nets[i].detector ? " classes instead of 80: layers like" : " classes instead of 1000: layer '"));
         assert_int_equal(train_head_classes(g, nets[i].detector, &found), ERR_OK);
         assert_int_equal(found, nets[i].classes);
-        if (nets[i].detector) output_is(g, (struct tensor_shape){.rank = 3, .dims = {1, 84, nets[i].last}});
+        if (peaks) output_is(g, (struct tensor_shape){.rank = 4, .dims = {1, nets[i].last, 16, 16}});
+        else if (nets[i].detector) output_is(g, (struct tensor_shape){.rank = 3, .dims = {1, 84, nets[i].last}});
         else output_is(g, (struct tensor_shape){.rank = 2, .dims = {1, nets[i].last}});
         if (nets[i].numbers) assert_int_equal(new_numbers(g, before), nets[i].numbers);
         graph_free(&g);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "train/curves.h"
+#include "train/detector.h"
 #include "train/job.h"
 
 struct train_task_kind; /* task.h */
@@ -34,9 +35,9 @@ struct train_job {
     struct train_image image;
     int length;                    /* text: tokens of a window */
     int *numbers, n_numbers;       /* embed: of each class of the set among the identities of the training part, or -1; how many those are */
-    struct train_yolox yolox;      /* detect */
-    void *scratch;                 /* detect: of the assignment */
-    float *rows;                   /* detect: the network's answers */
+    struct train_detector detector; /* detect */
+    void *scratch;                 /* detect, of YOLOX: of the assignment */
+    float *rows;                   /* detect, of YOLOX: the network's answers */
     size_t scratch_bytes, row_bytes;
     struct train_net *net;
     struct train_data *data;

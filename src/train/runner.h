@@ -11,11 +11,6 @@ struct train_runner {
 };
 err train_runner_open(const struct graph *g, const struct train_evaluate_options *o, int batch, struct mem_payer *payer, struct train_runner *ret);
 void train_runner_close(struct train_runner *r);
-/* One picture of a YOLOX's answers into boxes in pixels of the network, the surest first, overlapping ones suppressed. Room in `ret` for TRAIN_CANDIDATES. */
-enum { TRAIN_CANDIDATES = 1000 };
-struct train_yolox;
-struct task_detection;
-int train_decode(const struct train_yolox *y, const float *rows, float least, struct task_detection *ret);
 /* Do a text and a model's output (its shape) fit? */
 err train_check_text(const struct graph *g, const struct train_set *set, const struct tensor_shape *out);
 /* The data of an evaluation: the options of `o` for this picture. */

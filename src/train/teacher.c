@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "task/nms.h"
-#include "train/yolox.h"
+#include "train/detector.h"
 
 enum { LABEL_BATCH = 4, CANDIDATES = TRAIN_CANDIDATES, BOXES = 120 };
 
@@ -104,11 +104,16 @@ int train_teacher_classes(const struct train_teacher *t)
     return t->classes;
 }
 
-static err answer(struct train_teacher *t, const struct train_batch *b, float *to)
+static err ask(struct train_teacher *t, const struct train_batch *b)
 {
     struct tensor in = model_plan_input(t->r.plan, 0);
     err e = train_fill_input(&t->picture, b->images, b->count, &in);
-    if (!e) e = model_plan_run(t->r.plan, NULL);
+    return e ? e : model_plan_run(t->r.plan, NULL);
+}
+
+static err answer(struct train_teacher *t, const struct train_batch *b, float *to)
+{
+    err e = ask(t, b);
     if (e) return e;
     struct tensor out = model_plan_output(t->r.plan, 0), plain = tensor_view(TENSOR_F32, &out.shape, to);
     return model_copy(&out, &plain);
@@ -137,7 +142,7 @@ struct labelling {
     const struct train_teacher_labels *l;
     struct train_set *set;
     struct train_teacher *t;
-    struct train_yolox yolox;
+    struct train_detector detector;
     int *map;                 /* of the teacher's classes: the set's, or -1 */
     int classes;
     float *rows;
@@ -162,19 +167,19 @@ static err name_classes(struct labelling *k)
     return e;
 }
 
-static err boxes_of(struct labelling *k, int64_t sample, const float *rows, const float *geometry)
+static err boxes_of(struct labelling *k, int64_t sample, int i, const float *geometry)
 {
     struct train_box boxes[BOXES];
     float least = k->l->score > 0 ? (float)k->l->score : 0.4f;
-    int n = 0, found = train_decode(&k->yolox, rows, least, k->found);
+    int n = 0, found = train_decode(&k->detector, k->rows, LABEL_BATCH, i, least, k->found);
     double sx = (double)geometry[0], sy = (double)geometry[1], ox = (double)geometry[2], oy = (double)geometry[3];
-    for (int i = 0; i < found && n < BOXES; i++) {
-        const struct task_detection *d = &k->found[i];
+    for (int f = 0; f < found && n < BOXES; f++) {
+        const struct task_detection *d = &k->found[f];
         if (k->map[d->class_id] < 0) continue;
         boxes[n++] = (struct train_box){(float)((d->box.x1 - ox) / sx), (float)((d->box.y1 - oy) / sy), (float)((d->box.x2 - ox) / sx), (float)((d->box.y2 - oy) / sy),
                                         k->map[d->class_id]};
     }
-    return train_set_label_boxes(k->set, sample, boxes, n, (k->yolox.width - ox) / sx, (k->yolox.height - oy) / sy);
+    return train_set_label_boxes(k->set, sample, boxes, n, (k->detector.width - ox) / sx, (k->detector.height - oy) / sy);
 }
 
 static void class_of(struct labelling *k, int64_t sample, const float *row)
@@ -187,11 +192,12 @@ static void class_of(struct labelling *k, int64_t sample, const float *row)
 
 static err label_batch(struct labelling *k, const struct train_batch *b)
 {
-    err e = answer(k->t, b, k->rows);
+    err e = k->l->boxes ? ask(k->t, b) : answer(k->t, b, k->rows);
     size_t width = k->row_bytes / LABEL_BATCH / sizeof(float);
+    if (!e && k->l->boxes) e = train_detector_read(&k->detector, k->t->r.plan, k->rows);
     for (int i = 0; i < b->count && !e; i++) {
         if (b->samples[i] < 0) continue;
-        if (k->l->boxes) e = boxes_of(k, b->samples[i], k->rows + (size_t)i * width, b->geometry + 4 * i);
+        if (k->l->boxes) e = boxes_of(k, b->samples[i], i, b->geometry + 4 * i);
         else class_of(k, b->samples[i], k->rows + (size_t)i * width);
     }
     return e;
@@ -201,10 +207,10 @@ static err open_labelling(struct labelling *k, const struct train_evaluate_optio
 {
     err e = train_teacher_open(k->l->path, NULL, LABEL_BATCH, o, &k->t);
     if (e) return e;
-    if (k->l->boxes) e = train_yolox_of(model_graph(k->t->r.model), k->t->picture.width, k->t->picture.height, &k->yolox);
+    if (k->l->boxes) e = train_detector_of(model_graph(k->t->r.model), k->t->picture.width, k->t->picture.height, &k->detector);
     if (e) return err_wrap(e, "teacher");
-    k->classes = k->l->boxes ? k->yolox.classes : k->t->classes;
-    k->row_bytes = (size_t)LABEL_BATCH * (size_t)k->t->classes * sizeof(float); /* all numbers of a row, boxes or classes */
+    k->classes = k->l->boxes ? k->detector.classes : k->t->classes;
+    k->row_bytes = (size_t)LABEL_BATCH * (size_t)(k->l->boxes ? k->detector.numbers : k->t->classes) * sizeof(float);
     e = mem_alloc(k->t->payer, MEM_OTHER, k->row_bytes, (void **)&k->rows);
     if (!e) e = mem_alloc(k->t->payer, MEM_OTHER, CANDIDATES * sizeof *k->found, (void **)&k->found);
     return e ? e : name_classes(k);

@@ -35,6 +35,9 @@ static const struct {
     {C "head: embedding\n", 1, {{.rank = 2, .dims = {1, 5}}}},
     {C "head: segmentation\nclasses: 5\n", 1, {{.rank = 4, .dims = {1, 5, 8, 8}}}},
     {C "head: image\n", 1, {{.rank = 4, .dims = {1, 3, 8, 8}}}},
+    {C "head: centernet\nlabels: [a, b]\n",
+     3,
+     {{.rank = 4, .dims = {1, 2, 8, 8}}, {.rank = 4, .dims = {1, 2, 8, 8}}, {.rank = 4, .dims = {1, 2, 8, 8}}}},
 };
 
 static void check(const struct task_result *r, const struct task_card *c)
