@@ -83,6 +83,7 @@ static err try_open(struct engine_site *site, const struct engine_options *o, st
     if (!x) x = weights_store_open(e->store, NULL, &e->models_store);
     if (!x) x = weights_reader_new(&e->reader);
     if (!x) x = sched_new(e->budget, NULL, NULL, &e->sched);
+    if (!x) sched_set_sharing(e->sched, !site->site->blind);
     e->blocks = !site->site->whole_models;
     if (!x && e->blocks) sched_set_blocks(e->sched, e->payer, e->reader, (uint64_t)site->site->camera_count << 20);
     if (!x) x = engine_build(e, site);
@@ -305,7 +306,7 @@ err engine_reload(struct engine *e, struct site *s)
     pthread_mutex_lock(&e->lock);
     struct engine_site *old = engine_site_ref(e->site);
     struct site_diff *d = site_diff(old->site, s);
-    if (!d->settings_same) log_warn("engine", "%s: store, precision, threads and residency change at the next start only", s->path);
+    if (!d->settings_same) log_warn("engine", "%s: store, precision, threads, residency and sharing change at the next start only", s->path);
     if (!d->outputs_same) log_warn("engine", "%s: outputs change at the next start only", s->path);
     uint64_t limit = mem_budget_limit(e->budget);
     err x = build_within(e, site, d->budget_same);

@@ -1,8 +1,10 @@
-/* Long work beside the cameras: a training, later a merge. The box runs one job at a time, when nobody else wants the processor (SCHED_IDLE), within its
+/* Long work beside the cameras: a training, a merge. The box runs one job at a time, when nobody else wants the processor (SCHED_IDLE), within its
  * budget, and keeps the list in STORE/jobs, so that jobs go on after the box ended, however it ended.
  *
  *     waiting -> running -> done | failed | stopped          begin anew: engine_job_start
  *         ^---------'  paused: cameras or a smaller budget need the memory; it goes on by itself once there is room
+ *
+ * A job may replace models of the site while it runs (`publish`): the manager does it, at the usual priority, so that no camera waits for an idle thread.
  *
  * A kind of job is one function that works until it is done, or until *stop is set: then it keeps what it has and returns ERR_CANCELLED, and the next call
  * (`again`) goes on. It takes all memory from `budget`, which lies inside the box's: what it needs is refused if the box cannot do without it,
@@ -33,12 +35,15 @@ struct engine_job_progress {
 struct engine_job_run {
     const char *name;
     const char *folder;     /* what relative paths among the words are relative to; absolute */
+    const char *store;      /* the box's */
     const char *const *words;
     int n_words;
     bool again;             /* it ran before */
     struct mem_budget *budget; /* its own: mem_budget_hold says what it needs in all, once it knows */
     const atomic_bool *stop;
     void (*tell)(struct engine_job_run *r, const struct engine_job_progress *p); /* as often as it likes, on any thread */
+    /* engine_publish_all, and waits for it: on the job's thread. ERR_CANCELLED: the job is to stop, and nothing was done. */
+    err (*publish)(struct engine_job_run *r, const char *const *models, const char *const *onnx, int n);
     char *result;           /* set by `run` (malloc): the ONNX file that came out of it; NULL: none */
 };
 struct engine_job_kind {
@@ -83,5 +88,9 @@ struct engine_job_row {
 };
 size_t engine_jobs(struct engine *e, struct engine_job_row **ret); /* in order of birth; free() */
 json_t *engine_jobs_json(struct engine *e);
-/* Opens a model of the site anew with this ONNX file in the place of its own, which is kept as FILE.before. If it cannot run, the old one is put back: an error. */
+/* Opens a model of the site anew with this ONNX file in the place of its own. A file is replaced and kept as FILE.before; a model of the store gets a new
+ * version. If it cannot run, the old one is put back: an error. Not with engine->lock. */
 err engine_publish(struct engine *e, const char *model, const char *onnx);
+/* Several, one after the other, each whole; tensors that are equal in two of those in the store are marked as shared (model/share.h). One that is as before is
+ * left alone. All or none: after an error the box runs what it ran, and so does the next one on this store. */
+err engine_publish_all(struct engine *e, const char *const *models, const char *const *onnx, int n);

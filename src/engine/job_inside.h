@@ -8,6 +8,13 @@
 
 enum engine_job_reason { ENGINE_JOB_GOES_ON, ENGINE_JOB_USER, ENGINE_JOB_BUDGET, ENGINE_JOB_CLOSING };
 
+struct engine_job_wish { /* models to replace, of the worker, carried out by the manager */
+    enum { ENGINE_WISH_NONE, ENGINE_WISH_WAITS, ENGINE_WISH_TAKEN, ENGINE_WISH_DONE } state;
+    const char *const *models, *const *onnx;
+    int n;
+    err result;
+    char sentence[512];
+};
 struct engine_job {
     struct engine_job *next;
     struct engine_jobs *jobs;
@@ -24,6 +31,7 @@ struct engine_job {
     struct mem_payer *payer;       /* outside; the worker's budget lies in it */
     struct mem_budget *budget;
     atomic_bool stop;
+    struct engine_job_wish wish;   /* guarded by jobs->lock; what it points to is the worker's, who waits */
     enum engine_job_reason reason; /* why stop was set; guarded by jobs->lock */
     bool refused;                  /* the box could not give what it asked for; worker only */
     err result;                    /* of the worker; read after `ended` */

@@ -81,6 +81,41 @@ static void tell(struct engine_job_run *r, const struct engine_job_progress *p)
     pthread_mutex_unlock(&j->jobs->lock);
 }
 
+/* The manager carries it out: this thread may get no processor for a long time, and must not hold the engine's lock then. */
+static err ask_to_publish(struct engine_job_run *r, const char *const *models, const char *const *onnx, int n)
+{
+    struct engine_job *j = (struct engine_job *)((char *)r - offsetof(struct engine_job, run));
+    pthread_mutex_lock(&j->jobs->lock);
+    j->wish = (struct engine_job_wish){.state = ENGINE_WISH_WAITS, .models = models, .onnx = onnx, .n = n};
+    for (bool withdrawn = false; j->wish.state != ENGINE_WISH_DONE && !withdrawn;) {
+        pthread_mutex_unlock(&j->jobs->lock);
+        thread_event_set(&j->jobs->wake);
+        nap();
+        pthread_mutex_lock(&j->jobs->lock);
+        withdrawn = j->wish.state == ENGINE_WISH_WAITS && atomic_load(&j->stop);
+    }
+    bool done = j->wish.state == ENGINE_WISH_DONE;
+    j->wish.state = ENGINE_WISH_NONE;
+    pthread_mutex_unlock(&j->jobs->lock);
+    if (!done) return err_set(ERR_CANCELLED, "stopped before its models were published");
+    return j->wish.result ? err_set(j->wish.result, "%s", j->wish.sentence) : ERR_OK;
+}
+
+static void grant(struct engine_job *j)
+{
+    pthread_mutex_lock(&j->jobs->lock);
+    struct engine_job_wish w = j->wish;
+    if (w.state == ENGINE_WISH_WAITS) j->wish.state = ENGINE_WISH_TAKEN;
+    pthread_mutex_unlock(&j->jobs->lock);
+    if (w.state != ENGINE_WISH_WAITS) return;
+    w.result = engine_publish_all(j->jobs->engine, w.models, w.onnx, w.n);
+    snprintf(w.sentence, sizeof w.sentence, "%s", w.result ? err_text() : "");
+    w.state = ENGINE_WISH_DONE;
+    pthread_mutex_lock(&j->jobs->lock);
+    j->wish = w;
+    pthread_mutex_unlock(&j->jobs->lock);
+}
+
 static void *worker(void *arg)
 {
     struct engine_job *j = arg;
@@ -111,7 +146,7 @@ void engine_job_begin(struct engine_job *j)
     atomic_store(&j->stop, false);
     atomic_store(&j->ended, false);
     j->run = (struct engine_job_run){.name = j->row.name, .folder = j->folder, .words = (const char *const *)j->words, .n_words = j->n_words, .again = j->began,
-                                     .budget = j->budget, .stop = &j->stop, .tell = tell};
+                                     .budget = j->budget, .stop = &j->stop, .tell = tell, .publish = ask_to_publish, .store = js->engine->store};
     j->reason = ENGINE_JOB_GOES_ON;
     j->row.state = ENGINE_JOB_RUNNING;
     j->row.why[0] = 0;
@@ -284,7 +319,7 @@ static void *manage(void *arg)
     while (!atomic_load(&js->closing)) {
         struct engine_job *j = js->running; /* written by this thread alone */
         if (j && atomic_load(&j->ended)) engine_job_end(j);
-        else if (j) look_after(js, j);
+        else if (j) look_after(js, j), grant(j);
         remove_marked(js);
         if (!js->running && (j = next_job(js))) engine_job_begin(j);
         if (!js->running || !atomic_load(&js->running->ended)) thread_event_wait(&js->wake, 1000);

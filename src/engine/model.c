@@ -142,7 +142,7 @@ static err prepare(struct engine_model *m)
     struct tensor_shape shapes[TASK_MAX_INPUTS];
     struct model_options o = {.budget = e->budget, .precision = KERNEL_F32, .threads = m->site->site->threads, .reader = e->reader,
                               .spill_dir = e->store};
-    if (m->o->precision == SITE_AUTO) o.precision = KERNEL_AUTO;
+    if (m->o->precision != SITE_F32) o.precision = m->o->precision == SITE_BF16 ? KERNEL_BF16 : KERNEL_AUTO; /* without the instructions bf16 is f32, too */
     o.precision_later = !e->measure_now;
     err x = load_card(m);
     if (!x && m->card->input_count) range_of(&m->card->inputs[0], o.sample_range);

@@ -18,11 +18,12 @@ static const struct {
     const char *const keys[24]; /* ends with NULL, since none is full */
 } known[] = {
     {"site",
-     {"version", "budget", "store", "precision", "threads", "residency", "defaults", "cameras", "models", "queries",
+     {"version", "budget", "store", "precision", "threads", "residency", "sharing", "defaults", "cameras", "models", "queries",
       "outputs"}},
     {"defaults", {"cameras", "queries"}},
     {"camera", {"url", "pace", "loop", "decode", "fps", "transport", "timeout", "stall", "width", "height"}},
-    {"model", {"onnx", "card", "pin", "priority", "precision", "batch"}},
+    {"model", {"onnx", "card", "pin", "priority", "precision", "batch", "guard"}},
+    {"guard", {"original", "every", "target", "window"}},
     {"query",
      {"cameras", "model", "objects", "fps", "deadline_ms", "priority", "min_score", "zones", "lines", "motion",
       "track", "events", "cascade"}},
@@ -158,7 +159,7 @@ static int read_enum(struct site_reader *r, const struct yaml_node *map, const c
     return v;
 }
 
-static const char *const precisions[] = {"f32", "auto", NULL};
+static const char *const precisions[] = {"f32", "auto", "bf16", NULL};
 
 /* The address is never shown: it may hold a password. */
 static void read_url(struct site_reader *r, const struct yaml_node *n, const char **ret)
@@ -245,11 +246,35 @@ static void read_cameras(struct site_reader *r, const struct yaml_node *defaults
     }
 }
 
+/* on, off (or true, false), or a map, which means on. */
+static void read_guard(struct site_reader *r, const struct yaml_node *n, struct site_guard *g)
+{
+    const char *text = yaml_text(n), *path = NULL;
+    int64_t window = g->window;
+    if (!n) return;
+    bool on = text && (!strcmp(text, "on") || !strcmp(text, "true")), off = text && (!strcmp(text, "off") || !strcmp(text, "false"));
+    if (on || off) {
+        g->when = on ? SITE_GUARD_ON : SITE_GUARD_OFF;
+        return;
+    }
+    if (yaml_kind(n) != YAML_MAP) {
+        site_note(r, yaml_err(n, ERR_FORMAT, "expected on, off, or a map such as {original: models/cars.onnx, every: 20s}"));
+        return;
+    }
+    site_note(r, yaml_check_keys(n, site_keys("guard")));
+    g->when = SITE_GUARD_ON;
+    if (yaml_get(n, "original") && !site_note(r, yaml_str(yaml_get(n, "original"), &path))) g->original = site_path(r->site, path);
+    site_note(r, yaml_duration_ms(yaml_get(n, "every"), 100, 86400000, &g->every_ms));
+    site_note(r, yaml_float(yaml_get(n, "target"), 0.01, 1, &g->target));
+    if (!site_note(r, yaml_int(yaml_get(n, "window"), 8, 200, &window))) g->window = (int)window;
+}
+
 static void read_model(struct site_reader *r, const struct yaml_node *n, struct site_model *m)
 {
     const struct yaml_node *onnx = NULL;
     const char *path = NULL;
-    *m = (struct site_model){.name = yaml_key(n), .priority = 5, .batch = 1, .precision = r->site->precision, .at = n};
+    *m = (struct site_model){.name = yaml_key(n), .priority = 5, .batch = 1, .precision = r->site->precision, .at = n,
+                             .guard = {.every_ms = 20000, .target = 0.95, .window = 30}};
     if (site_note(r, yaml_is_map(n))) return;
     site_note(r, yaml_check_keys(n, site_keys("model")));
     if (!site_note(r, yaml_need(n, "onnx", &onnx)) && !site_note(r, yaml_str(onnx, &path))) {
@@ -264,11 +289,12 @@ static void read_model(struct site_reader *r, const struct yaml_node *n, struct 
     site_int(r, n, "priority", 0, 9, &m->priority);
     site_int(r, n, "batch", 1, 8, &m->batch);
     m->precision = (enum site_precision)read_enum(r, n, "precision", precisions, (int)m->precision);
+    read_guard(r, yaml_get(n, "guard"), &m->guard);
 }
 
 static void read_settings(struct site_reader *r, const struct yaml_node *root)
 {
-    static const char *const residencies[] = {"blocks", "model", NULL};
+    static const char *const residencies[] = {"blocks", "model", NULL}, *const sharings[] = {"on", "blind", NULL};
     struct site *s = r->site;
     const struct yaml_node *n = NULL;
     int64_t version = 0;
@@ -285,6 +311,7 @@ static void read_settings(struct site_reader *r, const struct yaml_node *root)
         s->store = site_path(s, store);
     s->precision = (enum site_precision)read_enum(r, root, "precision", precisions, SITE_AUTO);
     s->whole_models = read_enum(r, root, "residency", residencies, 0) == 1;
+    s->blind = read_enum(r, root, "sharing", sharings, 0) == 1;
 }
 
 static void read_site(struct site_reader *r, const struct yaml_node *root)

@@ -21,7 +21,7 @@ enum { SITE_MAX_STREAMS = 4096 }; /* queries times their cameras and cascades */
 /* of one query: zones, and lines; points of a zone; steps of a cascade; labels */
 enum { SITE_MAX_SHAPES = 32, SITE_MAX_POINTS = 64, SITE_MAX_CASCADE = 8, SITE_MAX_OBJECTS = 256 };
 
-enum site_precision { SITE_F32, SITE_AUTO };
+enum site_precision { SITE_F32, SITE_AUTO, SITE_BF16 };
 enum { SITE_MOTION = -1 }; /* query.model: the built-in motion detector */
 
 struct site_camera {
@@ -30,12 +30,22 @@ struct site_camera {
     const struct yaml_node *at;
 };
 
+enum site_guarding { SITE_GUARD_AUTO, SITE_GUARD_ON, SITE_GUARD_OFF };
+struct site_guard { /* of a merged model; docs/merging.md */
+    enum site_guarding when; /* AUTO: if it came out of `brim merge` */
+    const char *original;    /* NULL: what `brim merge` kept of it */
+    int64_t every_ms;
+    double target;
+    int window; /* pictures */
+};
+
 struct site_model {
     const char *name, *onnx, *card; /* paths, joined to the site file's folder */
     bool pin;
     int priority; /* 0 to 9 */
     int batch;    /* pictures of several cameras in one run, at most; 1: never */
     enum site_precision precision;
+    struct site_guard guard;
     const struct yaml_node *at;
 };
 
@@ -122,6 +132,7 @@ struct site {
     enum site_precision precision;
     int threads; /* 0: all cores */
     bool whole_models; /* residency: model */
+    bool blind;        /* sharing: blind: the scheduler knows nothing of weights that models share; for comparisons */
     size_t camera_count, model_count, query_count;
     struct site_camera *cameras;
     struct site_model *models;

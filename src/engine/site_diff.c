@@ -36,7 +36,9 @@ static void model_text(const struct site *s, size_t i, struct strbuf *b)
     const struct site_model *m = &s->models[i];
     add_text(b, m->onnx);
     add_text(b, m->card);
-    strbuf_addf(b, "|%d %d %d %d", m->pin, m->priority, m->precision, m->batch);
+    add_text(b, m->guard.original);
+    strbuf_addf(b, "|%d %d %d %d %d %lld %a %d", m->pin, m->priority, m->precision, m->batch, m->guard.when, (long long)m->guard.every_ms, m->guard.target,
+                m->guard.window);
 }
 
 static const char *model_name(const struct site *s, int model)
@@ -97,7 +99,7 @@ static void settings_text(const struct site *s, size_t i, struct strbuf *b)
 {
     (void)i;
     add_text(b, s->store);
-    strbuf_addf(b, "|%d %d %d", s->precision, s->threads, s->whole_models);
+    strbuf_addf(b, "|%d %d %d %d", s->precision, s->threads, s->whole_models, s->blind);
 }
 
 typedef void text_fn(const struct site *s, size_t i, struct strbuf *b);

@@ -27,6 +27,7 @@ static const char full[] =
     "precision: f32\n"
     "threads: 2\n"
     "residency: model\n"
+    "sharing: blind\n"
     "defaults:\n"
     "  cameras: {transport: udp, timeout: 5s, fps: 15}\n"
     "  queries: {fps: 2, priority: 3, motion: {gate: true, threshold: 20}, events: {stay_ms: 4000}}\n"
@@ -36,7 +37,7 @@ static const char full[] =
     "  usb: {url: /dev/video0, width: 640, height: 480, transport: tcp}\n"
     "models:\n"
     "  yolox: {onnx: models/yolox.onnx, pin: true, priority: 9}\n"
-    "  faces: {onnx: /abs/faces.v2.onnx, card: cards/f.yaml, precision: auto}\n"
+    "  faces: {onnx: /abs/faces.v2.onnx, card: cards/f.yaml, precision: auto, guard: {original: was/f.onnx, every: 90s, target: 0.8, window: 12}}\n"
     "queries:\n"
     "  people:\n"
     "    cameras: [yard, door]\n"
@@ -69,6 +70,7 @@ static void a_full_file(void **state)
     assert_string_equal(s->store, "dir/state");
     assert_int_equal(s->precision, SITE_F32);
     assert_int_equal(s->threads, 2);
+    assert_true(s->whole_models && s->blind);
     assert_int_equal(s->camera_count, 3);
     assert_string_equal(s->cameras[0].video.url, "rtsp://u:secret@10.0.0.7/s");
     assert_string_equal(s->cameras[1].video.url, "dir/video/yard.mp4");
@@ -82,6 +84,11 @@ static void a_full_file(void **state)
     assert_int_equal(s->models[0].precision, SITE_F32); /* the site's */
     assert_int_equal(s->models[1].precision, SITE_AUTO);
     assert_true(s->models[0].pin && s->models[0].priority == 9 && s->models[1].priority == 5);
+    const struct site_guard *g = &s->models[1].guard;
+    assert_true(g->when == SITE_GUARD_ON && g->every_ms == 90000 && g->target == 0.8 && g->window == 12);
+    assert_string_equal(g->original, "dir/was/f.onnx");
+    g = &s->models[0].guard;
+    assert_true(g->when == SITE_GUARD_AUTO && !g->original && g->every_ms == 20000 && g->target == 0.95 && g->window == 30);
     const struct site_query *q = &s->queries[0];
     assert_int_equal(q->camera_count, 2);
     assert_true(q->cameras[0] == 0 && q->cameras[1] == 1); /* in the order of the cameras */
@@ -97,7 +104,7 @@ static void a_full_file(void **state)
     assert_int_equal(q->cascade[0].every_ms, 5000);
     assert_int_equal(s->queries[1].model, SITE_MOTION);
     assert_int_equal(s->queries[1].camera_count, 3);
-    assert_int_equal(yaml_line(s->queries[1].at), 32);
+    assert_int_equal(yaml_line(s->queries[1].at), 33);
     const struct site_outputs *o = &s->outputs;
     assert_true(o->database_off && !strcmp(o->jsonl, "-") && !strcmp(o->mot, "dir/out/mot"));
     assert_string_equal(o->video, "dir/out/video");
@@ -129,7 +136,7 @@ static void values_are_overridden_one_by_one(void **state)
     assert_true(s->queries[0].stay_ms == 4000 && s->queries[1].events == SITE_EVENT_ALL);
     site_free(&s);
     s = load("version: 1\n"); /* nothing is needed but the version */
-    assert_true(s->budget == 0 && !s->store && s->precision == SITE_AUTO && s->threads == 0);
+    assert_true(s->budget == 0 && !s->store && s->precision == SITE_AUTO && s->threads == 0 && !s->blind);
     assert_string_equal(s->outputs.http_host, "127.0.0.1");
     assert_true(s->outputs.http_port == 8090 && !s->outputs.http_off && !s->outputs.database_off &&
                 !s->outputs.mqtt_host);
@@ -165,9 +172,16 @@ static const struct {
     {"version: 1\nbudget: lots", "site.yaml:2:9: budget: expected a size such as 300M"},
     {"version: 1\nbudget: 10K", "budget: expected a size from 1.0 MiB"},
     {"version: 1\nthreads: 0", "threads: expected a whole number from 1 to 256, found '0'"},
-    {"version: 1\nprecision: f16", "precision: expected f32 or auto, found 'f16'"},
+    {"version: 1\nprecision: f16", "precision: expected f32, auto or bf16, found 'f16'"},
+    {"version: 1\nsharing: off", "sharing: expected on or blind, found 'off'"},
     {"version: 1\nresidency: bloc", "residency: expected blocks or model, found 'bloc'"},
     {"version: 1\nstore: []", "store: expected text, found a list"},
+    {"version: 1\nmodels: {a: {onnx: x, guard: yes}}", "site.yaml:2:28: models.a.guard: expected on, off, or a map such as {original: models/cars.onnx, every: 20s}"},
+    {"version: 1\nmodels: {a: {onnx: x, guard: {evry: 5s}}}", "models.a.guard.evry: unknown key; did you mean 'every'?"},
+    {"version: 1\nmodels: {a: {onnx: x, guard: {every: 5}}}", "models.a.guard.every: expected a duration"},
+    {"version: 1\nmodels: {a: {onnx: x, guard: {target: 95}}}", "models.a.guard.target: expected a number from 0.01 to 1, found '95'"},
+    {"version: 1\nmodels: {a: {onnx: x, guard: {window: 7}}}", "models.a.guard.window: expected a whole number from 8 to 200, found '7'"},
+    {"version: 1\nmodels: {a: {onnx: x, guard: {original: []}}}", "models.a.guard.original: expected text, found a list"},
     {"version: 1\ncameras: [a]", "cameras: expected a map"},
     {"version: 1\ncameras:\n  a:\n", "cameras.a: expected a map (lines of 'key: value'), found nothing"},
     {"version: 1\ncameras:\n  a: {loop: true}", "site.yaml:3:3: cameras.a: the key 'url' is missing"},
@@ -427,6 +441,11 @@ static const struct {
     {"pin: true", "pin: false", 'm'},
     {"priority: 9", "priority: 8", 'm'},
     {"precision: auto", "precision: f32", 'm'},
+    {"was/f.onnx", "was/g.onnx", 'm'},
+    {"every: 90s", "every: 91s", 'm'},
+    {"target: 0.8", "target: 0.81", 'm'},
+    {"window: 12", "window: 13", 'm'},
+    {"guard: {original: was/f.onnx, every: 90s, target: 0.8, window: 12}", "guard: on", 'm'},
     {"[yard, door]", "[yard, usb, door]", 'q'},
     {"model: yolox", "model: faces", 'q'},
     {"[person, car]", "[person, dog]", 'q'},
@@ -503,7 +522,7 @@ static void schema_and_reference_have_the_same_keys(void **state)
 {
     (void)state;
     static const char *const parts[][2] = {{"site", NULL},       {"defaults", "defaults"}, {"camera", "camera"},
-                                           {"model", "model"},   {"query", "query"},       {"cascade", "cascade"},
+                                           {"model", "model"},   {"guard", "guard"}, {"query", "query"},       {"cascade", "cascade"},
                                            {"motion", "motion"}, {"events", "events"},     {"outputs", "outputs"},
                                            {"video", "video"},   {"mqtt", "mqtt"},         {"http", "http"}};
     const char *source = getenv("BRIM_SOURCE");
