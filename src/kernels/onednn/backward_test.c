@@ -11,6 +11,9 @@
 
 #include "kernels/onednn/backward.h"
 #include "kernels/onednn/try.h"
+#include "kernels/own/conv.h"
+
+extern const struct kernel_class own_batch_norm, own_gradient;
 
 struct box {
     struct mem_budget *budget;
@@ -229,13 +232,12 @@ static void test_add(void **state)
     free(want.data);
 }
 
-static void test_norm(void **state)
+static void norm_cases(struct box *b, const struct kernel_class *class, int cases, int64_t side)
 {
-    struct box *b = *state;
-    for (int k = 0; k < 24; k++) {
+    for (int k = 0; k < cases; k++) {
         uint64_t *s = &b->seed;
         bool forward = k & 1;
-        int64_t dims[] = {2 + try_below(s, 3), 1 + try_below(s, 40), 2 + try_below(s, 6), 1 + try_below(s, 6)}, c = dims[1];
+        int64_t dims[] = {2 + try_below(s, 3), 1 + try_below(s, k % 8 > 5 ? 200 : 40), 2 + try_below(s, side), 1 + try_below(s, side)}, c = dims[1];
         struct try_node n;
         try_init(&n, forward ? OP_BATCH_NORM_TRAIN : OP_BATCH_NORM_GRAD, 13);
         try_float(&n, "epsilon", 1e-3f);
@@ -259,10 +261,57 @@ static void test_norm(void **state)
         }
         n.op.n_in = 5;
         n.op.n_out = n_out;
-        check(b, &onednn_train_norm, &n, in, 5, out, n_out, forward ? "BatchNormTrain" : "BatchNormGrad");
+        if (k % 3 == 0) /* far from 0, as a layer without a normalisation before it */
+            for (int64_t i = 0; i < tensor_count(&in[!forward].shape) && forward; i++) ((float *)in[0].data)[i] += 30;
+        check(b, class, &n, in, 5, out, n_out, forward ? "BatchNormTrain" : "BatchNormGrad");
     }
+}
+
+static void test_norm(void **state)
+{
+    struct box *b = *state;
+    norm_cases(b, &onednn_train_norm, 24, 6);
     print_message("# oneDNN took %d of %d\n", b->taken, b->asked);
     assert_true(b->taken * 2 > b->asked);
+}
+
+/* brim's own: all of them, small and large enough for several tasks. */
+static void test_own_norm(void **state)
+{
+    struct box *b = *state;
+    if (!own_lanes()) skip();
+    norm_cases(b, &own_batch_norm, 24, 6);
+    norm_cases(b, &own_batch_norm, 12, 40);
+    assert_int_equal(b->taken, b->asked);
+}
+
+static void test_own_gradient(void **state)
+{
+    static const struct {
+        const char *of;
+        bool by_y; /* between 0 and 1 */
+    } KINDS[] = {{"Relu", false}, {"LeakyRelu", false}, {"Clip", false}, {"Sigmoid", true}, {"Tanh", true}, {"HardSigmoid", false}, {"HardSwish", false},
+                 {"Silu", false}};
+    struct box *b = *state;
+    if (!own_lanes()) skip();
+    for (int k = 0; k < 48; k++) {
+        uint64_t *s = &b->seed;
+        int64_t dims[] = {1 + try_below(s, 3), 1 + try_below(s, 40), 1 + try_below(s, 9), 1 + try_below(s, k < 8 ? 2 : 90)};
+        struct try_node n;
+        try_init(&n, OP_UNARY_GRAD, 13);
+        try_word(&n, "of", KINDS[k % 8].of);
+        if (k % 8 == 2) try_float(&n, "alpha", -0.3f), try_float(&n, "beta", 0.6f);
+        if (k >= 24 && k % 8 == 1) try_float(&n, "alpha", 0.2f);
+        struct tensor in[2] = {try_tensor(4, dims, s), try_tensor(4, dims, s)}, out = try_tensor(4, dims, s);
+        for (int64_t i = 0; i < tensor_count(&in[1].shape); i++) {
+            float *v = &((float *)in[1].data)[i];
+            *v = KINDS[k % 8].by_y ? fabsf(sinf(*v)) : i % 97 == 13 ? 0 : *v * (k & 16 ? 8 : 1);
+        }
+        n.op.n_in = 2;
+        n.op.n_out = 1;
+        check(b, &own_gradient, &n, in, 2, &out, 1, KINDS[k % 8].of);
+    }
+    assert_int_equal(b->taken, b->asked);
 }
 
 static void test_product(void **state)
@@ -292,6 +341,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_big, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_add, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_norm, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_own_norm, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_own_gradient, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_product, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -216,10 +216,12 @@ static void state_free(struct kernel_state **s)
                                                    .describe = describe,                                               \
                                                    .run = run,                                                         \
                                                    .free = state_free}
-extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_concat, own_softmax, own_norm; /* named by list.c */
+extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_concat, own_softmax, own_norm, own_gradient,
+    own_batch_norm; /* named by list.c */
 CLASS(winograd);
 CLASS(narrow);
 CLASS(product);
 CLASS(depthwise);
 
-const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_depthwise, &own_binary, &own_concat, &own_softmax, &own_norm, NULL};
+const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_depthwise, &own_binary, &own_concat, &own_softmax, &own_norm,
+                                                            &own_gradient, &own_batch_norm, NULL};

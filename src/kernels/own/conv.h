@@ -36,6 +36,8 @@ struct own_flat {
     int64_t dims[TENSOR_MAX_RANK], a[TENSOR_MAX_RANK], b[TENSOR_MAX_RANK]; /* sizes, strides of the inputs */
     int64_t n, rows, c;                   /* softmax: rows of c numbers; norm: n samples of `rows` places of c channels */
     float epsilon;
+    enum op_kind of;                      /* UnaryGrad: of what, and its parameters */
+    float alpha, beta;
     struct own_part *parts;               /* concat: n of them; owned by the state */
     struct own_conv post;                 /* its post-operations alone */
 };
@@ -54,6 +56,7 @@ struct own_flat_call {
 };
 enum { OWN_NORM_BLOCK = 1024, OWN_NORM_CHANNELS = 64, OWN_SOFTMAX_ROW = 8 };
 
+struct own_train_call;
 struct own_lanes {
     int lanes;
     struct own_method winograd, narrow, product, depthwise;
@@ -62,6 +65,8 @@ struct own_lanes {
     void (*softmax)(const struct own_flat_call *k, int thread, int threads);
     void (*norm_measure)(const struct own_flat_call *k, int thread, int threads);
     void (*norm_apply)(const struct own_flat_call *k, int thread, int threads);
+    void (*sums)(const struct own_train_call *k, int thread, int threads); /* these: own/train.h */
+    void (*affine)(const struct own_train_call *k, int thread, int threads);
 };
 extern const struct own_lanes own_lanes512, own_lanes256;
 

@@ -1,5 +1,5 @@
-/* The kernel contract for what runs over memory (flat.inc): sums and products of two tensors and Concat in any layout, softmax of short rows, instance
- * normalisation of few channels. What oneDNN has good code for (long rows, many channels) is left to it. SPDX-License-Identifier: Apache-2.0 */
+/* The kernel contract for what runs over memory (flat.inc): sums and products of two tensors, gradients of activations and
+ * Concat in any layout, softmax of short rows, instance normalisation of few channels. What oneDNN has good code for (long rows, many channels) is left to it. SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,13 +52,13 @@ static int64_t stride_of(const struct tensor *t, int rank, int axis)
     return own < 0 || t->shape.dims[own] == 1 ? 0 : t->strides[own];
 }
 
-static err prepare_binary(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+/* The axes of two inputs and an output, as the output lies. */
+static err axes_of(const struct kernel_query *q, struct own_flat *f)
 {
     const struct tensor *y = &q->out[0];
-    struct own_flat f = {.kind = q->node->kind};
     int rank = y->shape.rank, order[TENSOR_MAX_RANK], n = 0;
     int64_t strides[TENSOR_MAX_RANK];
-    if (tensor_span(y) != tensor_count(&y->shape)) return err_set(ERR_UNSUPPORTED, "own sum wants a dense output");
+    if (tensor_span(y) != tensor_count(&y->shape)) return err_set(ERR_UNSUPPORTED, "own kernel wants a dense output");
     for (int i = 0; i < rank; i++) {
         int k = n;
         if (y->shape.dims[i] == 1) continue;
@@ -68,22 +68,30 @@ static err prepare_binary(const struct kernel_query *q, struct mem_payer *payer,
     }
     for (int i = 0; i < n; i++) {
         int64_t d = y->shape.dims[order[i]], a = stride_of(&q->in[0], rank, order[i]), b = stride_of(&q->in[1], rank, order[i]);
-        int l = f.n_axes - 1;
-        if (l >= 0 && strides[l] == y->strides[order[i]] * d && f.a[l] == a * d && f.b[l] == b * d) {
-            f.dims[l] *= d;
+        int l = f->n_axes - 1;
+        if (l >= 0 && strides[l] == y->strides[order[i]] * d && f->a[l] == a * d && f->b[l] == b * d) {
+            f->dims[l] *= d;
         } else {
-            f.dims[++l] = d;
-            f.n_axes++;
+            f->dims[++l] = d;
+            f->n_axes++;
         }
-        f.a[l] = a;
-        f.b[l] = b;
+        f->a[l] = a;
+        f->b[l] = b;
         strides[l] = y->strides[order[i]];
     }
-    if (!f.n_axes) f.dims[f.n_axes++] = 1;
+    if (!f->n_axes) f->dims[f->n_axes++] = 1;
+    return ERR_OK;
+}
+
+static err prepare_binary(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    struct own_flat f = {.kind = q->node->kind};
+    err e = axes_of(q, &f);
+    if (e) return e;
     f.post.n_post = q->n_post;
     memcpy(f.post.post, q->post, sizeof q->post);
-    err e = onednn_posts_lie_like_output(q);
-    if (!e) e = state_new(&f, 0.3 * (double)tensor_count(&y->shape), q, payer, ret);
+    e = onednn_posts_lie_like_output(q);
+    if (!e) e = state_new(&f, 0.3 * (double)tensor_count(&q->out[0].shape), q, payer, ret);
     for (int i = 0; i < q->n_post && !e; i++)
         if (q->post[i].kind == KERNEL_POST_ADD) (*ret)->late = q->post[i].input;
     return e;
@@ -101,6 +109,41 @@ static err run_binary(struct kernel_state *s, const struct kernel_buffers *b)
                               .run = s->lanes->binary};
     own_team(s->threads, member, &k);
     return ERR_OK;
+}
+
+/* ---- gradients of activations: dy, and what the slope is a function of */
+
+static enum op_kind kind_of(const struct kernel_query *q)
+{
+    const char *name = op_attr_string(q->node, "of", "");
+    enum op_kind k = op_find("", name);
+    if (k == OP_NONE) k = op_find("brim", name);
+    switch (k) {
+    case OP_RELU:
+    case OP_LEAKY_RELU:
+    case OP_CLIP:
+    case OP_SIGMOID:
+    case OP_TANH:
+    case OP_HARD_SIGMOID:
+    case OP_HARD_SWISH:
+    case OP_SILU: return k;
+    default: return OP_NONE;
+    }
+}
+
+static bool accepts_gradient(const struct kernel_query *q)
+{
+    return q->node->kind == OP_UNARY_GRAD && own_lanes() && !q->n_post && q->n_in == 2 && onednn_takes_all(q) && kind_of(q) != OP_NONE &&
+           q->out[0].shape.rank >= 1;
+}
+
+static err prepare_gradient(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    enum op_kind of = kind_of(q);
+    struct own_flat f = {.kind = OP_UNARY_GRAD, .of = of, .beta = op_attr_float(q->node, "beta", 0.5f)};
+    f.alpha = op_attr_float(q->node, "alpha", of == OP_HARD_SIGMOID ? 0.2f : of == OP_LEAKY_RELU ? 0.01f : 1);
+    err e = axes_of(q, &f);
+    return e ? e : state_new(&f, 0.3 * (double)tensor_count(&q->out[0].shape), q, payer, ret);
 }
 
 /* ---- concat */
@@ -268,7 +311,7 @@ static void state_free(struct kernel_state **s)
     *s = NULL;
 }
 
-extern const struct kernel_class own_binary, own_concat, own_softmax, own_norm; /* named by list.c */
+extern const struct kernel_class own_binary, own_concat, own_softmax, own_norm, own_gradient; /* named by list.c */
 #define CLASS(word, layouts_)                                                                                          \
     const struct kernel_class own_##word = {.name = "own:" #word,                                                      \
                                             .accepts = accepts_##word,                                                 \
@@ -279,7 +322,9 @@ extern const struct kernel_class own_binary, own_concat, own_softmax, own_norm; 
                                             .describe = describe,                                                      \
                                             .run = run_##word,                                                         \
                                             .free = state_free}
+#define run_gradient run_binary
 CLASS(binary, layouts_any);
+CLASS(gradient, layouts_any);
 CLASS(concat, layouts_any);
 CLASS(softmax, layouts_softmax);
 CLASS(norm, onednn_layouts_last);

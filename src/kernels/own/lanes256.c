@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "kernels/own/conv.h"
+#include "kernels/own/train.h"
 
 enum { OWN_MAX_KERNEL = 16 };
 #ifdef __clang__
@@ -21,6 +21,7 @@ enum { OWN_MAX_KERNEL = 16 };
 #include "kernels/own/product.inc"
 #include "kernels/own/depthwise.inc"
 #include "kernels/own/flat.inc"
+#include "kernels/own/train.inc"
 #ifdef __clang__
 #pragma clang attribute pop
 #endif
@@ -36,4 +37,6 @@ const struct own_lanes own_lanes256 = {
     softmax_run,
     norm_measure,
     norm_apply,
+    sums_run,
+    affine_run,
 };

@@ -1,0 +1,194 @@
+/* The kernel contract for batch normalisation over the batch and its gradient (train.inc; Ioffe and Szegedy 2015). Why not oneDNN's: its threads wait for
+ * each other in a loop of their own, which lasts a time slice where one of them has lost its processor (training is what gives way).
+ *
+ *     forward   mean, var of the batch; y = (x - mean) r s + b, r = 1 / sqrt(var + epsilon); running statistics
+ *     backward  ds = r sum(dy (x - mean)), db = sum(dy), dx = s r (dy - db / N - (x - mean) r ds / N)
+ *
+ * f32, everything dense. Results do not depend on the number of threads. SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/onednn/engine.h"
+#include "kernels/onednn/state.h"
+#include "kernels/own/train.h"
+
+struct kernel_state {
+    struct own_train t;
+    const struct own_lanes *lanes;
+    struct mem_payer *payer;
+    int threads;
+    bool forward, running;
+    double epsilon;
+    float momentum;
+};
+
+static err state_new(const struct kernel_state *from, double ns, const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    err e = mem_charge(payer, MEM_CODE, sizeof *from);
+    if (e) return e;
+    struct kernel_state *s = xnew(struct kernel_state);
+    *s = *from;
+    s->lanes = own_lanes();
+    s->payer = payer;
+    s->threads = onednn_threads_for(ns, q->threads);
+    *ret = s;
+    return ERR_OK;
+}
+
+static void member(void *arg, int thread, int threads)
+{
+    const struct own_train_call *k = arg;
+    k->run(k, thread, threads);
+}
+
+/* ---- batch normalisation */
+
+static bool all_taken(const struct kernel_query *q)
+{
+    bool yes = true;
+    for (int i = 0; i < q->n_in; i++) yes &= !q->in[i].dtype || onednn_takes(&q->in[i]);
+    for (int i = 0; i < q->n_out; i++) yes &= !q->out[i].dtype || onednn_takes(&q->out[i]);
+    return yes;
+}
+
+static bool accepts_batch_norm(const struct kernel_query *q)
+{
+    bool forward = q->node->kind == OP_BATCH_NORM_TRAIN;
+    int rank = q->n_in ? q->in[0].shape.rank : 0;
+    if ((!forward && q->node->kind != OP_BATCH_NORM_GRAD) || !own_lanes() || q->n_post || rank < 3 || rank > 5 || !all_taken(q)) return false;
+    if (q->n_in < (forward ? 3 : 5) || q->n_out < 3) return false;
+    for (int i = 0; i < 3; i++)
+        if (!q->out[i].dtype) return false;
+    return tensor_count(&q->in[0].shape) > 0;
+}
+
+static err prepare_batch_norm(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    bool forward = q->node->kind == OP_BATCH_NORM_TRAIN;
+    const struct tensor *x = &q->in[forward ? 0 : 1];
+    if (!onednn_is_last(x) || !onednn_is_last(&q->in[0]) || !onednn_is_last(&q->out[0]))
+        return err_set(ERR_UNSUPPORTED, "own batch norm wants channels-last");
+    struct kernel_state s = {.forward = forward, .epsilon = (double)op_attr_float(q->node, "epsilon", 1e-5f),
+                             .momentum = op_attr_float(q->node, "momentum", 0.9f),
+                             .running = forward && q->n_in > 4 && q->n_out > 4 && q->out[3].dtype && q->out[4].dtype};
+    s.t.c = x->shape.dims[1];
+    s.t.rows = tensor_count(&x->shape) / s.t.c;
+    s.t.tasks = MIN(MAX(s.t.rows * s.t.c / OWN_TRAIN_NUMBERS, 1), MIN(s.t.rows, OWN_TRAIN_TASKS));
+    return state_new(&s, 0.4 * (double)tensor_count(&x->shape), q, payer, ret);
+}
+
+/* What every run needs beside the sums: three vectors of floats. */
+static float *vectors(const struct kernel_state *s, const struct kernel_buffers *b)
+{
+    return (float *)((double *)b->scratch + s->t.tasks * 2 * s->t.c);
+}
+
+/* Moments of the tasks, which are each around their first row, into mean and variance (Chan, Golub and LeVeque 1979). */
+static void moments(const struct own_train *t, const struct own_train_call *k, int64_t c, double *ret_mean, double *ret_var)
+{
+    double mean = 0, square = 0, count = 0;
+    for (int64_t i = 0; i < t->tasks; i++) {
+        int64_t row, end;
+        own_share(t->rows, (int)i, (int)t->tasks, &row, &end);
+        const double *sum = k->sums + i * 2 * t->c;
+        double n = (double)(end - row), off = sum[c] / n, m = (double)k->x[row * t->c + c] + off, d = m - mean;
+        square += sum[t->c + c] - off * sum[c] + d * d * count * n / (count + n);
+        count += n;
+        mean += d * n / count;
+    }
+    *ret_mean = mean;
+    *ret_var = fmax(square / count, 0);
+}
+
+static err run_forward(struct kernel_state *s, const struct kernel_buffers *b)
+{
+    const struct own_train *t = &s->t;
+    const float *scale = b->in[1], *shift = b->in[2], *old_mean = s->running ? b->in[3] : NULL, *old_var = s->running ? b->in[4] : NULL;
+    float *mean = b->out[1], *var = b->out[2], *factor = vectors(s, b), *addend = factor + t->c;
+    double unbiased = t->rows > 1 ? (double)t->rows / (double)(t->rows - 1) : 1;
+    struct own_train_call k = {.t = t, .x = b->in[0], .y = b->out[0], .sums = b->scratch, .factor = factor, .addend = addend, .run = s->lanes->sums};
+    own_team(s->threads, member, &k);
+    for (int64_t c = 0; c < t->c; c++) {
+        double m, v;
+        moments(t, &k, c, &m, &v);
+        double f = (double)scale[c] / sqrt(v + s->epsilon);
+        mean[c] = (float)m;
+        var[c] = (float)v;
+        factor[c] = (float)f;
+        addend[c] = (float)((double)shift[c] - m * f);
+        if (!s->running) continue;
+        ((float *)b->out[3])[c] = s->momentum * old_mean[c] + (1 - s->momentum) * mean[c];
+        ((float *)b->out[4])[c] = s->momentum * old_var[c] + (1 - s->momentum) * (float)(v * unbiased);
+    }
+    k.run = s->lanes->affine;
+    own_team(s->threads, member, &k);
+    return ERR_OK;
+}
+
+static err run_backward(struct kernel_state *s, const struct kernel_buffers *b)
+{
+    const struct own_train *t = &s->t;
+    const float *scale = b->in[2], *mean = b->in[3], *var = b->in[4];
+    float *ds = b->out[1], *db = b->out[2], *factor = vectors(s, b), *addend = factor + t->c, *slope = addend + t->c;
+    struct own_train_call k = {.t = t, .dy = b->in[0], .x = b->in[1], .y = b->out[0], .mean = mean, .sums = b->scratch, .factor = factor, .addend = addend,
+                               .slope = slope, .run = s->lanes->sums};
+    own_team(s->threads, member, &k);
+    for (int64_t c = 0; c < t->c; c++) {
+        double g = 0, gx = 0, r = 1 / sqrt((double)var[c] + s->epsilon);
+        for (int64_t i = 0; i < t->tasks; i++) {
+            g += k.sums[i * 2 * t->c + c];
+            gx += k.sums[i * 2 * t->c + t->c + c];
+        }
+        double f = (double)scale[c] * r, n = (double)t->rows;
+        ds[c] = (float)(gx * r);
+        db[c] = (float)g;
+        factor[c] = (float)f;
+        slope[c] = (float)(-f * r * r * gx / n);
+        addend[c] = (float)(-f * g / n);
+    }
+    k.run = s->lanes->affine;
+    own_team(s->threads, member, &k);
+    return ERR_OK;
+}
+
+static err run_batch_norm(struct kernel_state *s, const struct kernel_buffers *b)
+{
+    return s->forward ? run_forward(s, b) : run_backward(s, b);
+}
+
+/* ---- the rest of the contract */
+
+static size_t scratch_bytes(const struct kernel_state *s)
+{
+    return (size_t)s->t.c * ((size_t)s->t.tasks * 2 * sizeof(double) + 3 * sizeof(float));
+}
+
+static size_t code_bytes(const struct kernel_state *s)
+{
+    return sizeof *s;
+}
+
+static const char *describe(const struct kernel_state *s)
+{
+    return s->lanes->lanes == 16 ? "avx512" : "avx2";
+}
+
+static void state_free(struct kernel_state **s)
+{
+    if (!*s) return;
+    mem_release((*s)->payer, MEM_CODE, sizeof **s);
+    free(*s);
+    *s = NULL;
+}
+
+extern const struct kernel_class own_batch_norm; /* named by list.c */
+const struct kernel_class own_batch_norm = {.name = "own:batch_norm",
+                                            .accepts = accepts_batch_norm,
+                                            .layouts = onednn_layouts_last,
+                                            .prepare = prepare_batch_norm,
+                                            .scratch_bytes = scratch_bytes,
+                                            .code_bytes = code_bytes,
+                                            .describe = describe,
+                                            .run = run_batch_norm,
+                                            .free = state_free};

@@ -1,0 +1,17 @@
+/* Inside kernels/own: batch normalisation over the batch. SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "kernels/own/conv.h"
+
+struct own_train {
+    int64_t rows, c, tasks;
+};
+struct own_train_call {
+    const struct own_train *t;
+    const float *x, *dy, *mean;                         /* dy NULL: forward */
+    const float *factor, *addend, *slope;
+    float *y;
+    double *sums;                                       /* per task 2 * c */
+    void (*run)(const struct own_train_call *k, int thread, int threads);
+};
+enum { OWN_TRAIN_TASKS = 64, OWN_TRAIN_NUMBERS = 8192 }; /* at most so many tasks, each of so many numbers or more */
