@@ -8,6 +8,7 @@
 #include "cli/merge.h"
 #include "cli/model_cmd.h"
 #include "cli/models.h"
+#include "cli/on_box.h"
 #include "cli/plan.h"
 #include "cli/scene.h"
 #include "cli/serve_cmd.h"
@@ -26,8 +27,8 @@
     {"bench", cli_bench, "honest figures: the site at several budgets"}, \
     {"check", cli_check, "is a site file right"}, \
     {"plan", cli_plan, "will a site fit into a budget, and how well will it run"}, \
-    {"merge", cli_merge, "what models could share: layers of equal architecture"}, \
+    {"merge", cli_merge, "what models could share, and retraining until they do"}, \
     {"train", cli_train, "train a network on pictures"}, \
-    {"job", cli_job, "of a running box: what it trains beside its cameras; stop, start, remove"}, \
+    {"job", cli_job, "of a running box: what it trains or merges beside its cameras; stop, start, remove"}, \
     {"export", cli_export, "a training checkpoint as ONNX"}, \
     {"eval", cli_eval, "score tracks against truth, or a network on a set of pictures"},

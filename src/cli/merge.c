@@ -4,6 +4,7 @@
  * before the next, so that no more than one model is open at a time. SPDX-License-Identifier: Apache-2.0 */
 #include "cli/merge.h"
 #include "cli/args.h"
+#include "cli/on_box.h"
 #include "engine/engine.h"
 #include "methods/merge_estimate.h"
 #include "model/import.h"
@@ -135,71 +136,156 @@ static err estimate(const struct args_list *paths, const char *store, const char
     return e;
 }
 
-static err check_run(const struct merge_run_options *o, double minutes, double target, int64_t batch, int64_t threads, int64_t seed, int64_t most_val)
+/* ---- words into options */
+
+struct words {
+    struct merge_run_options run;
+    struct args_list rest;
+    bool estimate, help;
+    const char *svg;
+    double minutes, target, held_out, lr;
+    int64_t batch, threads, seed, most_val, size;
+    char **own; /* paths seen from another folder */
+    size_t n_own, cap_own;
+};
+
+static const char USAGE[] = "merge --estimate SITE|MODEL... [--svg F.svg] [--json]\n       brim merge SITE|MODEL... --out DIR [--data NAME=PATH]... [--minutes N]\n"
+                            "       brim merge SITE --out DIR --on-box [--name JOB] [--store DIR]   in the running box, beside its cameras (brim job)";
+
+static err check_numbers(const struct words *w)
 {
-    if (!o->out) return err_set(ERR_USAGE, "--out DIR is needed: where the merged models go (or --estimate: what sharing could save)");
-    if (!(minutes > 0) || minutes > 100000) return err_set(ERR_USAGE, "--minutes: more than 0");
-    if (!(target > 0) || target > 100) return err_set(ERR_USAGE, "--target: percent of the model's own score, above 0 to 100");
-    if (batch < 1 || batch > 4096) return err_set(ERR_USAGE, "--batch: 1 to 4096");
-    if (threads < 0 || threads > 1024) return err_set(ERR_USAGE, "--threads: 0 (all) to 1024");
-    if (seed < 0 || most_val < 1) return err_set(ERR_USAGE, "--seed: 0 or more; --measure: 1 picture or more");
+    if (!w->run.out) return err_set(ERR_USAGE, "--out DIR is needed: where the merged models go (or --estimate: what sharing could save)");
+    if (!(w->minutes > 0) || w->minutes > 100000) return err_set(ERR_USAGE, "--minutes: more than 0");
+    if (!(w->target > 0) || w->target > 100) return err_set(ERR_USAGE, "--target: percent of the model's own score, above 0 to 100");
+    if (w->batch < 1 || w->batch > 4096) return err_set(ERR_USAGE, "--batch: 1 to 4096");
+    if (w->threads < 0 || w->threads > 1024) return err_set(ERR_USAGE, "--threads: 0 (all) to 1024");
+    if (w->seed < 0 || w->most_val < 1) return err_set(ERR_USAGE, "--seed: 0 or more; --measure: 1 picture or more");
     return ERR_OK;
+}
+
+static err check_words(const struct words *w)
+{
+    if (!w->rest.n) return err_set(ERR_USAGE, "give a site file or ONNX files: brim merge --estimate SITE|MODEL..., or brim merge SITE|MODEL... --out DIR");
+    if (w->size < 0 || w->size > 4096) return err_set(ERR_USAGE, "--size: up to 4096 pixels a side (0: the models' own)");
+    return w->estimate ? ERR_OK : check_numbers(w);
+}
+
+static err parse(int argc, char **argv, struct words *w)
+{
+    struct merge_run_options *run = &w->run;
+    const struct args_option table[] = {{"estimate", ARGS_FLAG, &w->estimate, "what sharing could save at most, without training"},
+                                        {"svg", ARGS_STRING, &w->svg, "--estimate: also draw the models as columns of layers into this file"},
+                                        {"out", ARGS_STRING, &run->out, "folder of the result: NAME.onnx, merge.json, merge.svg"},
+                                        {"data", ARGS_STRINGS, &run->data, "NAME=PATH: pictures, a video or a labelled set to teach this model with (PATH: all of them)"},
+                                        {"val", ARGS_STRINGS, &run->val, "NAME=PATH: what it is measured with (default: a part of --data held out)"},
+                                        {"card", ARGS_STRINGS, &run->cards, "NAME=PATH: its card (default: the site's, or the one beside the model)"},
+                                        {"minutes", ARGS_FLOAT, &w->minutes, "how long to search and train (30)"},
+                                        {"target", ARGS_FLOAT, &w->target, "percent of its own score that each model must keep (95)"},
+                                        {"policy", ARGS_STRING, &run->search.policy, "split (all at once, then give back what hurts) or groups (GEMEL's order)"},
+                                        {"share-norm", ARGS_FLAG, &run->search.share_norm, "batch norms behind shared weights are shared, too (default: each model's own)"},
+                                        {"labels-only", ARGS_FLAG, &run->search.only_labels, "where there are labels, do without the original as a teacher"},
+                                        {"batch", ARGS_INT, &w->batch, "pictures of a model in a step (32)"},
+                                        {"size", ARGS_INT, &w->size, "sides of the pictures that models are trained and measured with (their own)"},
+                                        {"lr", ARGS_FLOAT, &w->lr, "learning rate at its highest (0.001)"},
+                                        {"held-out", ARGS_FLOAT, &w->held_out, "part of --data to measure with, without --val (0.2)"},
+                                        {"measure", ARGS_INT, &w->most_val, "pictures to measure a model with, at most (1000)"},
+                                        {"threads", ARGS_INT, &w->threads, "0: all"},
+                                        {"seed", ARGS_INT, &w->seed, "of the order of pictures"},
+                                        {"budget", ARGS_SIZE, &run->search.budget, "bytes that it may take (default: what the machine has)"},
+                                        {"guard", ARGS_FLAG, &run->guard, "compare the models merged in --out with their originals on --data; what drifted goes back"},
+                                        {"resume", ARGS_FLAG, &run->search.resume, "go on with the search in --out"},
+                                        {"store", ARGS_STRING, &run->store, "where stored models are looked for, and results imported to under the models' names"},
+                                        {"json", ARGS_FLAG, &run->json, "JSON on stdout: one object, or a line per measurement"},
+                                        {0}};
+    *w = (struct words){.minutes = 30, .target = 95, .held_out = 0.2, .lr = 0.001, .batch = 32, .most_val = 1000};
+    err e = args_parse(argc, argv, table, &w->rest, &w->help);
+    if (w->help) args_help(USAGE, table);
+    if (!e && !w->help) e = check_words(w);
+    struct merge_search_options *s = &run->search;
+    s->seconds = 60 * w->minutes;
+    s->target = w->target / 100;
+    s->lr = w->lr;
+    s->held_out = w->held_out;
+    s->batch = (int)w->batch;
+    s->size = (int)w->size;
+    s->threads = (int)w->threads;
+    s->seed = (uint64_t)w->seed;
+    s->most_val = w->most_val;
+    return e;
+}
+
+static void words_done(struct words *w)
+{
+    for (size_t i = 0; i < w->n_own; i++) free(w->own[i]);
+    free(w->own);
+    free(w->rest.items);
+    free(w->run.data.items);
+    free(w->run.val.items);
+    free(w->run.cards.items);
 }
 
 int cli_merge(int argc, char **argv)
 {
-    struct merge_run_options run = {0};
-    bool only = false, help = false;
-    const char *svg = NULL;
-    double minutes = 30, target = 95, held_out = 0.2, lr = 0.001;
-    int64_t batch = 32, threads = 0, seed = 0, most_val = 1000, size = 0;
-    const struct args_option table[] = {{"estimate", ARGS_FLAG, &only, "what sharing could save at most, without training"},
-                                        {"svg", ARGS_STRING, &svg, "--estimate: also draw the models as columns of layers into this file"},
-                                        {"out", ARGS_STRING, &run.out, "folder of the result: NAME.onnx, merge.json, merge.svg"},
-                                        {"data", ARGS_STRINGS, &run.data, "NAME=PATH: pictures, a video or a labelled set to teach this model with (PATH: all of them)"},
-                                        {"val", ARGS_STRINGS, &run.val, "NAME=PATH: what it is measured with (default: a part of --data held out)"},
-                                        {"card", ARGS_STRINGS, &run.cards, "NAME=PATH: its card (default: the site's, or the one beside the model)"},
-                                        {"minutes", ARGS_FLOAT, &minutes, "how long to search and train (30)"},
-                                        {"target", ARGS_FLOAT, &target, "percent of its own score that each model must keep (95)"},
-                                        {"policy", ARGS_STRING, &run.search.policy, "split (all at once, then give back what hurts) or groups (GEMEL's order)"},
-                                        {"labels-only", ARGS_FLAG, &run.search.only_labels, "where there are labels, do without the original as a teacher"},
-                                        {"batch", ARGS_INT, &batch, "pictures of a model in a step (32)"},
-                                        {"size", ARGS_INT, &size, "sides of the pictures that models are trained and measured with (their own)"},
-                                        {"lr", ARGS_FLOAT, &lr, "learning rate at its highest (0.001)"},
-                                        {"held-out", ARGS_FLOAT, &held_out, "part of --data to measure with, without --val (0.2)"},
-                                        {"measure", ARGS_INT, &most_val, "pictures to measure a model with, at most (1000)"},
-                                        {"threads", ARGS_INT, &threads, "0: all"},
-                                        {"seed", ARGS_INT, &seed, "of the order of pictures"},
-                                        {"budget", ARGS_SIZE, &run.search.budget, "bytes that it may take (default: what the machine has)"},
-                                        {"guard", ARGS_FLAG, &run.guard, "compare the models merged in --out with their originals on --data; what drifted goes back"},
-                                        {"resume", ARGS_FLAG, &run.search.resume, "go on with the search in --out"},
-                                        {"store", ARGS_STRING, &run.store, "where stored models are looked for, and results imported to under the models' names"},
-                                        {"json", ARGS_FLAG, &run.json, "JSON on stdout: one object, or a line per measurement"},
-                                        {0}};
-    struct args_list rest = {0};
-    err e = args_parse(argc, argv, table, &rest, &help);
-    int status = 0;
-    if (help) {
-        args_help("merge --estimate SITE|MODEL... [--svg F.svg] [--json]\n       brim merge SITE|MODEL... --out DIR [--data NAME=PATH]... [--minutes N]", table);
-    } else {
-        if (!e && !rest.n) e = err_set(ERR_USAGE, "give a site file or ONNX files: brim merge --estimate SITE|MODEL..., or brim merge SITE|MODEL... --out DIR");
-        if (!e && (size < 0 || size > 4096)) e = err_set(ERR_USAGE, "--size: up to 4096 pixels a side (0: the models' own)");
-        if (!e && !only) e = check_run(&run, minutes, target, batch, threads, seed, most_val);
-        run.search.seconds = 60 * minutes;
-        run.search.target = target / 100;
-        run.search.lr = lr;
-        run.search.held_out = held_out;
-        run.search.batch = (int)batch;
-        run.search.size = (int)size;
-        run.search.threads = (int)threads;
-        run.search.seed = (uint64_t)seed;
-        run.search.most_val = most_val;
-        if (!e) e = only ? estimate(&rest, run.store, svg, run.json) : cli_merge_run(&run, &rest);
-        if (e) status = args_fail("merge", e);
+    struct words w;
+    if (cli_wants_box(argc, argv)) return cli_on_box("merge", argc, argv);
+    err e = parse(argc, argv, &w);
+    if (!e && !w.help) e = w.estimate ? estimate(&w.rest, w.run.store, w.svg, w.run.json) : cli_merge_run(&w.run, &w.rest);
+    words_done(&w);
+    return e && !w.help ? args_fail("merge", e) : 0;
+}
+
+/* ---- said in another folder */
+
+static void join(struct words *w, const char *folder, const char **path)
+{
+    if (!*path || **path == '/') return;
+    vec_grow(&w->own, &w->cap_own, w->n_own);
+    *path = w->own[w->n_own++] = xasprintf("%s/%s", folder, *path);
+}
+
+/* NAME=PATH, or PATH. */
+static void join_named(struct words *w, const char *folder, struct args_list *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        const char *equal = strchr(l->items[i], '='), *path = equal ? equal + 1 : l->items[i];
+        if (*path == '/') continue;
+        vec_grow(&w->own, &w->cap_own, w->n_own);
+        l->items[i] = w->own[w->n_own++] = xasprintf("%.*s%s/%s", (int)(path - l->items[i]), l->items[i], folder, path);
     }
-    free(rest.items);
-    free(run.data.items);
-    free(run.val.items);
-    free(run.cards.items);
-    return status;
+}
+
+/* What is neither a file nor called like one is the name of a stored model. */
+static void join_all(struct words *w, const char *folder)
+{
+    join(w, folder, &w->run.out);
+    join(w, folder, &w->run.store);
+    join_named(w, folder, &w->run.data);
+    join_named(w, folder, &w->run.val);
+    join_named(w, folder, &w->run.cards);
+    for (size_t i = 0; i < w->rest.n; i++) {
+        const char *path = w->rest.items[i];
+        char *there = xasprintf("%s/%s", folder, path);
+        if (strchr(path, '/') || str_ends(path, ".onnx") || str_ends(path, ".yaml") || str_ends(path, ".yml") || !access(there, F_OK)) join(w, folder, &w->rest.items[i]);
+        free(there);
+    }
+}
+
+err cli_merge_words(const char *folder, const char *const *words, int n, cli_merge_use_fn *use, void *user)
+{
+    struct words w;
+    char **argv = xnewn(char *, n + 2);
+    argv[0] = (char *)(uintptr_t)"merge";
+    for (int i = 0; i < n; i++) {
+        argv[i + 1] = (char *)(uintptr_t)words[i];
+        if (!strcmp(words[i], "-h") || !strcmp(words[i], "--help") || !strcmp(words[i], "--estimate") || !strcmp(words[i], "--guard")) {
+            free(argv);
+            return err_set(ERR_USAGE, "%s is no work for a box: say it without --on-box", words[i]);
+        }
+    }
+    err e = parse(n + 1, argv, &w);
+    if (!e) join_all(&w, folder);
+    if (!e) e = use(user, &w.run, &w.rest);
+    words_done(&w);
+    free(argv);
+    return e;
 }

@@ -4,13 +4,13 @@
  * it. How it is fed: its card. Results go to DIR, and with --store into a weight store, where equal weights lie and are held once.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cli/args.h"
-#include "cli/merge.h"
+#include "cli/merge_inside.h"
 #include "engine/engine.h"
 #include "methods/merge_guard.h"
 #include "model/import.h"
-#include "model/share.h"
 
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,19 +25,6 @@ static void on_signal(int number)
     (void)number;
     atomic_store(&stop, true);
 }
-
-struct member {
-    char *name, *onnx, *data, *val;
-    struct task_card *card;
-};
-struct run {
-    const struct merge_run_options *o;
-    int n;
-    struct member *members;
-    struct mem_budget *budget;
-    struct mem_payer *payer;
-    bool terminal;
-};
 
 /* ---- members */
 
@@ -54,18 +41,18 @@ static const char *chosen(const struct args_list *l, const char *name)
     return all;
 }
 
-static err check_names(const struct run *r, const struct args_list *l, const char *option)
+static err check_names(const struct merge_run *r, const struct args_list *l, const char *option)
 {
     for (size_t i = 0; i < l->n; i++) {
         const char *equal = strchr(l->items[i], '=');
         bool found = !equal;
-        for (int k = 0; k < r->n && !found; k++) found = strlen(r->members[k].name) == (size_t)(equal - l->items[i]) && !strncmp(l->items[i], r->members[k].name, strlen(r->members[k].name));
+        for (int k = 0; k < r->n && !found; k++) found = strlen(r->models[k].name) == (size_t)(equal - l->items[i]) && !strncmp(l->items[i], r->models[k].name, strlen(r->models[k].name));
         if (!found) return err_set(ERR_USAGE, "--%s %s: no model of this merge is called '%.*s'", option, l->items[i], (int)(equal - l->items[i]), l->items[i]);
     }
     return ERR_OK;
 }
 
-static err load_card(struct run *r, struct member *m, const char *given)
+static err load_card(struct merge_run *r, struct merge_model *m, const char *given)
 {
     const char *path = chosen(&r->o->cards, m->name);
     char *own = path || given ? NULL : task_card_default_path(m->onnx);
@@ -75,11 +62,11 @@ static err load_card(struct run *r, struct member *m, const char *given)
     return e;
 }
 
-static err add_member(struct run *r, const char *name, const char *onnx, const char *card, const char *data)
+static err add_member(struct merge_run *r, const char *name, const char *onnx, const char *card, const char *data)
 {
-    r->members = xrealloc(r->members, (size_t)(r->n + 1) * sizeof *r->members);
-    struct member *m = &r->members[r->n++];
-    *m = (struct member){.name = xstrdup(name), .onnx = xstrdup(onnx)};
+    r->models = xrealloc(r->models, (size_t)(r->n + 1) * sizeof *r->models);
+    struct merge_model *m = &r->models[r->n++];
+    *m = (struct merge_model){.name = xstrdup(name), .onnx = xstrdup(onnx)};
     const char *given = chosen(&r->o->data, name), *val = chosen(&r->o->val, name);
     if (given || data) m->data = xstrdup(given ? given : data);
     if (val) m->val = xstrdup(val);
@@ -87,7 +74,7 @@ static err add_member(struct run *r, const char *name, const char *onnx, const c
 }
 
 /* A stored model as a file of the output folder. */
-static err take_stored(struct run *r, struct weights_store *store, const char *name, char **ret)
+static err take_stored(struct merge_run *r, struct weights_store *store, const char *name, char **ret)
 {
     struct weights_manifest found;
     struct graph *g = NULL;
@@ -110,34 +97,52 @@ static const char *last_part(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* `label`: what the member is called; `stored`: what a store would call it. */
-static err add_model(struct run *r, const struct site *site, const char *label, const char *path, const char *stored, const char *card, const char *data)
+/* The file to begin with: of a search that goes on what it began with, for the store may hold its results by now. */
+static err stored_file(struct merge_run *r, const struct site *site, const char *label, const char *stored, char **ret)
 {
-    if (!access(path, F_OK) || str_ends(stored, ".onnx") || weights_name_check(stored)) return add_member(r, label, path, card, data);
-    char *folder = r->o->store ? xstrdup(r->o->store) : engine_store_path(site), *file = NULL;
+    char *kept = xasprintf("%s/models/%s.onnx", r->o->out, label);
+    if (r->o->search.resume && !access(kept, F_OK)) return *ret = kept, ERR_OK;
+    free(kept);
+    char *folder = r->store ? xstrdup(r->store) : engine_store_path(site);
     struct weights_store *store = NULL;
     err e = weights_store_open(folder, NULL, &store);
-    if (!e) e = take_stored(r, store, stored, &file);
+    if (!e) e = take_stored(r, store, stored, ret);
     weights_store_close(&store);
-    if (!e) e = add_member(r, label, file, card, data);
     free(folder);
+    return e;
+}
+
+/* `label`: what the member is called; `stored`: what a store would call it. */
+static err add_model(struct merge_run *r, const struct site *site, const char *label, const char *path, const char *stored, const char *card, const char *data)
+{
+    char *file = NULL;
+    bool is_stored = access(path, F_OK) && !str_ends(stored, ".onnx") && !weights_name_check(stored);
+    if (!is_stored && site && r->o->job)
+        return err_set(ERR_USAGE, "%s is a file, and the box holds equal weights once only for models of the store: 'brim models import %s --name %s', then 'onnx: %s' in the site; "
+                                  "or do without --on-box", path, path, label, label);
+    for (int i = 0; is_stored && i < r->n; i++)
+        if (r->models[i].stored && !strcmp(r->models[i].stored, stored)) return err_set(ERR_USAGE, "models '%s' and '%s' are one model of the store, '%s': they share it already", r->models[i].name, label, stored);
+    err e = is_stored && !r->o->only_check ? stored_file(r, site, label, stored, &file) : ERR_OK;
+    if (!e) e = add_member(r, label, file ? file : path, card, data);
+    if (!e && is_stored) r->models[r->n - 1].stored = xstrdup(stored);
+    if (!e) r->models[r->n - 1].of_site = site != NULL;
     free(file);
     return e;
 }
 
-/* The recording of the first camera that a query gives the model; NULL if it is no file. */
+/* The recording of the first camera that a query gives the model: a file, or a folder of pictures; NULL: there is none. */
 static const char *recording(const struct site *s, int model)
 {
     struct stat st;
     for (size_t q = 0; q < s->query_count; q++) {
         if (s->queries[q].model != model || !s->queries[q].camera_count) continue;
         const char *url = s->cameras[s->queries[q].cameras[0]].video.url;
-        if (url && !stat(url, &st) && S_ISREG(st.st_mode)) return url;
+        if (url && !stat(url, &st) && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) return url;
     }
     return NULL;
 }
 
-static err add_site(struct run *r, const char *path)
+static err add_site(struct merge_run *r, const char *path)
 {
     struct site *site = NULL;
     err e = site_load(path, &site);
@@ -151,7 +156,7 @@ static err add_site(struct run *r, const char *path)
     return e;
 }
 
-static err add_path(struct run *r, const char *path)
+static err add_path(struct merge_run *r, const char *path)
 {
     if (str_ends(path, ".yaml") || str_ends(path, ".yml")) return add_site(r, path);
     const char *base = last_part(path);
@@ -161,7 +166,7 @@ static err add_path(struct run *r, const char *path)
     return e;
 }
 
-static struct merge_source source_of(const struct member *m)
+static struct merge_source source_of(const struct merge_model *m)
 {
     struct merge_source s = {.name = m->name, .onnx = m->onnx, .card = m->card, .data = m->data, .val = m->val};
     if (!m->card) return s;
@@ -175,28 +180,9 @@ static struct merge_source source_of(const struct member *m)
 
 /* ---- showing */
 
-static err import_results(struct run *r)
-{
-    struct weights_store *store = NULL;
-    struct model_import_report report;
-    struct model_share_report share;
-    err e = weights_store_open(r->o->store, NULL, &store);
-    const char **names = xnewn(const char *, r->n + 1);
-    for (int i = 0; i < r->n && !e; i++) {
-        char *path = xasprintf("%s/%s.onnx", r->o->out, r->members[i].name);
-        names[i] = r->members[i].name;
-        e = model_import(store, path, names[i], r->payer, &report);
-        free(path);
-    }
-    if (!e) e = model_share(store, names, (size_t)r->n, &share);
-    free(names);
-    weights_store_close(&store);
-    return e;
-}
-
 static err show(void *user, const struct merge_progress *p)
 {
-    struct run *r = user;
+    struct merge_run *r = user;
     char a[16], b[16];
     if (r->o->json) {
         printf("{\"seconds\": %.1f, \"trial\": %d, \"saved_bytes\": %llu, \"changed\": %s, \"scores\": [", p->seconds, p->trial, (unsigned long long)p->saved,
@@ -210,10 +196,30 @@ static err show(void *user, const struct merge_progress *p)
         printf("%s%s", p->changed ? "  kept" : "", r->terminal && !p->changed ? "" : "\n");
     }
     fflush(stdout);
-    return p->changed && r->o->store ? import_results(r) : ERR_OK;
+    return p->changed ? merge_publish(r) : ERR_OK;
 }
 
-static void finish(const struct run *r, const struct merge_result *m)
+/* A job: its progress in the box's own words. */
+static err tell(void *user, const struct merge_progress *p)
+{
+    struct merge_run *r = user;
+    struct engine_job_progress t = {.done = fmin(p->seconds / fmax(p->seconds_total, 1e-3), 1), .eta_s = fmax(p->seconds_total - p->seconds, 0)};
+    double least = INFINITY;
+    err e = p->changed ? merge_publish(r) : ERR_OK;
+    for (int i = 0; i < r->n; i++) least = fmin(least, p->target[i] > 0 ? p->best_score[i] / p->target[i] : 1);
+#define NUMBER(what, v) (t.numbers[t.n].name = (what), t.numbers[t.n++].value = (double)(v))
+    NUMBER("models", r->n);
+    NUMBER("trial", p->trial);
+    NUMBER("saved_bytes", p->saved);
+    NUMBER("most_bytes", p->problem->most_bytes);
+    NUMBER("least_of_target", least);
+    NUMBER("published", r->times);
+#undef NUMBER
+    r->o->job->tell(r->o->job, &t);
+    return e;
+}
+
+static void finish(const struct merge_run *r, const struct merge_result *m)
 {
     char a[16], b[16], c[16], d[16];
     if (r->o->json) {
@@ -227,7 +233,7 @@ static void finish(const struct run *r, const struct merge_result *m)
     if (m->stopped) printf("stopped; the same command with --resume goes on\n");
 }
 
-static void show_guard(const struct run *r, const struct merge_guard_result *g, int n)
+static void show_guard(const struct merge_run *r, const struct merge_guard_result *g, int n)
 {
     for (int i = 0; i < n; i++) {
         if (r->o->json)
@@ -240,7 +246,7 @@ static void show_guard(const struct run *r, const struct merge_guard_result *g, 
     }
 }
 
-static err guard(struct run *r, const struct merge_source *sources)
+static err guard(struct merge_run *r, const struct merge_source *sources)
 {
     const struct merge_search_options *o = &r->o->search;
     struct merge_guard_options g = {.out = r->o->out, .sources = sources, .n = r->n, .target = o->target, .threads = o->threads, .size = o->size, .most = o->most_val,
@@ -252,54 +258,67 @@ static err guard(struct run *r, const struct merge_source *sources)
     show_guard(r, results, n);
     for (int i = 0; i < n; i++) reverted += results[i].reverted;
     merge_guard_free(&results, n);
-    return reverted && r->o->store ? import_results(r) : ERR_OK;
+    return reverted ? merge_publish(r) : ERR_OK;
 }
 
-static err search(struct run *r)
+static err search(struct merge_run *r)
 {
     struct merge_source *sources = xnewn(struct merge_source, r->n + 1);
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     struct merge_result result;
-    for (int i = 0; i < r->n; i++) sources[i] = source_of(&r->members[i]);
+    struct engine_job_run *job = r->o->job;
+    for (int i = 0; i < r->n; i++) sources[i] = source_of(&r->models[i]);
     if (r->o->guard) {
         err guarded = guard(r, sources);
         free(sources);
         return guarded;
     }
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    if (!job) {
+        sigaction(SIGINT, &action, NULL);
+        sigaction(SIGTERM, &action, NULL);
+    }
     struct merge_search_options o = r->o->search;
     o.sources = sources;
     o.n = r->n;
     o.out = r->o->out;
-    o.stop = &stop;
-    err e = merge_search(&o, show, r, &result);
-    if (!e || e == ERR_CANCELLED) finish(r, &result);
+    o.stop = job ? job->stop : &stop;
+    o.host = job ? job->budget : NULL;
+    err e = merge_search(&o, job ? tell : show, r, &result);
+    if (!job && (!e || e == ERR_CANCELLED)) finish(r, &result);
     free(sources);
+    return e;
+}
+
+static err prepare(struct merge_run *r, const struct args_list *paths)
+{
+    const struct merge_run_options *o = r->o;
+    err e = ERR_OK;
+    for (size_t i = 0; i < paths->n && !e; i++) e = add_path(r, paths->items[i]);
+    if (!e) e = check_names(r, &o->data, "data");
+    if (!e) e = check_names(r, &o->val, "val");
+    if (!e) e = check_names(r, &o->cards, "card");
     return e;
 }
 
 err cli_merge_run(const struct merge_run_options *o, const struct args_list *paths)
 {
-    struct run r = {.o = o, .budget = mem_budget_new("merge", UINT64_MAX), .terminal = isatty(1)};
+    struct merge_run r = {.o = o, .budget = o->job ? o->job->budget : mem_budget_new("merge", UINT64_MAX), .terminal = isatty(1), .store = o->job ? o->job->store : o->store};
     r.payer = mem_payer_new(r.budget, "models");
-    err e = ERR_OK;
-    for (size_t i = 0; i < paths->n && !e; i++) e = add_path(&r, paths->items[i]);
-    if (!e) e = check_names(&r, &o->data, "data");
-    if (!e) e = check_names(&r, &o->val, "val");
-    if (!e) e = check_names(&r, &o->cards, "card");
-    if (!e) e = search(&r);
+    err e = prepare(&r, paths);
+    if (!e && !o->only_check && merge_publishes(&r)) e = merge_publish_begin(&r);
+    if (!e && !o->only_check) e = search(&r);
     for (int i = 0; i < r.n; i++) {
-        struct member *m = &r.members[i];
+        struct merge_model *m = &r.models[i];
         if (str_starts(last_part(m->onnx), ".stored-")) unlink(m->onnx);
         task_card_free(&m->card);
         free(m->name);
         free(m->onnx);
         free(m->data);
         free(m->val);
+        free(m->stored);
     }
-    free(r.members);
+    free(r.models);
     mem_payer_free(&r.payer);
-    mem_budget_free(&r.budget);
+    if (!o->job) mem_budget_free(&r.budget);
     return e;
 }

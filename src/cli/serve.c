@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/args.h"
+#include "cli/merge.h"
 #include "cli/serve_cmd.h"
 #include "cli/train.h"
 #include "engine/engine.h"
@@ -144,7 +145,8 @@ static err serve(const char *path, const struct options *o)
         site_free(&site);
         return x;
     }
-    engine_job_kinds(e, &cli_train_kind, 1);
+    const struct engine_job_kind kinds[] = {cli_train_kind, cli_merge_kind};
+    engine_job_kinds(e, kinds, ARRAY_LEN(kinds));
     x = serve_open(e, &(struct serve_options){.site_path = path, .no_http = o->no_http, .own_store = o->store != NULL, .budget = o->budget}, &s);
     if (!x) x = engine_start(e);
     if (!x) {

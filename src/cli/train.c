@@ -4,6 +4,7 @@
 
 #include "base/yaml.h"
 #include "cli/args.h"
+#include "cli/on_box.h"
 #include "cli/precision.h"
 #include "train/job.h"
 
@@ -499,7 +500,7 @@ err cli_train_words(const char *folder, const char *const *words, int n, cli_tra
 int cli_train(int argc, char **argv)
 {
     struct prepared p = {0};
-    if (cli_train_wants_box(argc, argv)) return cli_train_on_box(argc, argv);
+    if (cli_wants_box(argc, argv)) return cli_on_box("train", argc, argv);
     err e = prepare(argc, argv, NULL, &p);
     if (!e && !p.o.help) e = run(&p.o);
     prepared_done(&p);

@@ -9,12 +9,9 @@ int cli_train(int argc, char **argv);
 struct train_job_options;
 typedef err cli_train_use_fn(void *user, struct train_job_options *job);
 err cli_train_words(const char *folder, const char *const *words, int n, cli_train_use_fn *use, void *user);
-/* train_box.c: jobs of a running box. */
-bool cli_train_wants_box(int argc, char **argv);
-int cli_train_on_box(int argc, char **argv);
+/* train_box.c: as a job of a running box. */
 struct engine_job_kind;
 extern const struct engine_job_kind cli_train_kind;
-int cli_job(int argc, char **argv);
 int cli_export(int argc, char **argv);
 /* "car=2,ambulance=7" or "car,ambulance": names in the order of a head's classes; free each and the list, also after a failure. */
 err cli_train_classes(const char *text, char ***ret, size_t *ret_n);

@@ -476,6 +476,7 @@ void merge_joint_restored(struct merge_joint *j, const struct merge_config *now,
     merge_config_copy(&j->now, now);
     merge_config_copy(&j->best, best);
     memcpy(j->best_scores, best_scores, (size_t)j->n * sizeof *best_scores);
+    memcpy(j->scores, best_scores, (size_t)j->n * sizeof *best_scores);
     j->seconds = seconds;
 }
 

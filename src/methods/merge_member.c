@@ -58,7 +58,7 @@ static err divide(struct merge_member *m)
 
 static err unfold(struct merge_member *m)
 {
-    struct train_evaluate_options o = {.budget = m->o.budget, .batch = 8, .threads = m->o.threads, .feed = m->feed, .samples = m->train, .n_samples = m->n_train};
+    struct train_evaluate_options o = {.budget = m->o.budget, .batch = 8, .threads = m->o.threads, .feed = m->feed, .samples = m->train, .n_samples = m->n_train, .stop = m->o.stop};
     return merge_unfold(m->onnx, m->o.size, m->set, &o, &m->unfolded);
 }
 
@@ -71,7 +71,7 @@ static err prepare_score(struct merge_member *m, const struct merge_source *s)
     err e = merge_score_classes(m->source, m->payer, &classes);
     if (e) return e;
     m->score = (struct merge_score){.measure = merge_score_measure(classes, s->card, m->val_set, !s->unlabelled && !train_set_unlabelled(m->val_set)), .classes = classes, .original = m->source, .card = s->card ? &m->card : NULL, .set = m->val_set,
-                                    .o = {.budget = m->o.budget, .batch = MIN(m->o.batch, 32), .threads = m->o.threads, .feed = s->feed, .samples = m->held, .n_samples = m->n_held}};
+                                    .o = {.budget = m->o.budget, .batch = MIN(m->o.batch, 32), .threads = m->o.threads, .feed = s->feed, .samples = m->held, .n_samples = m->n_held, .stop = m->o.stop}};
     m->labels = m->score.measure == MERGE_TOP1;
     m->chance = merge_score_chance(&m->score);
     return ERR_OK;
@@ -171,6 +171,8 @@ err merge_member_begin(struct merge_member *m)
     err e = train_net_new(m->source, &o, &m->net);
     if (!e && (m->teacher.n_hints || m->teacher.soft_target >= 0)) e = merge_teacher_open(&m->teacher, m->o.budget, m->o.batch, m->o.threads);
     if (e) return err_wrap(e, "model '%s'", m->name);
+    train_net_set_stop(m->net, m->o.stop);
+    if (m->teacher.plan) model_plan_set_stop(m->teacher.plan, m->o.stop);
     find_arrays(m);
     m->steps = MAX(m->n_train / m->o.batch, 1);
     return ERR_OK;

@@ -27,6 +27,7 @@ struct merge_member_options {
     int64_t most_val;             /* pictures to score with, at most; 0: 1000 */
     double weight_decay;
     int size;                     /* of the pictures it is trained and measured with; 0: the model's own */
+    const atomic_bool *stop;      /* NULL, or ends runs between two operators with ERR_CANCELLED */
     bool only_labels;             /* no teacher where there are labels (GEMEL's own loss) */
 };
 

@@ -18,6 +18,7 @@ struct merge_search {
     struct merge_joint *joint;
     json_t *log, *points; /* outcomes; measurements: seconds, saved bytes, scores */
     int trials;
+    bool found;           /* it goes on from a best state found before */
 };
 /* The policy's next trial after an outcome at second `now`; clears what it fills. */
 bool merge_search_next(struct merge_search *s, const struct merge_outcome *last, double now, struct merge_trial *trial);

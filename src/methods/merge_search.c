@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* ---- members */
 
@@ -32,7 +33,7 @@ static err open_members(struct merge_search *s)
 {
     const struct merge_search_options *o = s->o;
     struct merge_member_options m = {.budget = s->budget, .batch = o->batch > 0 ? o->batch : 32, .threads = o->threads, .seed = o->seed, .held_out = o->held_out,
-                                     .most_val = o->most_val, .weight_decay = 1e-4, .size = o->size, .only_labels = o->only_labels};
+                                     .most_val = o->most_val, .weight_decay = 1e-4, .size = o->size, .only_labels = o->only_labels, .stop = o->stop};
     err e = ERR_OK;
     for (int i = 0; i < o->n && !e; i++) {
         struct merge_source source = o->sources[i];
@@ -59,6 +60,16 @@ static err find_problem(struct merge_search *s)
     return e;
 }
 
+/* What the search begins with, or began with: a source may have been replaced since, by its own results for one. */
+static char *original_path(const struct merge_search *s, int member)
+{
+    const struct merge_source *from = &s->o->sources[member];
+    char *kept = xasprintf("%s/models/%s.onnx", s->o->out, from->name);
+    if (s->o->resume && !access(kept, F_OK)) return kept;
+    free(kept);
+    return xstrdup(from->onnx);
+}
+
 /* Before anything is measured: what has nothing in common costs nobody a minute. */
 static err check_common(struct merge_search *s)
 {
@@ -69,7 +80,9 @@ static err check_common(struct merge_search *s)
         struct graph *g;
         for (int k = 0; k < i && !e; k++)
             if (!strcmp(s->o->sources[i].name, s->o->sources[k].name)) e = err_set(ERR_USAGE, "two models are called '%s': their results would be one file", s->o->sources[i].name);
-        if (!e) e = graph_load(s->o->sources[i].onnx, payer, &g);
+        char *path = original_path(s, i);
+        if (!e) e = graph_load(path, payer, &g);
+        free(path);
         if (e) break;
         merge_estimate_add(m, s->o->sources[i].name, g);
         graph_free(&g);
@@ -98,17 +111,6 @@ static err publish(struct merge_search *s)
         free(path);
     }
     return e ? e : merge_report_write(s);
-}
-
-static err looked(void *user, const struct merge_joint *j, bool changed)
-{
-    struct merge_search *s = user;
-    err e = changed ? publish(s) : ERR_OK;
-    struct merge_progress p = {.problem = s->problem, .best = merge_joint_best(j), .score = merge_joint_scores(j), .target = s->targets, .best_score = merge_joint_best_scores(j),
-                               .trial = s->trials, .seconds = merge_joint_seconds(j), .seconds_total = s->o->seconds,
-                               .saved = merge_config_saved(merge_joint_best(j), s->problem), .changed = changed};
-    merge_report_point(s, &p);
-    return !e && s->fn ? s->fn(s->user, &p) : e;
 }
 
 /* ---- the log */
@@ -169,6 +171,18 @@ static err save(struct merge_search *s)
     json_decref(job);
     free(sections);
     return e;
+}
+
+static err looked(void *user, const struct merge_joint *j, bool changed)
+{
+    struct merge_search *s = user;
+    err e = changed ? save(s) : ERR_OK; /* first: what was published is never lost by a kill */
+    if (changed && !e) e = publish(s);
+    struct merge_progress p = {.problem = s->problem, .best = merge_joint_best(j), .score = merge_joint_scores(j), .target = s->targets, .best_score = merge_joint_best_scores(j),
+                               .trial = s->trials, .seconds = merge_joint_seconds(j), .seconds_total = s->o->seconds,
+                               .saved = merge_config_saved(merge_joint_best(j), s->problem), .changed = changed};
+    merge_report_point(s, &p);
+    return !e && s->fn ? s->fn(s->user, &p) : e;
 }
 
 /* Room for an outcome that is read back. */
@@ -295,6 +309,7 @@ static err resume(struct merge_search *s)
         if (!e && (!json_is_array(json_object_get(job, "log")) || !json_is_array(json_object_get(job, "points")))) e = err_set(ERR_FORMAT, "%s: no log", path);
         if (!e) e = take_back(s, &c, job);
         if (!e) take_back_reverted(s);
+        s->found = !e;
         if (e) e = err_wrap(e, "%s", path);
         json_decref(job);
         train_checkpoint_close(&c);
@@ -314,7 +329,7 @@ static err run_trials(struct merge_search *s)
     s->state = s->policy->start(s->problem, s->o->seconds);
     err e = play(s, &trial, &more);
     s->trials = (int)json_array_size(s->log);
-    if (!e && !s->trials) e = publish(s); /* the originals: OUT is whole from the first second */
+    if (!e) e = s->found ? looked(s, s->joint, true) : publish(s); /* the originals: OUT is whole from the first second */
     while (!e && more && merge_joint_seconds(s->joint) < s->o->seconds) {
         double began = merge_joint_seconds(s->joint);
         trial.seconds = MIN(trial.seconds, s->o->seconds - began);
@@ -355,7 +370,9 @@ err merge_search(const struct merge_search_options *o, merge_progress_fn *fn, vo
     struct merge_search s = {.o = o, .fn = fn, .user = user, .policy = merge_policy_find(o->policy ? o->policy : "split"), .log = json_array(), .points = json_array(),
                              .members = xnewn(struct merge_member *, o->n + 1), .targets = xnewn(double, o->n + 1)};
     err e = s.policy ? ERR_OK : err_set(ERR_USAGE, "--policy: '%s' is none of %s", o->policy, merge_policy_names);
-    s.budget = mem_budget_new("merge", o->budget ? o->budget : UINT64_MAX);
+    *ret = (struct merge_result){0};
+    s.budget = o->host ? o->host : mem_budget_new("merge", o->budget ? o->budget : UINT64_MAX);
+    if (o->host) mem_budget_set_limit(o->host, o->budget ? o->budget : UINT64_MAX);
     if (!e) e = check_common(&s);
     if (!e) e = make_folders(o);
     if (!e) e = open_members(&s);
@@ -374,7 +391,7 @@ err merge_search(const struct merge_search_options *o, merge_progress_fn *fn, vo
     merge_joint_free(&s.joint);
     merge_problem_free(&s.problem);
     for (int i = 0; i < o->n; i++) merge_member_free(&s.members[i]);
-    mem_budget_free(&s.budget);
+    if (!o->host) mem_budget_free(&s.budget);
     json_decref(s.log);
     json_decref(s.points);
     free(s.members);

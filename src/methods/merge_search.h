@@ -3,7 +3,7 @@
  *     OUT/models/NAME.onnx   the models as they were when the search began: teachers, and what a member falls back to
  *     OUT/NAME.onnx          the models of the best state so far: shared weights are equal to the last bit, so the store holds them once
  *     OUT/merge.json, merge.svg   what was tried and kept, scores, bytes, minutes; the members as columns of layers
- *     OUT/state.brim         everything to go on after a kill (train/checkpoint.h), after each trial
+ *     OUT/state.brim         everything to go on after a kill (train/checkpoint.h), after each trial and whenever the best state changes
  *
  * OUT/NAME.onnx are replaced each by a rename, merge.json last, whenever the best state changes: the box improves while the search runs.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -19,8 +19,9 @@ struct merge_search_options {
     int batch, threads, size;           /* batch 0: 32; size 0: the models' own */
     int64_t most_val;
     uint64_t seed, budget;              /* bytes; 0: what the machine has */
-    bool only_labels, resume;
-    const atomic_bool *stop;
+    bool only_labels, resume, share_norm; /* share_norm: batch norms behind a shared weight are shared, too */
+    struct mem_budget *host;            /* (borrowed) all bytes come out of this one, up to `budget` (0: what it gives); NULL: a budget of its own */
+    const atomic_bool *stop;            /* ends it between two operators */
 };
 struct merge_progress {
     const struct merge_problem *problem;
@@ -29,7 +30,7 @@ struct merge_progress {
     int trial;
     double seconds, seconds_total;
     uint64_t saved;
-    bool changed;   /* OUT/NAME.onnx are new */
+    bool changed;   /* OUT/NAME.onnx are new; also at first, where a search goes on */
 };
 /* Called after each measurement. An error ends the search. */
 typedef err merge_progress_fn(void *user, const struct merge_progress *p);

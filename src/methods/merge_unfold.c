@@ -121,6 +121,7 @@ static err open_watch(struct watch *w, const struct unfold *u, const char *path,
     for (int i = 0; i < u->n; i++) w->output[i] = output_of(g, u->places[i].name);
     e = train_runner_open(g, o, o->batch, payer, &w->r);
     graph_free(&g);
+    if (!e) model_plan_set_stop(w->r.plan, o->stop);
     for (int i = 0; i < u->n && !e; i++) {
         struct tensor t = model_plan_output(w->r.plan, w->output[i]);
         most = MAX(most, (size_t)tensor_count(&t.shape));
