@@ -147,3 +147,7 @@ void model_plan_end(struct model_plan *p);
 /* How long the last run waited for weights. */
 int64_t model_plan_wait_ns(const struct model_plan *p);
 bool model_step_streams(const struct model_plan *p, int step);
+/* Step times that were measured before (one per step), for the first division. */
+void model_plan_set_step_ns(struct model_plan *p, const int64_t *step_ns);
+/* model_plan_run as it would be: waits for weights that stream, and turns the clock by each step's time; computes nothing (weights/weights.h, rehearsals). */
+err model_plan_rehearse(struct model_plan *p, const int64_t *step_ns, struct weights_clock *clock);

@@ -123,9 +123,9 @@ err model_stream_step(struct model_plan *p, int step)
     struct model_stream *s = p->stream;
     for (int u = s->next; u < s->n_uses && s->uses[u].step == step; u++) {
         if (s->uses[u].k < 0) continue;
-        int64_t begin = clock_ns();
+        int64_t begin = weights_reader_now(p->model->options.reader);
         err e = weights_pass_wait(s->now, s->uses[u].k, &s->uses[u].at);
-        s->wait_ns += clock_ns() - begin;
+        s->wait_ns += weights_reader_now(p->model->options.reader) - begin;
         if (e) return e;
     }
     return ERR_OK;
@@ -145,6 +145,27 @@ void model_stream_end(struct model_plan *p, bool complete)
 {
     model_plan_end(p);
     if (p->stream) p->stream->measured |= complete;
+}
+
+/* ---- rehearsals */
+
+void model_plan_set_step_ns(struct model_plan *p, const int64_t *step_ns)
+{
+    memcpy(stream_of(p)->step_ns, step_ns, p->n_steps * sizeof *step_ns);
+    p->stream->measured = true;
+}
+
+err model_plan_rehearse(struct model_plan *p, const int64_t *step_ns, struct weights_clock *clock)
+{
+    bool streams = p->model->ring != NULL;
+    err e = streams ? model_stream_begin(p) : ERR_OK;
+    for (size_t i = 0; i < p->n_steps && !e; i++) {
+        if (streams && (e = model_stream_step(p, (int)i))) break;
+        clock->go(clock, clock->now + step_ns[i]);
+        if (streams) model_stream_step_done(p, (int)i, step_ns[i]);
+    }
+    if (streams) model_stream_end(p, !e);
+    return e;
 }
 
 int64_t model_plan_wait_ns(const struct model_plan *p)

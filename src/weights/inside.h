@@ -6,6 +6,7 @@
 
 #include "weights/weights.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 enum { WEIGHTS_PAGE = 4096, WEIGHTS_SENTENCE = 200 };
@@ -41,6 +42,8 @@ struct weights_read {
 void weights_reader_submit(struct weights_reader *r, struct weights_read *read);
 /* True: it was not begun and will not be; `done` is not called. */
 bool weights_reader_cancel(struct weights_reader *r, struct weights_read *read);
+/* pthread_cond_wait for something that a read on its way will change; in a rehearsal, turns the clock until the next piece has landed. */
+void weights_reader_sleep(struct weights_reader *r, pthread_cond_t *changed, pthread_mutex_t *lock);
 
 /* pool.c: blocks that several sets hold. */
 struct weights_pool;

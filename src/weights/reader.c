@@ -6,11 +6,15 @@
  *
  * A chunk that was begun is finished; the order of need counts between chunks. The lock is held over no read.
  *
+ * In a rehearsal the thread rests: chunks are begun in the same order and in the same number, land one after the other by a clock that somebody turns,
+ * on the thread that turns it, and bring nothing.
+ *
  * Invariant: a read is in the queue exactly while it has bytes that were not begun; its `done` is called once, after its last chunk.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "weights/inside.h"
 #include "base/crc32c.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -28,6 +32,7 @@ struct chunk {
     size_t at, bytes, size;    /* in the read: what is still to come of the chunk; all of it */
     bool buffered;             /* tried again without O_DIRECT */
     int64_t begun_ns;
+    uint64_t number;           /* in the order in which chunks were begun */
 };
 
 struct weights_reader {
@@ -45,9 +50,15 @@ struct weights_reader {
     uint64_t bytes, requests;
     int64_t busy_ns;
     double pace;                /* bytes a second; 0: as fast as the disk is */
+    struct weights_clock *clock; /* of a rehearsal, or NULL; changes only while nothing is under way */
     double lately_bytes, lately_ns; /* of the last chunks, half forgotten at every RECENT bytes */
     int64_t event_ns;           /* the thread's: when the disk began to work on something, or last delivered */
 };
+
+int64_t weights_reader_now(const struct weights_reader *r)
+{
+    return r && r->clock ? r->clock->now : clock_ns();
+}
 
 /* ---- chunks */
 
@@ -64,7 +75,7 @@ static struct chunk *begin_chunk(struct weights_reader *r)
     struct weights_read *q = r->queue;
     struct chunk *c = q ? free_slot(r) : NULL;
     if (!c) return NULL;
-    *c = (struct chunk){.read = q, .at = q->begun, .bytes = MIN(q->bytes - q->begun, (size_t)CHUNK), .begun_ns = clock_ns()};
+    *c = (struct chunk){.read = q, .at = q->begun, .bytes = MIN(q->bytes - q->begun, (size_t)CHUNK), .begun_ns = weights_reader_now(r), .number = r->requests};
     c->size = c->bytes;
     q->begun += c->bytes;
     q->pending++;
@@ -129,13 +140,19 @@ static void check(struct weights_read *q)
 }
 
 /* A slower disk serves one chunk after the other and saves up nothing while it rests. */
+static int64_t paced_end(const struct weights_reader *r, const struct chunk *c, double pace)
+{
+    return MAX(r->paced_ns, c->begun_ns) + (int64_t)((double)c->size / pace * 1e9);
+}
+
 static void play_slower_disk(struct weights_reader *r, const struct chunk *c)
 {
     pthread_mutex_lock(&r->lock);
     double pace = r->pace;
     pthread_mutex_unlock(&r->lock);
     if (pace <= 0) return;
-    r->paced_ns = MAX(r->paced_ns, c->begun_ns) + (int64_t)((double)c->size / pace * 1e9);
+    r->paced_ns = paced_end(r, c, pace);
+    if (r->clock) return;
     struct timespec t = {.tv_sec = r->paced_ns / 1000000000, .tv_nsec = r->paced_ns % 1000000000};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) continue;
 }
@@ -144,7 +161,7 @@ static void end_chunk(struct weights_reader *r, struct chunk *c)
 {
     struct weights_read *q = c->read;
     play_slower_disk(r, c);
-    int64_t now = clock_ns();
+    int64_t now = weights_reader_now(r);
     pthread_mutex_lock(&r->lock);
     if (!q->failure) {
         r->lately_bytes += (double)c->size;
@@ -160,7 +177,7 @@ static void end_chunk(struct weights_reader *r, struct chunk *c)
     c->read = NULL;
     r->in_flight--;
     if (!over) return;
-    check(q);
+    if (!r->clock) check(q);
     q->done(q);
 }
 
@@ -227,7 +244,7 @@ static void *reader_main(void *arg)
             r->busy_ns += clock_ns() - since;
             since = 0;
         }
-        while (!r->queue && !r->stop && !r->in_flight) pthread_cond_wait(&r->wake, &r->lock);
+        while ((r->clock || (!r->queue && !r->in_flight)) && !r->stop) pthread_cond_wait(&r->wake, &r->lock);
         bool over = !r->queue && !r->in_flight;
         pthread_mutex_unlock(&r->lock);
         if (over) return NULL;
@@ -235,6 +252,60 @@ static void *reader_main(void *arg)
         begin(r);
         if (r->in_flight) uring_wait(r);
     }
+}
+
+/* ---- rehearsals; all on one thread */
+
+void weights_reader_rehearse(struct weights_reader *r, struct weights_clock *clock, double bytes_per_s)
+{
+    pthread_mutex_lock(&r->lock);
+    assert(!r->queue && !r->stop);
+    r->clock = clock;
+    r->pace = bytes_per_s;
+    r->paced_ns = r->event_ns = 0;
+    pthread_cond_signal(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* The chunk that lands next, after all that can be under way was begun. */
+static struct chunk *next_to_land(struct weights_reader *r)
+{
+    struct chunk *first = NULL;
+    pthread_mutex_lock(&r->lock);
+    if (!r->in_flight) r->event_ns = r->clock->now;
+    while (begin_chunk(r)) continue;
+    pthread_mutex_unlock(&r->lock);
+    for (int i = 0; i < DEPTH; i++)
+        if (r->flight[i].read && (!first || r->flight[i].number < first->number)) first = &r->flight[i];
+    return first;
+}
+
+int64_t weights_reader_next(struct weights_reader *r)
+{
+    const struct chunk *c = next_to_land(r);
+    return c ? paced_end(r, c, r->pace) : INT64_MAX;
+}
+
+void weights_reader_land(struct weights_reader *r)
+{
+    for (struct chunk *c; (c = next_to_land(r)) && paced_end(r, c, r->pace) <= r->clock->now;) {
+        c->at += c->bytes;
+        c->bytes = 0;
+        end_chunk(r, c);
+    }
+}
+
+void weights_reader_sleep(struct weights_reader *r, pthread_cond_t *changed, pthread_mutex_t *lock)
+{
+    if (!r || !r->clock) {
+        pthread_cond_wait(changed, lock);
+        return;
+    }
+    pthread_mutex_unlock(lock);
+    int64_t at = weights_reader_next(r);
+    assert(at != INT64_MAX); /* else this would wait for ever */
+    r->clock->go(r->clock, at);
+    pthread_mutex_lock(lock);
 }
 
 /* ---- the queue */

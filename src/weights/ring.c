@@ -69,7 +69,7 @@ void weights_ring_free(struct weights_ring **rp)
     pthread_mutex_lock(&r->lock);
     while (r->first) {
         assert(r->first->given_up);
-        pthread_cond_wait(&r->changed, &r->lock);
+        weights_reader_sleep(r->reader, &r->changed, &r->lock);
     }
     pthread_mutex_unlock(&r->lock);
     mem_free(r->payer, MEM_WEIGHTS, r->memory, r->bytes);
@@ -194,7 +194,7 @@ err weights_pass_wait(struct weights_pass *p, int k, const void **ret)
     assert(k < p->n && !x->done);
     if (x->state != READY && x->state != FAILED) {
         for (const struct weights_pass *f = r->first; f != p; f = f->next) assert(f->given_up); /* else this would wait for ever */
-        while (x->state != READY && x->state != FAILED) pthread_cond_wait(&r->changed, &r->lock);
+        while (x->state != READY && x->state != FAILED) weights_reader_sleep(r->reader, &r->changed, &r->lock);
     }
     if (x->state == FAILED)
         e = err_set(x->read.failure, "%s", x->read.sentence);
@@ -237,7 +237,7 @@ void weights_ring_drain(struct weights_ring *r)
     pthread_mutex_lock(&r->lock);
     while (r->first) {
         assert(r->first->given_up);
-        pthread_cond_wait(&r->changed, &r->lock);
+        weights_reader_sleep(r->reader, &r->changed, &r->lock);
     }
     pthread_mutex_unlock(&r->lock);
 }
@@ -256,6 +256,6 @@ static bool reads_set(const struct weights_ring *r, const struct weights_set *s)
 void weights_ring_drain_set(struct weights_ring *r, const struct weights_set *s)
 {
     pthread_mutex_lock(&r->lock);
-    while (reads_set(r, s)) pthread_cond_wait(&r->changed, &r->lock);
+    while (reads_set(r, s)) weights_reader_sleep(r->reader, &r->changed, &r->lock);
     pthread_mutex_unlock(&r->lock);
 }

@@ -317,7 +317,7 @@ void weights_set_free(struct weights_set **sp)
     struct weights_set *s = *sp;
     if (!s) return;
     pthread_mutex_lock(&s->lock);
-    while (s->loading) pthread_cond_wait(&s->changed, &s->lock);
+    while (s->loading) weights_reader_sleep(s->reader, &s->changed, &s->lock);
     pthread_mutex_unlock(&s->lock);
     if (s->fill) mem_free(s->payer, MEM_WEIGHTS, s->fill, s->blocks[s->fill_block]->bytes);
     if (s->tail) mem_free(s->payer, MEM_WEIGHTS, s->tail, TAIL);
@@ -445,7 +445,7 @@ err weights_wait(struct weights_set *s)
 {
     err e = ERR_OK;
     pthread_mutex_lock(&s->lock);
-    while (s->state == WEIGHTS_LOADING) pthread_cond_wait(&s->changed, &s->lock);
+    while (s->state == WEIGHTS_LOADING) weights_reader_sleep(s->reader, &s->changed, &s->lock);
     if (s->state != WEIGHTS_RESIDENT) e = err_set(s->failure ? s->failure : ERR_INTERNAL, "%s", s->sentence);
     pthread_mutex_unlock(&s->lock);
     return e;

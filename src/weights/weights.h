@@ -40,6 +40,20 @@ struct weights_reader_stats {
 };
 struct weights_reader_stats weights_reader_stats(struct weights_reader *r);
 
+/* ---- rehearsals: the same in a time of its own, to find out what would happen
+ *
+ * While a reader has a clock, reads land, by that clock, when a disk of `bytes_per_s` would have brought them, and bring nothing; who has to wait for one
+ * turns the clock. Everything happens on one thread; nothing may be under way when a rehearsal begins or ends (clock NULL), and what was "read" in it must
+ * be evicted before anything real runs. `go` moves `now` to `at`, and calls weights_reader_land whenever weights_reader_next was reached on the way. */
+struct weights_clock {
+    int64_t now;
+    void (*go)(struct weights_clock *c, int64_t at);
+};
+void weights_reader_rehearse(struct weights_reader *r, struct weights_clock *clock, double bytes_per_s);
+int64_t weights_reader_next(struct weights_reader *r); /* when the next piece lands; INT64_MAX: nothing is under way */
+void weights_reader_land(struct weights_reader *r);    /* what has landed by now */
+int64_t weights_reader_now(const struct weights_reader *r); /* the clock's time, else clock_ns */
+
 /* `payer` pays (MEM_WEIGHTS) for what is resident. reader and spill_dir NULL: memory only. */
 err weights_set_new(struct mem_payer *payer, struct weights_reader *reader, const char *spill_dir, struct weights_set **ret);
 /* Unpinned by then, and no pass over it. Waits for a read under way. */
