@@ -13,7 +13,7 @@
 #include "kernels/onednn/try.h"
 #include "kernels/own/conv.h"
 
-extern const struct kernel_class own_batch_norm, own_gradient;
+extern const struct kernel_class own_batch_norm, own_gradient, own_softmax_grad, own_layer_norm_grad;
 
 struct box {
     struct mem_budget *budget;
@@ -314,6 +314,28 @@ static void test_own_gradient(void **state)
     assert_int_equal(b->taken, b->asked);
 }
 
+static void test_own_rows(void **state)
+{
+    struct box *b = *state;
+    if (!own_lanes()) skip();
+    for (int k = 0; k < 36; k++) {
+        uint64_t *s = &b->seed;
+        int64_t dims[] = {1 + try_below(s, 4), 1 + try_below(s, k < 6 ? 300 : 20), 1 + try_below(s, k % 6 > 3 ? 200 : 30)};
+        struct try_node n;
+        try_init(&n, k % 3 == 2 ? OP_LAYER_NORM_GRAD : OP_SOFTMAX_GRAD, 17);
+        if (k % 3 == 1) try_word(&n, "of", "LogSoftmax");
+        struct tensor in[3] = {try_tensor(3, dims, s), try_tensor(3, dims, s), try_tensor(1, dims + 2, s)};
+        struct tensor out[3] = {try_tensor(3, dims, s), try_tensor(1, dims + 2, s), try_tensor(1, dims + 2, s)};
+        bool layer = n.op.kind == OP_LAYER_NORM_GRAD;
+        for (int64_t i = 0; i < tensor_count(&in[1].shape) && layer && k % 4 == 0; i++) ((float *)in[1].data)[i] += 20;
+        n.op.n_in = layer ? 3 : 2;
+        n.op.n_out = layer ? 3 : 1;
+        if (!layer) free(in[2].data), free(out[1].data), free(out[2].data);
+        check(b, layer ? &own_layer_norm_grad : &own_softmax_grad, &n, in, n.op.n_in, out, n.op.n_out, op_name(n.op.kind));
+    }
+    assert_int_equal(b->taken, b->asked);
+}
+
 static void test_product(void **state)
 {
     struct box *b = *state;
@@ -343,6 +365,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_norm, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_own_norm, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_own_gradient, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_own_rows, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_product, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -217,11 +217,11 @@ static void state_free(struct kernel_state **s)
                                                    .run = run,                                                         \
                                                    .free = state_free}
 extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_concat, own_softmax, own_norm, own_gradient,
-    own_batch_norm; /* named by list.c */
+    own_batch_norm, own_softmax_grad, own_layer_norm_grad; /* named by list.c */
 CLASS(winograd);
 CLASS(narrow);
 CLASS(product);
 CLASS(depthwise);
 
 const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_depthwise, &own_binary, &own_concat, &own_softmax, &own_norm,
-                                                            &own_gradient, &own_batch_norm, NULL};
+                                                            &own_gradient, &own_batch_norm, &own_softmax_grad, &own_layer_norm_grad, NULL};

@@ -67,6 +67,8 @@ struct own_lanes {
     void (*norm_apply)(const struct own_flat_call *k, int thread, int threads);
     void (*sums)(const struct own_train_call *k, int thread, int threads); /* these: own/train.h */
     void (*affine)(const struct own_train_call *k, int thread, int threads);
+    void (*softmax_grad)(const struct own_train_call *k, int thread, int threads);
+    void (*layer_norm_grad)(const struct own_train_call *k, int thread, int threads);
 };
 extern const struct own_lanes own_lanes512, own_lanes256;
 

@@ -39,4 +39,6 @@ const struct own_lanes own_lanes512 = {
     norm_apply,
     sums_run,
     affine_run,
+    softmax_grad_run,
+    layer_norm_grad_run,
 };

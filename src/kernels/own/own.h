@@ -7,7 +7,7 @@
  *     own:binary, own:concat   Add, Sub, Mul, Div and Concat in any layouts; own:softmax of 2 to 8 numbers; own:norm, an InstanceNormalization of up
  *                    to 64 channels (flat.inc)
  *     own:gradient   UnaryGrad of eight activations in any layout (flat.inc)
- *     own:batch_norm BatchNormTrain and its gradient (train.inc)
+ *     own:batch_norm BatchNormTrain and its gradient; own:softmax_grad, own:layer_norm_grad   of rows (train.inc)
  *
  * Written once for LANES floats (lanes.inc) and compiled for AVX-512 and for AVX2; which runs is decided by what oneDNN is allowed to use, so
  * DNNL_MAX_CPU_ISA holds for both. On a processor with neither, no query is accepted. f32 only; channels-last in and out; no code is generated, so

@@ -1,5 +1,5 @@
-/* The kernel contract for batch normalisation over the batch and its gradient (train.inc; Ioffe and Szegedy 2015). Why not oneDNN's: its threads wait for
- * each other in a loop of their own, which lasts a time slice where one of them has lost its processor (training is what gives way).
+/* The kernel contract for batch normalisation over the batch and its gradient (Ioffe and Szegedy 2015), and for the gradients of Softmax, LogSoftmax and
+ * LayerNormalization along the last axes (train.inc). Why not oneDNN's batch normalisation: its threads wait for each other in a loop of their own, which lasts a time slice where one of them has lost its processor (training is what gives way).
  *
  *     forward   mean, var of the batch; y = (x - mean) r s + b, r = 1 / sqrt(var + epsilon); running statistics
  *     backward  ds = r sum(dy (x - mean)), db = sum(dy), dx = s r (dy - db / N - (x - mean) r ds / N)
@@ -157,6 +157,72 @@ static err run_batch_norm(struct kernel_state *s, const struct kernel_buffers *b
     return s->forward ? run_forward(s, b) : run_backward(s, b);
 }
 
+/* ---- rows */
+
+static bool accepts_softmax_grad(const struct kernel_query *q)
+{
+    if (q->node->kind != OP_SOFTMAX_GRAD || !own_lanes() || q->n_post || q->n_in != 2 || !onednn_takes_all(q)) return false;
+    int rank = q->in[0].shape.rank;
+    int64_t axis = op_attr_int(q->node, "axis", -1);
+    return rank > 0 && (axis == -1 || axis == rank - 1) && tensor_count(&q->in[0].shape) > 0;
+}
+
+static bool rows_lie_densely(const struct kernel_query *q, int n_in)
+{
+    bool yes = tensor_is_row_major(&q->out[0]);
+    for (int i = 0; i < n_in; i++) yes &= tensor_is_row_major(&q->in[i]);
+    return yes;
+}
+
+static err prepare_softmax_grad(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    if (!rows_lie_densely(q, 2)) return err_set(ERR_UNSUPPORTED, "own softmax gradient wants row-major");
+    const struct tensor_shape *x = &q->in[0].shape;
+    struct kernel_state s = {.t = {.c = x->dims[x->rank - 1], .log = !strcmp(op_attr_string(q->node, "of", ""), "LogSoftmax")}};
+    s.t.rows = tensor_count(x) / s.t.c;
+    return state_new(&s, 0.3 * (double)tensor_count(x), q, payer, ret);
+}
+
+static err run_softmax_grad(struct kernel_state *s, const struct kernel_buffers *b)
+{
+    struct own_train_call k = {.t = &s->t, .dy = b->in[0], .x = b->in[1], .y = b->out[0], .run = s->lanes->softmax_grad};
+    own_team(s->threads, member, &k);
+    return ERR_OK;
+}
+
+static bool accepts_layer_norm_grad(const struct kernel_query *q)
+{
+    if (q->node->kind != OP_LAYER_NORM_GRAD || !own_lanes() || q->n_post || q->n_in != 3 || !all_taken(q)) return false;
+    return q->out[0].dtype && tensor_count(&q->in[1].shape) > 0;
+}
+
+static err prepare_layer_norm_grad(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    if (!rows_lie_densely(q, 3)) return err_set(ERR_UNSUPPORTED, "own layer norm gradient wants row-major");
+    const struct tensor_shape *x = &q->in[1].shape;
+    struct kernel_state s = {.t = {.c = tensor_count(&q->in[2].shape), .epsilon = op_attr_float(q->node, "epsilon", 1e-5f)}};
+    s.t.rows = tensor_count(x) / s.t.c;
+    s.t.tasks = MIN(MAX(tensor_count(x) / OWN_TRAIN_NUMBERS, 1), MIN(s.t.rows, OWN_TRAIN_TASKS));
+    return state_new(&s, 0.5 * (double)tensor_count(x), q, payer, ret);
+}
+
+static err run_layer_norm_grad(struct kernel_state *s, const struct kernel_buffers *b)
+{
+    const struct own_train *t = &s->t;
+    struct own_train_call k = {.t = t, .dy = b->in[0], .x = b->in[1], .factor = b->in[2], .y = b->out[0], .sums = b->scratch, .run = s->lanes->layer_norm_grad};
+    own_team(s->threads, member, &k);
+    for (int o = 1; o < 3; o++) {
+        float *to = b->out[o];
+        const float *from = (const float *)b->scratch + (o - 1) * t->c;
+        for (int64_t i = 0; to && i < t->c; i++) {
+            double sum = 0;
+            for (int64_t task = 0; task < t->tasks; task++) sum += (double)from[task * 2 * t->c + i];
+            to[i] = (float)sum;
+        }
+    }
+    return ERR_OK;
+}
+
 /* ---- the rest of the contract */
 
 static size_t scratch_bytes(const struct kernel_state *s)
@@ -182,13 +248,17 @@ static void state_free(struct kernel_state **s)
     *s = NULL;
 }
 
-extern const struct kernel_class own_batch_norm; /* named by list.c */
-const struct kernel_class own_batch_norm = {.name = "own:batch_norm",
-                                            .accepts = accepts_batch_norm,
-                                            .layouts = onednn_layouts_last,
-                                            .prepare = prepare_batch_norm,
-                                            .scratch_bytes = scratch_bytes,
-                                            .code_bytes = code_bytes,
-                                            .describe = describe,
-                                            .run = run_batch_norm,
-                                            .free = state_free};
+extern const struct kernel_class own_batch_norm, own_softmax_grad, own_layer_norm_grad; /* named by list.c */
+#define CLASS(word, layouts_)                                                                                          \
+    const struct kernel_class own_##word = {.name = "own:" #word,                                                      \
+                                            .accepts = accepts_##word,                                                 \
+                                            .layouts = layouts_,                                                       \
+                                            .prepare = prepare_##word,                                                 \
+                                            .scratch_bytes = scratch_bytes,                                            \
+                                            .code_bytes = code_bytes,                                                  \
+                                            .describe = describe,                                                      \
+                                            .run = run_##word,                                                         \
+                                            .free = state_free}
+CLASS(batch_norm, onednn_layouts_last);
+CLASS(softmax_grad, onednn_layouts_rows);
+CLASS(layer_norm_grad, onednn_layouts_rows);
