@@ -139,6 +139,7 @@ struct engine {
     bool measure_now;              /* precision is measured while models are opened; else beside the running box (precise.c) */
     struct engine_precise *precise; /* NULL: nothing to measure */
     struct engine_jobs *jobs;      /* NULL: no kind of job was given */
+    const struct weights_fs *publish_fs; /* NULL: the system's; another for tests of disks that fail */
     const char *renew;             /* a build of now opens this model anew; NULL: none. Guarded by lock */
     int n_sinks;
     struct {

@@ -99,8 +99,10 @@ static err import_all(struct publishing *p)
     size_t n = 0;
     for (int i = 0; i < p->n; i++)
         if (p->items[i].stored) names[n++] = p->items[i].stored;
-    err e = n ? weights_store_open(p->e->store, NULL, &p->store) : ERR_OK;
+    err e = n ? weights_store_open(p->e->store, p->e->publish_fs, &p->store) : ERR_OK;
     if (!e && n) e = mem_budget_back_with_files(p->budget, p->e->store);
+    for (int i = 0; i < p->n && !e; i++) /* what is large first: a disk that is full is met before any name means another model */
+        if (p->items[i].stored) e = model_import_numbers(p->store, p->items[i].onnx, p->payer);
     for (int i = 0; i < p->n && !e; i++)
         if (p->items[i].stored) e = import_one(p, &p->items[i]);
     if (!e && n > 1) e = model_share(p->store, names, n, &shared);

@@ -72,6 +72,7 @@ static err open_answers(struct answers *a, const struct merge_score *s, const st
     a->payer = payer;
     err e = train_runner_open(g, &s->o, s->o.batch, payer, &a->r);
     if (e) return e;
+    model_plan_set_stop(a->r.plan, s->o.stop);
     a->n = model_output_count(a->r.model);
     if (a->n > TASK_MAX_OUTPUTS) return err_set(ERR_LIMIT, "%s: %d outputs; at most %d can be compared", g->name, a->n, TASK_MAX_OUTPUTS);
     size_t count = 0;

@@ -132,6 +132,26 @@ static err readable(const char *path, struct mem_payer *payer)
     return e;
 }
 
+static err put_all(struct import *i, const char *path)
+{
+    err e = graph_strip(path, i->payer, take, i, NULL, NULL);
+    if (!e) e = put_tail(i);
+    return e ? e : put_graph(i, path);
+}
+
+err model_import_numbers(struct weights_store *s, const char *path, struct mem_payer *payer)
+{
+    struct import i = {.s = s, .payer = payer};
+    err e = weights_store_begin(s);
+    if (e) return e;
+    e = put_all(&i, path);
+    weights_store_end(s);
+    weights_manifest_done(&i.m);
+    strbuf_done(&i.tail);
+    free(i.places);
+    return e;
+}
+
 err model_import(struct weights_store *s, const char *path, const char *name, struct mem_payer *payer, struct model_import_report *ret)
 {
     struct import i = {.s = s, .payer = payer};
@@ -144,9 +164,7 @@ err model_import(struct weights_store *s, const char *path, const char *name, st
     i.m.name = xstrdup(name);
     i.m.source = xstrdup(strrchr(path, '/') ? strrchr(path, '/') + 1 : path);
     i.m.source_bytes = stat(path, &st) ? 0 : (uint64_t)st.st_size;
-    e = graph_strip(path, payer, take, &i, NULL, NULL);
-    if (!e) e = put_tail(&i);
-    if (!e) e = put_graph(&i, path);
+    e = put_all(&i, path);
     struct weights_manifest old;
     if (!e && !weights_manifest_current(s, name, &old)) { /* the same once more: what it shares stays marked */
         model_share_keep(&i.m, &old);

@@ -14,6 +14,8 @@ struct model_import_report {
 };
 /* The file must be one that brim can read (graph_load). `name`: see weights_name_check. What brim decodes on the way is paid by `payer`. */
 err model_import(struct weights_store *s, const char *path, const char *name, struct mem_payer *payer, struct model_import_report *ret);
+/* Its numbers alone become blobs: model_import of the same file then has only small files to write. What is not imported afterwards `gc` takes away. */
+err model_import_numbers(struct weights_store *s, const char *path, struct mem_payer *payer);
 /* Its name without folders and ".onnx", other characters as '_'; free(). */
 char *model_import_name(const char *path);
 
