@@ -222,6 +222,7 @@ static const struct bench {
     {"kill", bench_kill, "kill -9 at random moments: is every event there that was told"},
     {"start", bench_start, "an idle box's memory, and the time to the first detection"},
     {"merge", bench_merge_script, "layers that models share: pairs, real merges, both policies in equal minutes"},
+    {"serving", bench_serving, "frames in time in too little memory: time sharing, merging, blocks; live and rehearsed"},
     {"applications", bench_applications, "eleven tasks in three applications, each in a budget that is too small for it"},
     {"swap", bench_swap, "networks in less memory than they need, beside the bound and other ways"},
     {"train", bench_train, "training beside PyTorch, detectors before and after; with ARCH one network's step"},

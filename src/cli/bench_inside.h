@@ -7,6 +7,7 @@
  *     bench_start.c  an idle box's memory; time to the first detection
  *     bench_train.c  a training step
  *     bench_beside.c cameras beside a training in the same box
+ *     bench_serving*.c frames in time when models do not all fit: time sharing, merging, blocks
  *     bench_models.c other engines on the same models, block swapping, training (Python scripts do the work)
  *
  * Benches measure a `brim serve` of its own from outside (child.h). SPDX-License-Identifier: Apache-2.0 */
@@ -28,6 +29,8 @@ err bench_applications(int argc, char **argv);
 err bench_train(int argc, char **argv);
 err bench_train_script(int argc, char **argv);
 err bench_merge_script(int argc, char **argv);
+err bench_serving(int argc, char **argv);
+err bench_serving_script(int argc, char **argv);
 err bench_beside(int argc, char **argv);
 
 struct bench_place {

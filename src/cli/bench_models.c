@@ -107,6 +107,11 @@ err bench_merge_script(int argc, char **argv)
     return run_script("merge.py", "python3", argc, argv);
 }
 
+err bench_serving_script(int argc, char **argv)
+{
+    return run_script("serving.py", "python3", argc, argv);
+}
+
 err bench_applications(int argc, char **argv)
 {
     return run_script("applications.py", "python3", argc + 1, argv - 1);

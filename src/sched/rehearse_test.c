@@ -1,10 +1,8 @@
 /* Rehearsals: the scheduler in a time of its own, against cases computed by hand and against what must hold of any of them.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "model/import.h"
-#include "model/share.h"
 #include "sched/rehearse.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -210,8 +208,117 @@ static void by_hand(void **state)
     close_world(&w);
 }
 
+/* Two families of two (T U V and X Y Z in common) and a stranger. */
+static void open_families(struct world *w)
+{
+    static const char *const models[] = {"TUVa", "XYZb", "TUVc", "XYZd", "efgh"};
+    open_world(w);
+    for (size_t i = 0; i < ARRAY_LEN(models); i++) add_model(w, models[i]);
+}
+
+static void all_fits(void **state)
+{
+    (void)state;
+    struct world w;
+    open_families(&w);
+    struct outcome x = rehearse(&w, &(struct plan){.period_ms = 40, .deadline_ms = 35, .frames = 100}); /* half of the time is asked for */
+    assert_int_equal(x.offered, 500);
+    assert_int_equal(x.run, 500);
+    assert_int_equal(x.late, 0);
+    assert_int_equal(x.bytes, (3 + 3 + 4 * 1 + 4) * LAYER); /* each layer once, however many models have it */
+    close_world(&w);
+}
+
+static void same_again(void **state)
+{
+    (void)state;
+    struct world w;
+    open_families(&w);
+    for (int i = 0; i < 4; i++) {
+        struct plan p = {.layers = 6, .blind = i & 1, .blocks = i & 2, .period_ms = 45, .deadline_ms = 60, .frames = 60};
+        struct outcome a = rehearse(&w, &p), b = rehearse(&w, &p);
+        assert_memory_equal(&a, &b, sizeof a);
+    }
+    close_world(&w);
+}
+
+static int in_time(const struct outcome *x)
+{
+    return x->run - x->late;
+}
+
+/* From the largest model alone to all of them, each with and without knowing what they share. */
+static void more_memory(void **state)
+{
+    (void)state;
+    struct world w;
+    int best[2] = {0};
+    double bytes[2] = {0}; /* for each frame in time, summed over the sizes */
+    open_families(&w);
+    for (int layers = 4; layers <= 14; layers++) {
+        struct outcome x[2];
+        for (int blind = 0; blind < 2; blind++) {
+            x[blind] = rehearse(&w, &(struct plan){.layers = layers, .blind = blind, .period_ms = 30, .deadline_ms = 45, .frames = 200});
+            assert_true(in_time(&x[blind]) >= best[blind] - x[blind].offered / 25);
+            best[blind] = MAX(best[blind], in_time(&x[blind]));
+        }
+        print_message("# room for %2d layers: %4d of %d in time, %6.1f layers read; blind %4d, %6.1f\n", layers, in_time(&x[0]), x[0].offered,
+                      (double)x[0].bytes / LAYER, in_time(&x[1]), (double)x[1].bytes / LAYER);
+        for (int blind = 0; blind < 2; blind++) bytes[blind] += (double)x[blind].bytes / in_time(&x[blind]);
+        assert_true(in_time(&x[0]) >= in_time(&x[1]) - x[0].offered / 25);
+    }
+    assert_true(bytes[1] >= bytes[0]);
+    assert_int_equal(best[0], 1000);
+    close_world(&w);
+}
+
+/* Six layers in room for five: with blocks, every run reads the two or three that do not stay, and no more. */
+static void blocks(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    struct query *q = add_model(&w, "abcdef");
+    struct outcome x = rehearse(&w, &(struct plan){.layers = 5, .blocks = true, .period_ms = 20, .deadline_ms = 18, .frames = 50});
+    print_message("# %d runs, %.1f layers read, the last run took %.1f ms\n", x.run, (double)x.bytes / LAYER, (double)q->last_ns / 1e6);
+    assert_int_equal(x.run, 50);
+    assert_int_equal(x.late, 0);
+    assert_int_equal(x.bytes % LAYER, 0);
+    assert_in_range(x.bytes / LAYER, 3 + 2 * 50, 6 + 3 * 52);
+    assert_int_equal(q->last_ns, 6 * MS); /* 14 ms between runs are enough to fill the window again */
+    x = rehearse(&w, &(struct plan){.layers = 5, .period_ms = 20, .deadline_ms = 18, .frames = 50});
+    assert_int_equal(x.run, 0); /* whole, it never fits */
+    close_world(&w);
+}
+
+/* What was "read" in a rehearsal is no number of a model. */
+static void real_runs_after(void **state)
+{
+    (void)state;
+    struct world w;
+    float first[SIDE];
+    open_world(&w);
+    struct query *q = add_model(&w, "abcd");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(model_request(q->model), ERR_OK);
+        assert_int_equal(model_wait(q->model), ERR_OK);
+        struct tensor in = model_plan_input(q->plan, 0), out;
+        for (int k = 0; k < SIDE; k++) ((float *)in.data)[k] = (float)k;
+        assert_int_equal(model_plan_run(q->plan, NULL), ERR_OK);
+        out = model_plan_output(q->plan, 0);
+        if (i) assert_memory_equal(out.data, first, sizeof first);
+        else memcpy(first, out.data, sizeof first);
+        assert_true(first[0] > 0);
+        model_release(q->model);
+        assert_int_equal(model_evict(q->model), ERR_OK);
+        for (int k = 0; k < 2 && !i; k++) rehearse(&w, &(struct plan){.layers = 5, .blocks = k, .period_ms = 20, .deadline_ms = 18, .frames = 20});
+    }
+    close_world(&w);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(by_hand)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(by_hand), cmocka_unit_test(all_fits), cmocka_unit_test(same_again), cmocka_unit_test(more_memory),
+                                       cmocka_unit_test(blocks), cmocka_unit_test(real_runs_after)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
