@@ -25,7 +25,7 @@ static void on_signal(int number)
 
 struct options {
     struct train_job_options job;
-    const char *task, *optimizer, *rate, *schedule, *fit, *mean, *scale, *priority, *augment, *classes, *teacher_classes;
+    const char *task, *optimizer, *rate, *schedule, *fit, *mean, *scale, *priority, *augment, *classes, *teacher_classes, *since;
     char **names, **teacher_names;
     size_t n_names, n_teacher_names;
     int64_t per_class, width, category, data_every;
@@ -149,6 +149,7 @@ static err digest(struct options *o)
     if (!e && !j->teacher && (o->teacher_classes || j->classify.distill > 0)) e = err_set(ERR_USAGE, "--distill and --teacher-classes need a --teacher");
     if (j->classify.distill < 0) j->classify.distill = j->teacher ? 0.5 : 0;
     if (!e) e = augment(o->augment, &j->augment);
+    if (!e && o->since) e = cli_train_since(o->since, &j->rows.since);
     if (e) return e;
     if (o->threads < 0 || o->threads > 1024 || o->data_threads < 0 || o->data_threads > 64) return err_set(ERR_USAGE, "--threads and --data-threads: out of range");
     if (o->seed < 0) return err_set(ERR_USAGE, "--seed: 0 or more");
@@ -196,12 +197,12 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
     const struct args_option table[] = {
         {"model", ARGS_STRING, &j->model, "F.onnx, or a network by name (brim new --list)"},
         {"data", ARGS_STRING, &j->data, "folder of classes, CIFAR .bin, IDX, COCO .json, YOLO folder; embed: folder of identities, or videos with MOT labels; image: "
-                                           "folder with input/ and target/; attributes: with attributes.csv; text: .txt, .u16, .u32"},
+                                           "folder with input/ and target/; attributes: with attributes.csv; text: .txt, .u16, .u32; classify, detect: a box's store, its own events"},
         {"val", ARGS_STRING, &j->val, "DATA to score on after each epoch (default: a part of --data)"},
         {"held-out", ARGS_FLOAT, &j->held_out, "that part (0.1, embed: 0.25 of the identities; of a video its end; 0: none)"},
         {"out", ARGS_STRING, &j->out, "DIR: checkpoints, ONNX, curves"},
         {"resume", ARGS_FLAG, &j->resume, "go on with the job in --out, with its own options"},
-        {"task", ARGS_STRING, &o->task, "classify (default), detect (YOLOX heads), embed (who is it again), image (into another), attributes (yes or no), text; also as the "
+        {"task", ARGS_STRING, &o->task, "classify (default), detect (YOLOX or CenterNet heads), embed (who is it again), image (into another), attributes (yes or no), text; also as the "
                                            "first word"},
         {"l1", ARGS_FLOAT, &j->image.l1, "image: weight of the mean difference (1, if no other is given)"},
         {"mse", ARGS_FLOAT, &j->image.mse, "image: ... of its square (0)"},
@@ -213,7 +214,11 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"width", ARGS_INT, &o->width, "embed: numbers of the embedding, for a network by name (its own)"},
         {"category", ARGS_INT, &o->category, "embed: of videos only objects of this class, the 8th column of MOT rows (all)"},
         {"data-every", ARGS_INT, &o->data_every, "embed, --label: each n-th frame of videos (10)"},
-        {"label", ARGS_STRING, &j->embed.named, "classify: of videos the class of an object is what objects.json beside its labels says under this key (colour)"},
+        {"label", ARGS_STRING, &j->embed.named, "classify: of videos the class of an object is what objects.json beside its labels says under this key (colour); of a box's "
+                                                      "events label (default), attributes, zone, event, query or camera"},
+        {"query", ARGS_STRING, &j->rows.query, "of a box's events only those of this query"},
+        {"camera", ARGS_STRING, &j->rows.camera, "... of this camera"},
+        {"since", ARGS_STRING, &o->since, "... not older than this: 24h, 7d, 2026-11-20 (a job that is resumed counts from then)"},
         {"seen", ARGS_FLOAT, &j->embed.seen, "of videos only what is visible to this share, the 9th column of MOT rows (0: all)"},
         {"classes", ARGS_STRING, &o->classes, "detect: NAME=NUMBER,... which class of the data is which of the network's"},
         {"epochs", ARGS_INT, &o->epochs, "(30)"},

@@ -15,5 +15,7 @@ extern const struct engine_job_kind cli_train_kind;
 int cli_export(int argc, char **argv);
 /* "car=2,ambulance=7" or "car,ambulance": names in the order of a head's classes; free each and the list, also after a failure. */
 err cli_train_classes(const char *text, char ***ret, size_t *ret_n);
+/* "90m", "24h", "7d" before now, or "2026-11-20", "2026-11-20 18:30" of the clock here: seconds since 1970. */
+err cli_train_since(const char *text, double *ret);
 /* argv[0] is the name of a task of train/job.h. */
 int cli_eval_network(int argc, char **argv);

@@ -6,9 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct options {
-    const char *model, *data, *gallery, *fit, *mean, *std, *classes;
+    const char *model, *data, *gallery, *fit, *mean, *std, *classes, *query, *camera, *since;
     int64_t batch, threads;
     uint64_t budget;
     double held_out;
@@ -19,6 +20,22 @@ struct options {
     bool bgr, rgb, json, help, detect, embed;
     enum train_task task;
 };
+
+err cli_train_since(const char *text, double *ret)
+{
+    static const struct { char unit; double seconds; } units[] = {{'m', 60}, {'h', 3600}, {'d', 86400}};
+    char *end;
+    double n = strtod(text, &end);
+    struct tm t = {.tm_isdst = -1};
+    for (size_t i = 0; i < ARRAY_LEN(units); i++)
+        if (end > text && end[0] == units[i].unit && !end[1] && n > 0 && n < 1e6) return *ret = clock_wall() - n * units[i].seconds, ERR_OK;
+    end = strptime(text, "%Y-%m-%d", &t);
+    if (end && *end) end = strptime(end, "%n%H:%M", &t);
+    time_t at = end && !*end ? mktime(&t) : -1;
+    if (at <= 0) return err_set(ERR_USAGE, "--since: '%s' is no time such as 90m, 24h, 7d, 2026-11-20 or \"2026-11-20 18:30\"", text);
+    *ret = (double)at;
+    return ERR_OK;
+}
 
 /* "car=2,ambulance=7" or "car,ambulance": the head's classes in order; numbers that nobody names get names that no data has. */
 err cli_train_classes(const char *text, char ***ret, size_t *ret_n)
@@ -102,7 +119,8 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
     if (!e) e = graph_load(o->model, payer, &g);
     if (!e && o->classes) e = cli_train_classes(o->classes, &names, &n_names);
     struct train_set_options how = {.classes = (const char *const *)names, .n_classes = (int)n_names, .identities = o->embed, .named = o->named, .seen = o->seen, .category = (int)MIN(o->category, INT32_MAX),
-                                    .every = (int)MIN(o->every, INT32_MAX)};
+                                    .every = (int)MIN(o->every, INT32_MAX), .boxes = o->detect, .query = o->query, .camera = o->camera};
+    if (!e && o->since) e = cli_train_since(o->since, &how.since);
     if (!e && o->task == TRAIN_TEXT) e = train_text_length(g, &how.length);
     if (!e) e = train_set_open(o->data, &how, payer, &set);
     if (!e && o->gallery) e = train_set_open(o->gallery, &how, payer, &gallery);
@@ -162,6 +180,9 @@ int cli_eval_network(int argc, char **argv)
                                         {"category", ARGS_INT, &o.category, "embed: of videos only objects of this class (all)"},
                                         {"data-every", ARGS_INT, &o.every, "embed, --label: each n-th frame of videos (10)"},
                                         {"label", ARGS_STRING, &o.named, "classify: of videos the class of an object is what objects.json beside its labels says under this key"},
+                                        {"query", ARGS_STRING, &o.query, "of a box's events only those of this query"},
+                                        {"camera", ARGS_STRING, &o.camera, "... of this camera"},
+                                        {"since", ARGS_STRING, &o.since, "... not older than this: 24h, 7d, 2026-11-20"},
                                         {"seen", ARGS_FLOAT, &o.seen, "of videos only what is visible to this share (0: all)"},
                                         {"mean", ARGS_STRING, &o.mean, "of pixels of 0-255 (classify: ImageNet's; detect: 0)"},
                                         {"std", ARGS_STRING, &o.std, "... and what they are divided by (detect: 1)"},

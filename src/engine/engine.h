@@ -59,7 +59,7 @@ struct engine_record {
     double pts;
     uint64_t frame;       /* sequence number of the camera */
     int width, height;    /* of the frame */
-    /* ENGINE_RESULT: everything seen in this frame */
+    /* everything seen in this frame */
     int n_tracks;
     const struct engine_track *tracks;
     double latency_ms;

@@ -83,7 +83,7 @@ static struct engine_record record_of(const struct engine_stream *s, const struc
                                   .latency_ms = (double)(clock_ns() - f->captured_ns) / 1e6};
 }
 
-static void emit_event(struct engine_stream *s, const struct engine_work *w, const struct task_event *ev)
+static void emit_event(struct engine_stream *s, const struct engine_work *w, const struct task_event *ev, const struct engine_track *seen, int n)
 {
     static const unsigned bits[] = {[TASK_APPEARED] = SITE_EVENT_APPEARED, [TASK_LEFT] = SITE_EVENT_LEFT, [TASK_ENTERED] = SITE_EVENT_ENTERED,
                                     [TASK_EXITED] = SITE_EVENT_EXITED, [TASK_CROSSED] = SITE_EVENT_CROSSED, [TASK_STAYED] = SITE_EVENT_STAYED};
@@ -94,6 +94,8 @@ static void emit_event(struct engine_stream *s, const struct engine_work *w, con
     if (ev->rule >= 0) r.zone = ev->kind == TASK_CROSSED ? s->q->lines[s->line_of[ev->rule]].name : s->q->zones[s->zone_of[ev->rule]].name;
     r.direction = ev->direction;
     r.seconds = ev->seconds;
+    r.tracks = seen;
+    r.n_tracks = n;
     put_track(s, &r.track, ev->track, &ev->box, ev->score, ev->class_id);
     if (getrandom(r.uid, sizeof r.uid, 0) != sizeof r.uid) {
         uint64_t h = hash64(&r.time, sizeof r.time, r.frame); /* no randomness yet, early in the boot: still unique here */
@@ -189,7 +191,7 @@ static int tracked(struct engine_stream *s, const struct engine_work *w, const s
     }
     const struct task_event *events;
     int n_events = task_watch_update(s->watch, w->frame->pts, all, count, &events);
-    for (int i = 0; i < n_events; i++) emit_event(s, w, &events[i]);
+    for (int i = 0; i < n_events; i++) emit_event(s, w, &events[i], t, out);
     atomic_store(&s->tracks, (unsigned long long)(task_tracker_next_id(s->tracker) - 1));
     return out;
 }

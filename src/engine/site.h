@@ -114,6 +114,8 @@ struct site_outputs {
     const char *jsonl;    /* NULL: none; "-": stdout */
     const char *mot, *video; /* folders; NULL: none */
     struct site_names video_cameras;
+    uint64_t pictures_keep; /* bytes of pictures of events beside the database; 0: none */
+    int pictures_side;      /* their longest side */
     const char *mqtt_host; /* NULL: no MQTT */
     int mqtt_port;
     const char *mqtt_prefix, *mqtt_user, *mqtt_password;

@@ -91,6 +91,7 @@ static void outputs_text(const struct site *s, size_t i, struct strbuf *b)
     for (size_t k = 0; k < ARRAY_LEN(texts); k++) add_text(b, texts[k]);
     add_names(b, &o->video_cameras);
     add_names(b, &o->http_hosts);
+    strbuf_addf(b, "|%llu %d", (unsigned long long)o->pictures_keep, o->pictures_side);
     strbuf_addf(b, "|%d %d %d %llu %d %d", o->database_off, o->mqtt_port, o->mqtt_discovery,
                 (unsigned long long)o->mqtt_outbox_max, o->http_off, o->http_port);
 }

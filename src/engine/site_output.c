@@ -1,4 +1,4 @@
-/* The outputs of a site file: database, JSON lines, MOT, video, MQTT, HTTP. SPDX-License-Identifier: Apache-2.0 */
+/* The outputs of a site file: database, pictures, JSON lines, MOT, video, MQTT, HTTP. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/site_inside.h"
 
 #include <stdlib.h>
@@ -37,6 +37,22 @@ static void read_video(struct site_reader *r, const struct yaml_node *n, struct 
             if (yaml_text(c) && !strcmp(yaml_text(c), o->video_cameras.items[i])) at = c;
         (void)site_find(r, at, o->video_cameras.items[i], r->camera_names, "camera");
     }
+}
+
+/* pictures: BYTES   or   pictures: {keep: BYTES, side: PIXELS} */
+static void read_pictures(struct site_reader *r, const struct yaml_node *n, struct site_outputs *o)
+{
+    const struct yaml_node *keep = n;
+    const char *text = yaml_text(n);
+    o->pictures_side = 640;
+    if (!n || (text && (!strcmp(text, "off") || !strcmp(text, "false")))) return;
+    if (yaml_kind(n) == YAML_MAP) {
+        site_note(r, yaml_check_keys(n, site_keys("pictures")));
+        site_int(r, n, "side", 64, 4096, &o->pictures_side);
+        if (site_note(r, yaml_need(n, "keep", &keep))) return;
+    }
+    if (!site_note(r, yaml_size(keep, 1 << 20, (uint64_t)1 << 44, &o->pictures_keep)) && o->database_off)
+        site_note(r, yaml_err_key(n, ERR_FORMAT, "pictures are of the database's events, but the database is off"));
 }
 
 static void read_mqtt(struct site_reader *r, const struct yaml_node *m, struct site_outputs *o)
@@ -112,6 +128,7 @@ void site_read_outputs(struct site_reader *r, const struct yaml_node *m)
     bool off = false;
     if (!site_note(r, yaml_is_map(m))) site_note(r, yaml_check_keys(m, site_keys("outputs")));
     read_path(r, m, "database", &o->database_off, &o->database);
+    read_pictures(r, yaml_get(m, "pictures"), o);
     read_path(r, m, "jsonl", &off, &o->jsonl);
     read_path(r, m, "mot", &off, &o->mot);
     read_video(r, yaml_get(m, "video"), o);

@@ -176,7 +176,7 @@ static const struct {
     {"version: 1\nsharing: off", "sharing: expected on or blind, found 'off'"},
     {"version: 1\nresidency: bloc", "residency: expected blocks or model, found 'bloc'"},
     {"version: 1\nstore: []", "store: expected text, found a list"},
-    {"version: 1\nmodels: {a: {onnx: x, guard: yes}}", "site.yaml:2:28: models.a.guard: expected on, off, or a map such as {original: models/cars.onnx, every: 20s}"},
+    {"version: 1\nmodels: {a: {onnx: x, guard: yes}}", "site.yaml:2:30: models.a.guard: expected on, off, or a map such as {original: models/cars.onnx, every: 20s}"},
     {"version: 1\nmodels: {a: {onnx: x, guard: {evry: 5s}}}", "models.a.guard.evry: unknown key; did you mean 'every'?"},
     {"version: 1\nmodels: {a: {onnx: x, guard: {every: 5}}}", "models.a.guard.every: expected a duration"},
     {"version: 1\nmodels: {a: {onnx: x, guard: {target: 95}}}", "models.a.guard.target: expected a number from 0.01 to 1, found '95'"},
@@ -524,7 +524,7 @@ static void schema_and_reference_have_the_same_keys(void **state)
     static const char *const parts[][2] = {{"site", NULL},       {"defaults", "defaults"}, {"camera", "camera"},
                                            {"model", "model"},   {"guard", "guard"}, {"query", "query"},       {"cascade", "cascade"},
                                            {"motion", "motion"}, {"events", "events"},     {"outputs", "outputs"},
-                                           {"video", "video"},   {"mqtt", "mqtt"},         {"http", "http"}};
+                                           {"pictures", "pictures"}, {"video", "video"},   {"mqtt", "mqtt"},         {"http", "http"}};
     const char *source = getenv("BRIM_SOURCE");
     if (!source) {
         print_message("BRIM_SOURCE is not set; the schema is not compared\n");

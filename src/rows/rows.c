@@ -6,12 +6,11 @@
  *
  * Invariant: an event is in exactly one place: the queue, the batch being written, or the database (or counted as lost).
  * https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synchronous. SPDX-License-Identifier: Apache-2.0 */
-#include "rows/rows.h"
+#include "rows/inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SCHEMA = 1, BATCH = 256 };
+enum { SCHEMA = ROWS_SCHEMA, BATCH = 256 };
 
 struct rows {
     struct rows_options o;
@@ -51,12 +50,7 @@ static const char schema_sql[] =
 
 static err sql_error(const struct rows *r, sqlite3 *db, const char *doing)
 {
-    int code = db ? sqlite3_errcode(db) : SQLITE_NOMEM;
-    err e = code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? ERR_CORRUPT
-            : code == SQLITE_BUSY || code == SQLITE_LOCKED  ? ERR_BUSY
-                                                            : ERR_IO;
-    const char *advice = e == ERR_CORRUPT ? "; move it away, a new one is made" : code == SQLITE_FULL ? "; free space on its disk" : "";
-    return err_set(e, "%s: %s: %s%s", r->path, doing, db ? sqlite3_errmsg(db) : "no memory", advice);
+    return rows_sql_error(r->path, db, doing);
 }
 
 static err execute(const struct rows *r, sqlite3 *db, const char *sql, const char *doing)
@@ -83,23 +77,12 @@ static err connect_db(struct rows *r, sqlite3 **ret)
                             "PRAGMA journal_size_limit=4194304;", "cannot set the database up");
 }
 
-static err user_version(const struct rows *r, int *ret)
-{
-    sqlite3_stmt *s;
-    err e = prepare(r, r->write, "PRAGMA user_version", &s);
-    if (e) return e;
-    *ret = sqlite3_step(s) == SQLITE_ROW ? sqlite3_column_int(s, 0) : -1;
-    sqlite3_finalize(s);
-    return *ret >= 0 ? ERR_OK : sql_error(r, r->write, "reading the schema's version");
-}
-
 static err migrate(struct rows *r)
 {
     int version;
-    err e = user_version(r, &version);
+    err e = rows_user_version(r->path, r->write, &version);
     if (e) return e;
-    if (version > SCHEMA)
-        return err_set(ERR_UNSUPPORTED, "%s has schema %d, this brim knows %d; use the newer brim, or give another database", r->path, version, SCHEMA);
+    if (version > SCHEMA) return rows_newer(r->path, version);
     if (version == SCHEMA) return ERR_OK;
     char *sql = xasprintf("BEGIN IMMEDIATE; %s PRAGMA user_version=%d; COMMIT;", schema_sql, SCHEMA);
     e = execute(r, r->write, sql, "making the tables");
@@ -337,59 +320,19 @@ void rows_stats(struct rows *r, struct rows_stats *ret)
 
 /* ---- reading */
 
-static void column_text(sqlite3_stmt *s, int i, char *to, size_t size)
-{
-    const unsigned char *text = sqlite3_column_text(s, i);
-    snprintf(to, size, "%s", text ? (const char *)text : "");
-}
-
-static void read_event(sqlite3_stmt *s, struct rows_event *e)
-{
-    *e = (struct rows_event){.id = sqlite3_column_int64(s, 0), .time = sqlite3_column_double(s, 2)};
-    const void *uid = sqlite3_column_blob(s, 1);
-    if (uid && sqlite3_column_bytes(s, 1) == ROWS_UID) memcpy(e->uid, uid, ROWS_UID);
-    column_text(s, 3, e->camera, sizeof e->camera);
-    column_text(s, 4, e->query, sizeof e->query);
-    column_text(s, 5, e->event, sizeof e->event);
-    column_text(s, 6, e->zone, sizeof e->zone);
-    column_text(s, 7, e->label, sizeof e->label);
-    column_text(s, 8, e->attributes, sizeof e->attributes);
-    e->track = sqlite3_column_int64(s, 9);
-    e->frame = (uint64_t)sqlite3_column_int64(s, 10);
-    e->score = sqlite3_column_double(s, 11);
-    e->seconds = sqlite3_column_double(s, 12);
-    e->direction = sqlite3_column_int(s, 13);
-    for (int k = 0; k < 4; k++) e->box[k] = (float)sqlite3_column_double(s, 14 + k);
-    e->width = sqlite3_column_int(s, 18);
-    e->height = sqlite3_column_int(s, 19);
-}
-
-#define EVENT_COLUMNS                                                                                        \
-    "e.id, e.uid, e.time, e.camera, e.query, e.event, e.zone, e.label, e.attributes, e.track, e.frame, e.score, e.seconds, e.direction,"     \
-    " e.x1, e.y1, e.x2, e.y2, e.width, e.height"
-
 err rows_events(struct rows *r, const struct rows_filter *f, struct rows_event **ret, int *ret_n)
 {
-    static const char select[] =
-        "SELECT " EVENT_COLUMNS " FROM events e WHERE (?1 IS NULL OR camera = ?1) AND (?2 IS NULL OR query = ?2) AND (?3 IS NULL OR event = ?3)"
-        " AND (?4 = 0 OR time >= ?4) AND (?5 = 0 OR time <= ?5) AND (?6 = 0 OR id < ?6) AND (?7 = 0 OR id > ?7) ORDER BY id ";
     int limit = f->limit < 1 ? 1 : MIN(f->limit, 1000), n = 0, rc;
-    char *sql = xasprintf("%s%s LIMIT ?8", select, f->oldest_first ? "ASC" : "DESC");
+    char *sql = xasprintf("%s%s LIMIT ?8", rows_select, f->oldest_first ? "ASC" : "DESC");
     sqlite3_stmt *s;
     pthread_mutex_lock(&r->read_lock);
     err e = prepare(r, r->read, sql, &s);
     free(sql);
     if (!e) {
         struct rows_event *events = xnewn(struct rows_event, limit);
-        sqlite3_bind_text(s, 1, f->camera, -1, SQLITE_STATIC);
-        sqlite3_bind_text(s, 2, f->query, -1, SQLITE_STATIC);
-        sqlite3_bind_text(s, 3, f->event, -1, SQLITE_STATIC);
-        sqlite3_bind_double(s, 4, f->since);
-        sqlite3_bind_double(s, 5, f->until);
-        sqlite3_bind_int64(s, 6, f->before_id);
-        sqlite3_bind_int64(s, 7, f->after_id);
+        rows_bind_filter(s, f);
         sqlite3_bind_int(s, 8, limit);
-        while ((rc = sqlite3_step(s)) == SQLITE_ROW && n < limit) read_event(s, &events[n++]);
+        while ((rc = sqlite3_step(s)) == SQLITE_ROW && n < limit) rows_column_event(s, &events[n++]);
         if (rc != SQLITE_DONE && rc != SQLITE_ROW) e = sql_error(r, r->read, "reading events");
         sqlite3_finalize(s);
         if (e) free(events);
@@ -404,14 +347,14 @@ err rows_outbox(struct rows *r, int64_t after, struct rows_event **ret, int64_t 
     sqlite3_stmt *s;
     int n = 0, rc;
     pthread_mutex_lock(&r->read_lock);
-    err e = prepare(r, r->read, "SELECT " EVENT_COLUMNS ", o.id FROM outbox o JOIN events e ON e.id = o.event WHERE o.id > ? ORDER BY o.id LIMIT ?", &s);
+    err e = prepare(r, r->read, "SELECT " ROWS_COLUMNS ", o.id FROM outbox o JOIN events e ON e.id = o.event WHERE o.id > ? ORDER BY o.id LIMIT ?", &s);
     if (!e) {
         struct rows_event *events = xnewn(struct rows_event, max);
         int64_t *ids = xnewn(int64_t, max);
         sqlite3_bind_int64(s, 1, after);
         sqlite3_bind_int(s, 2, max);
         while (n < max && (rc = sqlite3_step(s)) == SQLITE_ROW) {
-            read_event(s, &events[n]);
+            rows_column_event(s, &events[n]);
             ids[n++] = sqlite3_column_int64(s, 20);
         }
         sqlite3_finalize(s);

@@ -59,6 +59,11 @@ struct rows_filter {
 /* Free *ret with free(). */
 err rows_events(struct rows *r, const struct rows_filter *f, struct rows_event **ret, int *ret_n);
 
+/* Events of a database that another process may be writing at this moment: it is only read, and what is committed meanwhile is not seen. A limit of 0 is none.
+ * `fn` ends it with anything but ERR_OK, which is then returned. ERR_NOT_FOUND, ERR_CORRUPT, ERR_UNSUPPORTED (newer schema), ERR_FORMAT: no events of brim's. */
+typedef err rows_read_fn(void *user, const struct rows_event *e);
+err rows_read(const char *path, const struct rows_filter *f, rows_read_fn *fn, void *user);
+
 /* Messages that a broker has not acknowledged: oldest first, those with id > after. */
 err rows_outbox(struct rows *r, int64_t after, struct rows_event **ret, int64_t **ret_ids, int *ret_n, int max);
 err rows_outbox_done(struct rows *r, int64_t id);

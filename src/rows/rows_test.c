@@ -223,6 +223,127 @@ static void every_allocation_may_fail(void **state)
     }
 }
 
+/* ---- by another process */
+
+struct seen {
+    int n, stop_at;
+    int64_t first, last;
+    struct rows *writer; /* adds one in the middle */
+};
+
+static err see(void *user, const struct rows_event *e)
+{
+    struct seen *s = user;
+    if (!s->n++) s->first = e->track;
+    s->last = e->track;
+    if (s->writer && s->n == 5) {
+        struct rows_event more = event(500);
+        rows_add(s->writer, &more);
+        assert_int_equal(rows_flush(s->writer, 10000), ERR_OK);
+    }
+    return s->n == s->stop_at ? ERR_CLOSED : ERR_OK;
+}
+
+static struct seen read_all(const struct place *p, const struct rows_filter *f)
+{
+    struct seen s = {0};
+    if (rows_read(p->path, f, see, &s)) fail_msg("%s", err_text());
+    return s;
+}
+
+/* While its owner writes: nobody waits for anybody, and what is committed meanwhile is seen the next time. */
+static void read_while_it_is_written(void **state)
+{
+    struct place *p = *state;
+    struct rows *r;
+    assert_int_equal(rows_open(&(struct rows_options){.path = p->path, .budget = p->budget}, &r), ERR_OK);
+    assert_int_equal(read_all(p, &(struct rows_filter){0}).n, 0);
+    for (int i = 1; i <= 2000; i++) {
+        struct rows_event e = event(i == 500 ? 5000 : i);
+        rows_add(r, &e);
+    }
+    assert_int_equal(rows_flush(r, 10000), ERR_OK);
+    struct seen s = {.writer = r};
+    assert_int_equal(rows_read(p->path, &(struct rows_filter){.oldest_first = true}, see, &s), ERR_OK);
+    assert_true(s.n == 2000 && s.first == 1 && s.last == 2000);
+    s = read_all(p, &(struct rows_filter){.oldest_first = true});
+    assert_true(s.n == 2001 && s.last == 500);
+    s = read_all(p, &(struct rows_filter){.camera = "cam1", .query = "people", .since = 2001, .until = 2700});
+    assert_true(s.n == 233 && s.first == 1699 && s.last == 1003); /* the newest first */
+    s = read_all(p, &(struct rows_filter){.event = "left", .limit = 7});
+    assert_true(s.n == 7 && s.first == 500); /* the last one written */
+    s = (struct seen){.stop_at = 3};
+    assert_int_equal(rows_read(p->path, &(struct rows_filter){0}, see, &s), ERR_CLOSED);
+    assert_int_equal(s.n, 3);
+    rows_close(&r);
+    s = read_all(p, &(struct rows_filter){0});
+    assert_int_equal(s.n, 2001);
+    assert_int_equal(rows_open(&(struct rows_options){.path = p->path, .budget = p->budget}, &r), ERR_OK); /* a reader leaves nothing in the way */
+    rows_close(&r);
+}
+
+static void put(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void what_cannot_be_read(void **state)
+{
+    struct place *p = *state;
+    struct seen s = {0};
+    char want[256];
+    sqlite3 *db;
+    assert_int_equal(rows_read(p->path, &(struct rows_filter){0}, see, &s), ERR_NOT_FOUND);
+    assert_int_not_equal(access(p->path, F_OK), 0); /* and is not made */
+    put(p->path, "");
+    assert_int_equal(rows_read(p->path, &(struct rows_filter){0}, see, &s), ERR_FORMAT);
+    snprintf(want, sizeof want, "%s: no database of events of brim serve", p->path);
+    assert_string_equal(err_text(), want);
+    put(p->path, "This is no database, whatever its name says, and it is longer than a header.                                   ");
+    assert_int_equal(rows_read(p->path, &(struct rows_filter){0}, see, &s), ERR_CORRUPT);
+    unlink(p->path);
+    assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version=7", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(rows_read(p->path, &(struct rows_filter){0}, see, &s), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err_text(), "has schema 7, this brim knows 1"));
+    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version=1; CREATE TABLE events(id)", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(rows_read(p->path, &(struct rows_filter){0}, see, &s), ERR_IO); /* a table of that name, with other columns */
+    sqlite3_close(db);
+    assert_int_equal(s.n, 0);
+}
+
+/* Pages in the middle are gone; and texts of any length. */
+static void damaged_and_odd(void **state)
+{
+    struct place *p = *state;
+    struct rows *r;
+    struct seen s = {0};
+    sqlite3 *db;
+    assert_int_equal(rows_open(&(struct rows_options){.path = p->path, .budget = p->budget}, &r), ERR_OK);
+    for (int i = 1; i <= 500; i++) {
+        struct rows_event e = event(i);
+        rows_add(r, &e);
+    }
+    rows_close(&r);
+    assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE events SET camera = hex(zeroblob(5000)), uid = 'short', label = x'ff00fe', width = 'wide' WHERE id = 1", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    s = read_all(p, &(struct rows_filter){.limit = 1, .oldest_first = true});
+    assert_true(s.n == 1 && s.first == 1);
+    FILE *f = fopen(p->path, "r+b");
+    assert_non_null(f);
+    for (int i = 0; i < 30000; i++) {
+        if (i == 0) fseek(f, 2 * 4096, SEEK_SET);
+        fputc(0xa5, f);
+    }
+    fclose(f);
+    s = (struct seen){0};
+    assert_int_equal(rows_read(p->path, &(struct rows_filter){0}, see, &s), ERR_CORRUPT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +352,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(newer_schemas_and_other_files_are_refused, begin, end),
         cmocka_unit_test_setup_teardown(killed_at_any_moment, begin, end),
         cmocka_unit_test_setup_teardown(a_full_disk_loses_nothing_that_waits, begin, end),
-        cmocka_unit_test_setup_teardown(every_allocation_may_fail, begin, end)};
+        cmocka_unit_test_setup_teardown(every_allocation_may_fail, begin, end),
+        cmocka_unit_test_setup_teardown(read_while_it_is_written, begin, end),
+        cmocka_unit_test_setup_teardown(what_cannot_be_read, begin, end),
+        cmocka_unit_test_setup_teardown(damaged_and_odd, begin, end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

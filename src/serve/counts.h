@@ -5,11 +5,11 @@
 #include <stdatomic.h>
 
 struct serve_count {
-    atomic_ullong written; /* lines */
-    atomic_ullong slow;    /* lines dropped: nobody took them in time */
-    atomic_ullong failed;  /* lines dropped: they could not be written */
+    atomic_ullong written; /* lines, pictures */
+    atomic_ullong slow;    /* dropped: nobody took them in time */
+    atomic_ullong failed;  /* dropped: they could not be written */
 };
 
 struct serve_counts {
-    struct serve_count jsonl, mot;
+    struct serve_count jsonl, mot, pictures;
 };

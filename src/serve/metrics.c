@@ -351,11 +351,11 @@ void metrics_write_outputs(struct strbuf *b, struct serve_counts *c)
     struct {
         const char *name;
         struct serve_count *count;
-    } outputs[] = {{"jsonl", &c->jsonl}, {"mot", &c->mot}};
-    family(b, "brim_output_lines_total", "counter", "Lines written.");
+    } outputs[] = {{"jsonl", &c->jsonl}, {"mot", &c->mot}, {"pictures", &c->pictures}};
+    family(b, "brim_output_lines_total", "counter", "Lines, or pictures, written.");
     for (size_t i = 0; i < ARRAY_LEN(outputs); i++)
         strbuf_addf(b, "brim_output_lines_total{output=\"%s\"} %llu\n", outputs[i].name, atomic_load(&outputs[i].count->written));
-    family(b, "brim_output_dropped_total", "counter", "Lines dropped. slow: nobody took them in time; failed: they could not be written.");
+    family(b, "brim_output_dropped_total", "counter", "Lines, or pictures, dropped. slow: nobody took them in time; failed: they could not be written.");
     for (size_t i = 0; i < ARRAY_LEN(outputs); i++)
         strbuf_addf(b, "brim_output_dropped_total{output=\"%s\",reason=\"slow\"} %llu\n"
                        "brim_output_dropped_total{output=\"%s\",reason=\"failed\"} %llu\n",

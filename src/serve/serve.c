@@ -11,6 +11,7 @@
 #include "serve/files.h"
 #include "serve/http.h"
 #include "serve/mqtt.h"
+#include "serve/pictures.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,8 @@ struct serve {
     struct serve_feed *feed;
     struct rows *rows;
     struct serve_files *files;
+    struct mem_payer *payer;
+    struct serve_pictures *pictures; /* NULL: none */
     struct serve_http *http;
     struct serve_mqtt *mqtt;
     struct control *control;
@@ -51,6 +54,7 @@ static void on_record(void *user, const struct engine_record *r)
     struct rows_event e;
     if (r->kind != ENGINE_EVENT) return;
     fill_event(&e, r);
+    if (s->pictures) serve_pictures_put(s->pictures, r);
     if (s->rows)
         rows_add(s->rows, &e);
     else
@@ -152,6 +156,18 @@ static err open_control(struct serve *s)
 
 /* ---- */
 
+static void pictures_problem(void *user, const char *sentence)
+{
+    engine_set_problem(((struct serve *)user)->engine, "pictures", sentence);
+}
+
+static err open_pictures(struct serve *s, const char *database)
+{
+    s->payer = mem_payer_new(engine_budget(s->engine), "pictures");
+    return serve_pictures_open(&(struct serve_pictures_options){.database = database, .keep = s->outputs->pictures_keep, .side = s->outputs->pictures_side, .payer = s->payer,
+                                                                .count = &serve_feed_counts(s->feed)->pictures, .problem = pictures_problem, .user = s}, &s->pictures);
+}
+
 static err open_rows(struct serve *s)
 {
     if (s->outputs->database_off) return ERR_OK;
@@ -163,6 +179,7 @@ static err open_rows(struct serve *s)
         engine_set_problem(s->engine, "database", err_text());
         e = ERR_OK;
     }
+    if (!e && s->rows && s->outputs->pictures_keep) e = open_pictures(s, path);
     free(path);
     free(store);
     return e;
@@ -202,6 +219,8 @@ void serve_close(struct serve **sp)
     serve_http_close(&s->http); /* both read the database until they are closed */
     serve_mqtt_close(&s->mqtt);
     rows_close(&s->rows);
+    serve_pictures_close(&s->pictures);
+    mem_payer_free(&s->payer);
     serve_files_close(&s->files);
     serve_feed_free(&s->feed);
     engine_site_unref(&s->hold);

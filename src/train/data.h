@@ -31,6 +31,7 @@ enum train_set_kind {
     TRAIN_SET_TEXT,   /* F.txt (bytes), F.u16, F.u32 (tokens): windows of `length` and the token after it */
     TRAIN_SET_PLAIN,  /* with `unlabelled`: a folder of pictures */
     TRAIN_SET_CROPS,  /* with `identities` or `named`: objects cut out of a video, or a folder of them, with MOT rows; classes are identities (data_crops.c) */
+    TRAIN_SET_ROWS,   /* F.db, or a box's store with events.db: its events with the pictures kept of them (data_rows.c) */
 };
 struct train_set_options {
     enum train_set_kind kind;
@@ -44,6 +45,9 @@ struct train_set_options {
     bool unlabelled;            /* pictures without labels will do (PLAIN, or a video alone): a teacher makes them (train_set_label_...) */
     int category;               /* CROPS: objects of this class alone (8th column); 0: all */
     const char *named;          /* CROPS of rendered sites: classes are what truth/objects.json says under this key ("colour"), not identities */
+    bool boxes;                 /* ROWS: whole pictures with boxes, not a class per object */
+    const char *query, *camera; /* ROWS: events of these alone; NULL: all. `named`: what of the row is the class; NULL: its label */
+    double since;               /* ROWS: seconds since 1970; 0: all */
     double seen;                /* CROPS, VIDEO with MOT rows: what is less visible (9th column, 0 to 1) is left out; 0: nothing */
 };
 
@@ -57,6 +61,7 @@ struct train_set_report {
     int64_t bad_images;         /* of 0 bytes or not there */
     int64_t bad_boxes;          /* NaN, no area, outside the picture, class out of range */
     int64_t left_out;           /* of classes not asked for, iscrowd, ignored rows */
+    int64_t no_pictures;        /* ROWS: events whose picture is gone */
     int empty_classes;          /* classes without a sample or box */
     char problem[256];          /* the first bad picture or box, "file:line: ..."; "" */
 };
@@ -148,8 +153,8 @@ int64_t train_data_steps(const struct train_data *d);
 /* The next batch, valid until the next call. ERR_CLOSED: after the last epoch. ERR_CORRUPT: nothing could be decoded 32 times in a row. */
 err train_data_next(struct train_data *d, const struct train_batch **ret);
 void train_data_stats(struct train_data *d, struct train_data_stats *ret);
-/* A split by the seed: each sample falls into the held-out part with this chance, whatever else is in the set; of a video it is the end, since neighbouring
- * frames are nearly one picture. Both are malloced lists. */
+/* A split by the seed: each sample falls into the held-out part with this chance, whatever else is in the set; of a video, and of a box's events, it is
+ * the end, since neighbours are nearly one picture. Both are malloced lists. */
 void train_data_split(const struct train_set *set, double held_out, uint64_t seed, int64_t **ret_train, int64_t *ret_n_train, int64_t **ret_held,
                       int64_t *ret_n_held);
 /* The same with whole classes, by their names: for identities. */

@@ -76,7 +76,7 @@ static err picture_open(struct data_maker *m, int64_t sample, struct picture *re
     err e;
     *ret = (struct picture){0};
     if (m->set->n_records) return read_record(m, d, ret);
-    if (m->set->kind == TRAIN_SET_VIDEO || m->set->kind == TRAIN_SET_CROPS)
+    if (m->set->kind == TRAIN_SET_VIDEO || m->set->kind == TRAIN_SET_CROPS || m->set->kind == TRAIN_SET_ROWS)
         e = video_still_decode(m->still, (const uint8_t *)m->set->jpegs.items + d->at, (size_t)d->size, train_set_name(m->set, sample, name, sizeof name), &ret->owned);
     else e = video_still_read(m->still, (const char *)m->set->text.items + d->at, &ret->owned);
     ret->f = ret->owned;

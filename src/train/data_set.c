@@ -170,6 +170,7 @@ static err guess(const char *path, const struct train_set_options *o, enum train
 {
     const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
     if (access(path, R_OK)) return err_set(ERR_NOT_FOUND, "%s: %s", path, strerror(errno));
+    if (is_folder(path) ? folder_has(path, "events.db") : data_is_rows(path)) return *ret = TRAIN_SET_ROWS, ERR_OK;
     if ((o->identities || o->named) && (is_folder(path) ? data_has_videos(path, true) : data_is_video(path))) return *ret = TRAIN_SET_CROPS, ERR_OK;
     if (o->unlabelled && is_folder(path) && data_has_pictures(path)) return *ret = TRAIN_SET_PLAIN, ERR_OK;
     if (is_folder(path)) {
@@ -191,7 +192,7 @@ static err guess(const char *path, const struct train_set_options *o, enum train
         return err_set(ERR_UNSUPPORTED, "%s: compressed; unpack it first (xz -d, gunzip)", path);
     if (*ret == TRAIN_SET_AUTO)
         return err_set(ERR_UNSUPPORTED, "%s: no data set that is known: a folder of classes or with images/ and labels/, COCO .json, CIFAR .bin, "
-                                        "*-ubyte, a video with labels, input/ and target/, attributes.csv, or a text (.txt, .u16, .u32)", path);
+                                        "*-ubyte, a video with labels, input/ and target/, attributes.csv, a box's store or database (.db), or a text (.txt, .u16, .u32)", path);
     return ERR_OK;
 }
 
@@ -273,6 +274,7 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
         case TRAIN_SET_TEXT: e = data_read_text(s, path, o->length); break;
         case TRAIN_SET_PLAIN: e = data_read_plain(s, path); break;
         case TRAIN_SET_CROPS: e = data_read_crops(s, path, o); break;
+        case TRAIN_SET_ROWS: e = data_read_rows(s, path, o); break;
         default: e = err_set(ERR_USAGE, "%d is no kind of data set", (int)s->kind);
         }
     }
@@ -412,6 +414,7 @@ const char *train_set_name(const struct train_set *s, int64_t sample, char *buf,
     const struct data_sample *d = &data_samples(s)[sample];
     if (s->n_records) snprintf(buf, size, "%s#%lld", s->records[d->file].path, (long long)d->at);
     else if (s->kind == TRAIN_SET_CROPS) snprintf(buf, size, "%s#%s@%d", (const char *)s->text.items, s->classes[d->label], d->file + 1);
+    else if (s->kind == TRAIN_SET_ROWS) snprintf(buf, size, "%s#event %d", (const char *)s->text.items, d->file);
     else if (s->kind == TRAIN_SET_VIDEO) snprintf(buf, size, "%s#%d", (const char *)s->text.items, d->file);
     else snprintf(buf, size, "%s", (const char *)s->text.items + d->at);
     return buf;
@@ -429,7 +432,7 @@ static void split(const struct train_set *set, bool by_class, double held_out, u
 {
     int64_t n = train_set_count(set), train = 0, held = 0;
     int64_t *a = xnewn(int64_t, (size_t)n + 1), *b = xnewn(int64_t, (size_t)n + 1);
-    int64_t end = train_set_kind(set) == TRAIN_SET_VIDEO ? n - (int64_t)((double)n * held_out) : INT64_MAX;
+    int64_t end = train_set_kind(set) == TRAIN_SET_VIDEO || train_set_kind(set) == TRAIN_SET_ROWS ? n - (int64_t)((double)n * held_out) : INT64_MAX;
     for (int64_t i = 0; i < n; i++) {
         if (end < INT64_MAX) {
             if (i < end) a[train++] = i;

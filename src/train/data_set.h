@@ -93,6 +93,8 @@ err data_read_idx(struct train_set *s, const char *path, const char *labels);
 err data_read_coco(struct train_set *s, const char *path, const char *images);
 err data_read_video(struct train_set *s, const char *path, const struct train_set_options *o);
 err data_read_crops(struct train_set *s, const char *path, const struct train_set_options *o);
+err data_read_rows(struct train_set *s, const char *path, const struct train_set_options *o);
+bool data_is_rows(const char *path);
 bool data_is_video(const char *name);
 bool data_has_videos(const char *dir, bool deeper);
 

@@ -49,8 +49,10 @@ static err fits(const struct train_job *j, const char *path, const struct train_
 static void say_report(const struct train_job *j, const char *path, const struct train_set *set)
 {
     const struct train_set_report *r = train_set_report(set);
-    if (!r->bad_images && !r->bad_boxes && !r->empty_classes) return;
-    train_job_say(j, "%s: %lld samples; left out: %lld pictures, %lld boxes; %d classes without a sample. The first: %s", path, (long long)r->samples,
+    char gone[64] = "";
+    if (!r->bad_images && !r->bad_boxes && !r->empty_classes && !r->no_pictures) return;
+    if (r->no_pictures) snprintf(gone, sizeof gone, "%lld events without a picture, ", (long long)r->no_pictures);
+    train_job_say(j, "%s: %lld samples; left out: %s%lld pictures, %lld boxes; %d classes without a sample. The first: %s", path, (long long)r->samples, gone,
                   (long long)r->bad_images, (long long)r->bad_boxes, r->empty_classes, r->problem);
 }
 
@@ -60,6 +62,8 @@ static err open_sets(struct train_job *j)
     struct train_set_options how = {.classes = o->classes, .n_classes = o->n_classes, .identities = j->kind->identities, .category = o->embed.category, .every = o->embed.every, .named = o->embed.named, .seen = o->embed.seen};
     how.unlabelled = o->teacher != NULL;
     how.length = j->length;
+    how.boxes = j->kind->boxes;
+    how.query = o->rows.query, how.camera = o->rows.camera, how.since = o->rows.since;
     err e = train_set_open(o->data, &how, j->payer, &j->set);
     if (!e) e = label(j, j->set);
     if (e) return e;

@@ -43,6 +43,10 @@ struct train_job_options {
         double seen;
         int category, every;    /* of videos: objects of this class alone (0: all), of each n-th frame (0: 10) */
     } embed;
+    struct {
+        const char *query, *camera; /* of a box's events only these; NULL: all */
+        double since;           /* seconds since 1970; 0: all */
+    } rows;
     struct train_image image;   /* weights of its losses */
     struct train_feed feed;
     struct train_augment augment;
