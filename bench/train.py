@@ -178,12 +178,13 @@ def torch_worker(name, task, size, batch, threads, precision):
     import torch
     torch.set_num_threads(threads)
     torch.manual_seed(1)
+    import torchvision
+    before = status_bytes("VmRSS")
     if name == "yolox-nano":
         net = torch_yolox_nano()
     elif name == "gpt2-mini":
         net = torch_gpt(size)
     else:
-        import torchvision
         net = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50, "mobilenetv2": torchvision.models.mobilenet_v2}[name]()
         for m in net.modules():
             if isinstance(m, torch.nn.Dropout):
@@ -201,7 +202,7 @@ def torch_worker(name, task, size, batch, threads, precision):
             with torch.no_grad():
                 loss_of = torch_detect_loss(torch, net(x[:1]).expand(batch, -1, -1), batch, size)
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
-    print(json.dumps({"parameters": sum(p.numel() for p in net.parameters()), "version": torch.__version__}), flush=True)
+    print(json.dumps({"parameters": sum(p.numel() for p in net.parameters()), "version": torch.__version__, "rss_before": before}), flush=True)
     for line in sys.stdin:
         seconds, steps, begin, cpu = float(line), 0, time.perf_counter(), time.process_time()
         while True:
@@ -369,10 +370,12 @@ class Bench:
 
     def throughput(self):
         rows, seconds, rounds = [], self.o.seconds or (1.0 if self.o.quick else 3.0), self.o.rounds or (3 if self.o.quick else 7)
-        print(f"\nthroughput: pictures (tokens) a second, median of {rounds} rounds of {seconds:g} s; CPU: ratio of CPU seconds per step")
-        print(f"{'network':<24}{'batch':>6}{'brim':>10}{'PyTorch':>10}{'ratio':>8}{'CPU':>8}{'brim MiB':>10}{'PyTorch':>10}{'memory':>8}")
+        print(f"\nthroughput: pictures (tokens) a second, median of {rounds} rounds of {seconds:g} s; CPU: ratio of CPU seconds per step; "
+              "MiB: resident at most, whole process; grown: the same without what the process was before the network")
+        print(f"{'network':<24}{'batch':>6}{'brim':>10}{'PyTorch':>10}{'ratio':>8}{'CPU':>8}{'brim MiB':>10}{'PyTorch':>10}{'memory':>8}{'grown':>8}")
         for title, name, task, size, batch in NETWORKS[:3] if self.o.quick else NETWORKS:
             w = self.workers(name, task, size, batch)
+            base = {k: v.first["rss_before"] for k, v in w.items()}
             counts = {k: v.first["parameters"] for k, v in w.items()}
             if len(set(counts.values())) > 1:
                 print(f"{title}: not the same network: {counts}")
@@ -395,14 +398,15 @@ class Bench:
                            ratio=statistics.median(a / b for a, b in zip(speed["brim"], speed["torch"])),
                            cpu_ratio=statistics.median(b / a for a, b in zip(cpu["brim"], cpu["torch"])))
                 row["memory"] = row["brim_mib"] / row["torch_mib"]
-                line += f"{row['torch']:>10.1f}{row['ratio']:>8.2f}{row['cpu_ratio']:>8.2f}{row['brim_mib']:>10.0f}{row['torch_mib']:>10.0f}{row['memory']:>8.2f}"
+                row["grown"] = (last["brim"]["peak_rss"] - base["brim"]) / (last["torch"]["peak_rss"] - base["torch"])
+                line += f"{row['torch']:>10.1f}{row['ratio']:>8.2f}{row['cpu_ratio']:>8.2f}{row['brim_mib']:>10.0f}{row['torch_mib']:>10.0f}{row['memory']:>8.2f}{row['grown']:>8.2f}"
             else:
                 line += f"{'':>36}{row['brim_mib']:>10.0f}"
             print(line, flush=True)
             rows.append(row)
         if self.peer:
-            mean = {k: math.exp(statistics.mean(math.log(r[k]) for r in rows)) for k in ("ratio", "cpu_ratio", "memory")}
-            print(f"{'geometric mean':<24}{'':>26}{mean['ratio']:>8.2f}{mean['cpu_ratio']:>8.2f}{'':>20}{mean['memory']:>8.2f}")
+            mean = {k: math.exp(statistics.mean(math.log(r[k]) for r in rows)) for k in ("ratio", "cpu_ratio", "memory", "grown")}
+            print(f"{'geometric mean':<24}{'':>26}{mean['ratio']:>8.2f}{mean['cpu_ratio']:>8.2f}{'':>20}{mean['memory']:>8.2f}{mean['grown']:>8.2f}")
             self.out["throughput_mean"] = mean
         self.out["throughput"] = rows
 

@@ -157,6 +157,7 @@ static err measure(struct train_net *n, const struct options *o, const struct me
 
 static err run(const struct options *o)
 {
+    uint64_t rss = bench_own_bytes("VmRSS:");
     struct mem_budget *budget = mem_budget_new("bench", o->budget ? o->budget : UINT64_MAX), *files = mem_budget_new("network", UINT64_MAX);
     struct mem_payer *payer = mem_payer_new(files, "network");
     struct graph *g = NULL;
@@ -186,7 +187,7 @@ static err run(const struct options *o)
         bool text = words(g);
         struct tensor out = train_net_output(n, 0);
         fill(n, text, text ? out.shape.dims[out.shape.rank - 1] : target.shape.dims[1], detector(o->arch) ? &yolox : NULL);
-        e = o->turns ? bench_turns(n, budget, anon) : measure(n, o, budget);
+        e = o->turns ? bench_turns(n, budget, anon, rss) : measure(n, o, budget);
     }
     train_net_free(&n);
     graph_free(&g);

@@ -69,13 +69,13 @@ static err turn(struct train_net *net, const struct mem_budget *job, uint64_t an
     return ERR_OK;
 }
 
-err bench_turns(struct train_net *net, const struct mem_budget *job, uint64_t anon_before)
+err bench_turns(struct train_net *net, const struct mem_budget *job, uint64_t anon_before, uint64_t rss_before)
 {
     struct train_net_sizes s = train_net_sizes(net);
     char line[64];
     err e = ERR_OK;
-    printf("{\"parameters\": %lld, \"activations\": %zu, \"scratch\": %zu, \"fixed\": %llu, \"predicted\": %llu}\n", (long long)s.parameters, s.plan.activations, s.plan.scratch,
-           (unsigned long long)s.fixed, (unsigned long long)mem_budget_used(job));
+    printf("{\"parameters\": %lld, \"activations\": %zu, \"scratch\": %zu, \"fixed\": %llu, \"predicted\": %llu, \"rss_before\": %llu}\n", (long long)s.parameters, s.plan.activations, s.plan.scratch,
+           (unsigned long long)s.fixed, (unsigned long long)mem_budget_used(job), (unsigned long long)rss_before);
     fflush(stdout);
     while (!e && fgets(line, sizeof line, stdin)) e = turn(net, job, anon_before, strtod(line, NULL));
     return e;

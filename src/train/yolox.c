@@ -63,7 +63,9 @@ static int sum(struct graph_builder *b, int x)
 static int cross_entropy(struct graph_builder *b, int p, int t)
 {
     int one = number(b, 1);
-    p = graph_b2(b, OP_MAX, graph_b2(b, OP_MIN, p, number(b, 1 - 1e-6)), number(b, 1e-7));
+    int bounds[] = {p, number(b, 1e-7), number(b, 1 - 1e-6)};
+    if (b->e) return -1;
+    p = graph_b_close(b, graph_b_open(b, OP_CLIP, bounds, 3, 1)); /* its gradient is one operator; that of Min and Max shares ties */
     int yes = graph_b2(b, OP_MUL, t, graph_b1(b, OP_LOG, p));
     int no = graph_b2(b, OP_MUL, graph_b2(b, OP_SUB, one, t), graph_b1(b, OP_LOG, graph_b2(b, OP_SUB, one, p)));
     return graph_b_scale(b, graph_b2(b, OP_ADD, yes, no), -1);

@@ -17,7 +17,7 @@ struct kernel_state {
     struct own_train t;
     const struct own_lanes *lanes;
     struct mem_payer *payer;
-    int threads;
+    int threads, rooms;
     bool forward, running;
     double epsilon;
     float momentum;
@@ -74,11 +74,12 @@ static err prepare_batch_norm(const struct kernel_query *q, struct mem_payer *pa
                              .running = forward && q->n_in > 4 && q->n_out > 4 && q->out[3].dtype && q->out[4].dtype};
     s.t.c = x->shape.dims[1];
     s.t.rows = tensor_count(&x->shape) / s.t.c;
-    s.t.tasks = MIN(MAX(s.t.rows * s.t.c / OWN_TRAIN_NUMBERS, 1), MIN(s.t.rows, OWN_TRAIN_TASKS));
+    s.t.tasks = MIN(MAX(s.t.rows * s.t.c / OWN_TRAIN_NUMBERS, 1), MIN((s.t.rows + OWN_TRAIN_ALIGN - 1) / OWN_TRAIN_ALIGN, OWN_TRAIN_TASKS));
+    s.rooms = OWN_TRAIN_ROOM;
     return state_new(&s, 0.4 * (double)tensor_count(&x->shape), q, payer, ret);
 }
 
-/* What every run needs beside the sums: three vectors of floats. */
+/* What every run needs beside the sums: three vectors of floats, then the threads' room. */
 static float *vectors(const struct kernel_state *s, const struct kernel_buffers *b)
 {
     return (float *)((double *)b->scratch + s->t.tasks * 2 * s->t.c);
@@ -90,7 +91,7 @@ static void moments(const struct own_train *t, const struct own_train_call *k, i
     double mean = 0, square = 0, count = 0;
     for (int64_t i = 0; i < t->tasks; i++) {
         int64_t row, end;
-        own_share(t->rows, (int)i, (int)t->tasks, &row, &end);
+        own_train_rows(t, i, &row, &end);
         const double *sum = k->sums + i * 2 * t->c;
         double n = (double)(end - row), off = sum[c] / n, m = (double)k->x[row * t->c + c] + off, d = m - mean;
         square += sum[t->c + c] - off * sum[c] + d * d * count * n / (count + n);
@@ -107,7 +108,8 @@ static err run_forward(struct kernel_state *s, const struct kernel_buffers *b)
     const float *scale = b->in[1], *shift = b->in[2], *old_mean = s->running ? b->in[3] : NULL, *old_var = s->running ? b->in[4] : NULL;
     float *mean = b->out[1], *var = b->out[2], *factor = vectors(s, b), *addend = factor + t->c;
     double unbiased = t->rows > 1 ? (double)t->rows / (double)(t->rows - 1) : 1;
-    struct own_train_call k = {.t = t, .x = b->in[0], .y = b->out[0], .sums = b->scratch, .factor = factor, .addend = addend, .run = s->lanes->sums};
+    struct own_train_call k = {.t = t, .x = b->in[0], .y = b->out[0], .sums = b->scratch, .factor = factor, .addend = addend, .room = addend + 2 * t->c,
+                               .run = s->lanes->sums};
     own_team(s->threads, member, &k);
     for (int64_t c = 0; c < t->c; c++) {
         double m, v;
@@ -132,7 +134,7 @@ static err run_backward(struct kernel_state *s, const struct kernel_buffers *b)
     const float *scale = b->in[2], *mean = b->in[3], *var = b->in[4];
     float *ds = b->out[1], *db = b->out[2], *factor = vectors(s, b), *addend = factor + t->c, *slope = addend + t->c;
     struct own_train_call k = {.t = t, .dy = b->in[0], .x = b->in[1], .y = b->out[0], .mean = mean, .sums = b->scratch, .factor = factor, .addend = addend,
-                               .slope = slope, .run = s->lanes->sums};
+                               .slope = slope, .room = slope + t->c, .run = s->lanes->sums};
     own_team(s->threads, member, &k);
     for (int64_t c = 0; c < t->c; c++) {
         double g = 0, gx = 0, r = 1 / sqrt((double)var[c] + s->epsilon);
@@ -227,7 +229,7 @@ static err run_layer_norm_grad(struct kernel_state *s, const struct kernel_buffe
 
 static size_t scratch_bytes(const struct kernel_state *s)
 {
-    return (size_t)s->t.c * ((size_t)s->t.tasks * 2 * sizeof(double) + 3 * sizeof(float));
+    return (size_t)s->t.c * ((size_t)s->t.tasks * 2 * sizeof(double) + (3 + (size_t)s->threads * (size_t)s->rooms) * sizeof(float));
 }
 
 static size_t code_bytes(const struct kernel_state *s)

@@ -13,7 +13,16 @@ struct own_train_call {
     const float *x, *dy, *mean;                         /* dy NULL: forward; x: of a softmax, its y */
     const float *factor, *addend, *slope;
     float *y;
+    float *room;                                        /* of threads: OWN_TRAIN_ROOM * c each */
     double *sums;                                       /* per task 2 * c (layer normalisation: floats) */
     void (*run)(const struct own_train_call *k, int thread, int threads);
 };
-enum { OWN_TRAIN_TASKS = 64, OWN_TRAIN_NUMBERS = 8192 }; /* at most so many tasks, each of so many numbers or more */
+/* At most so many tasks, each of so many numbers or more; they begin at multiples of so many rows, where every vector begins with the first channel. Room: four
+ * vectors of channels, each repeated until it fills whole vectors. */
+enum { OWN_TRAIN_TASKS = 64, OWN_TRAIN_NUMBERS = 8192, OWN_TRAIN_ALIGN = 16, OWN_TRAIN_ROOM = 4 * 16 };
+static inline void own_train_rows(const struct own_train *t, int64_t task, int64_t *ret_from, int64_t *ret_to)
+{
+    own_share((t->rows + OWN_TRAIN_ALIGN - 1) / OWN_TRAIN_ALIGN, (int)task, (int)t->tasks, ret_from, ret_to);
+    *ret_from *= OWN_TRAIN_ALIGN;
+    *ret_to = MIN(*ret_to * OWN_TRAIN_ALIGN, t->rows);
+}
