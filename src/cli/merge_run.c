@@ -219,6 +219,22 @@ static err tell(void *user, const struct merge_progress *p)
     return e;
 }
 
+/* Of merge.json: what each model kept of its own score, and what knowing nothing would get. */
+static void print_models(const struct merge_run *r)
+{
+    char *path = xasprintf("%s/merge.json", r->o->out);
+    json_t *report = json_load_file(path, 0, NULL), *m;
+    size_t i;
+    printf("%-24s %-28s %7s %7s %7s %7s\n", "model", "measure", "before", "after", "needs", "chance");
+    json_array_foreach(json_object_get(report, "members"), i, m) {
+        const char *name = json_string_value(json_object_get(m, "name")), *measure = json_string_value(json_object_get(m, "measure")), *is = json_string_value(json_object_get(m, "chance_is"));
+        printf("%-24s %-28s %7.1f %7.1f %7.1f %7.1f  %s\n", name ? name : "", measure ? measure : "", 100 * json_number_value(json_object_get(m, "before")),
+               100 * json_number_value(json_object_get(m, "after")), 100 * json_number_value(json_object_get(m, "target")), 100 * json_number_value(json_object_get(m, "chance")), is ? is : "");
+    }
+    json_decref(report);
+    free(path);
+}
+
 static void finish(const struct merge_run *r, const struct merge_result *m)
 {
     char a[16], b[16], c[16], d[16];
@@ -227,9 +243,11 @@ static void finish(const struct merge_run *r, const struct merge_result *m)
                m->seconds, m->trials, (unsigned long long)m->bytes, (unsigned long long)m->saved, (unsigned long long)m->most, (unsigned long long)m->equal);
         return;
     }
-    printf("%s%s of %s saved (%.1f %%; at most %s; %s were equal before) in %.1f min and %d trials: %s/merge.json, merge.svg and one ONNX file per model\n",
-           r->terminal ? "\r\033[K" : "", size_text(m->saved, a), size_text(m->bytes, b), m->bytes ? 100 * (double)m->saved / (double)m->bytes : 0, size_text(m->most, c),
-           size_text(m->equal, d), m->seconds / 60, m->trials, r->o->out);
+    if (r->terminal) fputs("\r\033[K", stdout);
+    if (m->n) print_models(r);
+    printf("%s of %s saved (%.1f %%; at most %s; %s were equal before) in %.1f min and %d trials: %s/merge.json, merge.svg and one ONNX file per model\n", size_text(m->saved, a),
+           size_text(m->bytes, b), m->bytes ? 100 * (double)m->saved / (double)m->bytes : 0, size_text(m->most, c), size_text(m->equal, d), m->seconds / 60, m->trials, r->o->out);
+    if (m->n && !m->saved && !m->stopped) printf("no sharing kept every model at its target: the originals are left as they were\n");
     if (m->stopped) printf("stopped; the same command with --resume goes on\n");
 }
 

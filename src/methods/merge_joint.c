@@ -6,6 +6,7 @@
  *
  * Invariant: after `common_step` all users of a shared slot hold the same bits. SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_joint.h"
+#include "methods/merge_norm.h"
 #include "train/checkpoint.h"
 
 #include <math.h>
@@ -30,12 +31,13 @@ struct merge_joint {
     int n;
     struct merge_member **members;
     struct place *places;          /* [slot][member] */
+    struct merge_norms *norms;     /* NULL: each member's own */
     struct merge_config now, best;
     float **good, *sum;            /* [member]: weights of the best state; room for one slot */
     size_t sum_bytes;
     struct mem_payer *payer;
     double *scores, *best_scores, *targets, *rise, *gain, *losses, *weights;
-    bool *met, *active;
+    bool *met, *active, *users;    /* users: of the slot being looked at */
     struct pace *pace;
     double seconds;
     bool running;
@@ -73,7 +75,7 @@ err merge_joint_new(struct merge_member **members, const struct merge_problem *p
     int n = p->n_members;
     *j = (struct merge_joint){.p = p, .o = *o, .n = n, .members = members, .places = xnewn(struct place, p->n_slots * n), .good = xnewn(float *, n), .pace = xnewn(struct pace, n),
                               .scores = xnewn(double, n), .best_scores = xnewn(double, n), .targets = xnewn(double, n), .rise = xnewn(double, n), .losses = xnewn(double, n),
-                              .weights = xnewn(double, n), .gain = xnewn(double, p->n_slots * n), .met = xnewn(bool, n), .active = xnewn(bool, n)};
+                              .weights = xnewn(double, n), .gain = xnewn(double, p->n_slots * n), .met = xnewn(bool, n), .active = xnewn(bool, n), .users = xnewn(bool, n)};
     if (!(j->o.lr > 0)) j->o.lr = 0.001;
     merge_config_init(&j->now, p);
     merge_config_init(&j->best, p);
@@ -81,6 +83,7 @@ err merge_joint_new(struct merge_member **members, const struct merge_problem *p
     err e = ERR_OK;
     for (int i = 0; i < n && !e; i++) e = merge_member_begin(members[i]);
     if (!e) e = find_places(j);
+    if (!e && o->share_norm) j->norms = merge_norms_new(members, p);
     for (int i = 0; i < n && !e; i++) {
         j->scores[i] = j->best_scores[i] = members[i]->original;
         j->targets[i] = members[i]->target;
@@ -99,9 +102,10 @@ void merge_joint_free(struct merge_joint **at)
     for (int i = 0; i < j->n; i++) mem_free(j->payer, MEM_TRAINING, j->good[i], (size_t)j->members[i]->n_values * sizeof(float));
     mem_free(j->payer, MEM_TRAINING, j->sum, j->sum_bytes);
     mem_payer_free(&j->payer);
+    merge_norms_free(&j->norms);
     merge_config_done(&j->now);
     merge_config_done(&j->best);
-    void *all[] = {j->places, j->good, j->pace, j->scores, j->best_scores, j->targets, j->rise, j->losses, j->weights, j->gain, j->met, j->active};
+    void *all[] = {j->places, j->good, j->pace, j->scores, j->best_scores, j->targets, j->rise, j->losses, j->weights, j->gain, j->met, j->active, j->users};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) free(all[i]);
     free(j);
     *at = NULL;
@@ -176,6 +180,15 @@ static int begin_with(struct merge_joint *j, const struct merge_config *c, int s
     return first;
 }
 
+/* Who uses the slot's common norm; false: it has none, or nobody shares it. */
+static bool norm_users(struct merge_joint *j, const struct merge_config *c, int slot, bool all)
+{
+    int n = 0;
+    if (!j->norms || !merge_norms_has(j->norms, slot)) return false;
+    for (int i = 0; i < j->n; i++) n += j->users[i] = merge_config_on(c, slot, i) && (all || j->active[i]);
+    return n > 1;
+}
+
 /* Users of a slot begin with the copy that is common already, if there is one. */
 static void make_common(struct merge_joint *j, const struct merge_config *c, const struct merge_config *before)
 {
@@ -184,6 +197,7 @@ static void make_common(struct merge_joint *j, const struct merge_config *c, con
         if (merge_config_users(c, s) < 2) continue;
         for (int i = 0; i < j->n && from < 0; i++)
             if (merge_config_on(c, s, i) && before && merge_config_on(before, s, i) && merge_config_users(before, s) > 1) from = i;
+        if (norm_users(j, c, s, true)) merge_norms_begin(j->norms, s, j->users, from);
         if (from < 0) from = begin_with(j, c, s);
         for (int i = 0; i < j->n; i++)
             if (merge_config_on(c, s, i)) give_weight(j, s, from, i);
@@ -254,6 +268,12 @@ static double rate(const struct merge_joint *j, const struct merge_trial *t)
     return j->o.lr * up * (0.02 + 0.98 * 0.5 * (1 + cos(M_PI * at)));
 }
 
+static void common_norms(struct merge_joint *j)
+{
+    for (int s = 0; s < j->p->n_slots && j->norms; s++)
+        if (norm_users(j, &j->now, s, false)) merge_norms_common(j->norms, s, j->users);
+}
+
 static err common_step(struct merge_joint *j, const struct merge_trial *t)
 {
     double lr = rate(j, t);
@@ -266,7 +286,10 @@ static err common_step(struct merge_joint *j, const struct merge_trial *t)
         j->weights[i] = j->scores[i] > 0 ? fmin(10, pow(j->targets[i] / j->scores[i], 0.75)) : 10;
     }
     for (int s = 0; s < j->p->n_slots; s++)
-        if (merge_config_users(&j->now, s) > 1) add_up(j, s);
+        if (merge_config_users(&j->now, s) > 1) {
+            add_up(j, s);
+            if (norm_users(j, &j->now, s, false)) merge_norms_gradients(j->norms, s, j->users, j->weights);
+        }
     for (int i = 0; i < j->n; i++)
         if (j->active[i]) merge_member_update(j->members[i], lr);
     for (int s = 0; s < j->p->n_slots; s++) { /* the optimisers agree to the last bit unless one has run longer; this makes sure */
@@ -277,6 +300,7 @@ static err common_step(struct merge_joint *j, const struct merge_trial *t)
             give_weight(j, s, from, i);
         }
     }
+    common_norms(j);
     j->steps++;
     return ERR_OK;
 }
@@ -391,9 +415,11 @@ static err settle(struct merge_joint *j, const struct merge_trial *t)
 {
     float loss;
     err e = ERR_OK;
-    for (int k = 0; k < SETTLE && !e && (k == 0 || seconds_since(j->trial_ns) < 0.15 * t->seconds); k++)
+    for (int k = 0; k < SETTLE && !e && (k == 0 || seconds_since(j->trial_ns) < 0.15 * t->seconds); k++) {
         for (int i = 0; i < j->n && !e; i++)
             if (j->active[i]) e = merge_member_settle(j->members[i], &loss);
+        common_norms(j);
+    }
     return e;
 }
 

@@ -1,6 +1,7 @@
 /* See merge_member.h. Invariant: `source` is never changed; what is scored or written is a graph of its own with the net's numbers.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_member.h"
+#include "methods/merge_chance.h"
 #include "methods/merge_unfold.h"
 #include "train/checkpoint.h"
 
@@ -73,8 +74,7 @@ static err prepare_score(struct merge_member *m, const struct merge_source *s)
     m->score = (struct merge_score){.measure = merge_score_measure(classes, s->card, m->val_set, !s->unlabelled && !train_set_unlabelled(m->val_set)), .classes = classes, .original = m->source, .card = s->card ? &m->card : NULL, .set = m->val_set,
                                     .o = {.budget = m->o.budget, .batch = MIN(m->o.batch, 32), .threads = m->o.threads, .feed = s->feed, .samples = m->held, .n_samples = m->n_held, .stop = m->o.stop}};
     m->labels = m->score.measure == MERGE_TOP1;
-    m->chance = merge_score_chance(&m->score);
-    return ERR_OK;
+    return merge_chance(&m->score, &m->chance);
 }
 
 static err measure_original(struct merge_member *m, double target)
@@ -84,9 +84,12 @@ static err measure_original(struct merge_member *m, double target)
     err e = against_labels ? merge_score_run(&m->score, m->source, &m->original) : ERR_OK;
     if (e) return e;
     m->target = target * m->original;
+    if (m->score.measure == MERGE_SAME_CLASS && m->chance >= 1)
+        return err_set(ERR_USAGE, "it gives all %lld pictures to measure with the same class, so nothing can be measured: give it others (--data %s=PATH), or leave it out", (long long)m->n_held,
+                       m->name);
     if (m->original <= m->chance)
-        return err_set(ERR_USAGE, "its %s on this data is %.1f %%, no better than chance: is it the right data, and is it fed as its card says?",
-                       merge_measure_name(m->score.measure), 100 * m->original);
+        return err_set(ERR_USAGE, "its %s on this data is %.1f %%, no better than chance (%s: %.1f %%): is it the right data, and is it fed as its card says?",
+                       merge_measure_name(m->score.measure), 100 * m->original, merge_chance_name(m->score.measure), 100 * m->chance);
     return ERR_OK;
 }
 
@@ -264,14 +267,24 @@ err merge_member_score(struct merge_member *m, double *ret)
     return e ? err_wrap(e, "model '%s'", m->name) : ERR_OK;
 }
 
-bool merge_member_place(const struct merge_member *m, int value, int64_t *ret_at, int64_t *ret_count)
+static bool find_numbers(const struct merge_member *m, int value, bool states, int64_t *ret_at, int64_t *ret_count)
 {
     struct train_net_tensor t;
     for (int i = 0; i < train_net_tensors(m->net); i++) {
-        if (!train_net_tensor(m->net, i, &t) || t.source_value != value || t.state) continue;
+        if (!train_net_tensor(m->net, i, &t) || t.source_value != value || (t.state && !states)) continue;
         *ret_at = t.at;
         *ret_count = t.count;
         return true;
     }
     return false;
+}
+
+bool merge_member_place(const struct merge_member *m, int value, int64_t *ret_at, int64_t *ret_count)
+{
+    return find_numbers(m, value, false, ret_at, ret_count);
+}
+
+bool merge_member_numbers(const struct merge_member *m, int value, int64_t *ret_at, int64_t *ret_count)
+{
+    return find_numbers(m, value, true, ret_at, ret_count);
 }

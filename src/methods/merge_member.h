@@ -70,3 +70,5 @@ err merge_member_graph(struct merge_member *m, const float *values, struct graph
 void merge_member_original(const struct merge_member *m, float *values);
 /* Where the weight that is constant `value` of the source lies in the flat arrays: first float, and how many. False: it is not trained. */
 bool merge_member_place(const struct merge_member *m, int value, int64_t *ret_at, int64_t *ret_count);
+/* The same, and running statistics as well. */
+bool merge_member_numbers(const struct merge_member *m, int value, int64_t *ret_at, int64_t *ret_count);

@@ -1,6 +1,7 @@
 /* What is told of a search: JSON and a picture. The JSON is written through a temporary name, so whoever reads it finds a whole one.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_report.h"
+#include "methods/merge_chance.h"
 #include "base/text.h"
 #include "weights/fs.h"
 
@@ -27,8 +28,8 @@ static json_t *members_json(const struct merge_search *s)
             shared++;
             bytes += s->problem->slots[k].bytes;
         }
-        json_array_append_new(a, json_pack("{s:o, s:s, s:f, s:f, s:f, s:f, s:I, s:I, s:i, s:I}", "name", text_json(m->name), "measure", merge_measure_name(m->score.measure),
-                                           "before", m->original, "after", merge_joint_best_scores(s->joint)[i], "target", m->target, "chance", m->chance,
+        json_array_append_new(a, json_pack("{s:o, s:s, s:f, s:f, s:f, s:f, s:s, s:I, s:I, s:i, s:I}", "name", text_json(m->name), "measure", merge_measure_name(m->score.measure),
+                                           "before", m->original, "after", merge_joint_best_scores(s->joint)[i], "target", m->target, "chance", m->chance, "chance_is", merge_chance_name(m->score.measure),
                                            "pictures_trained", (json_int_t)m->n_train, "pictures_measured", (json_int_t)m->n_held, "shared_layers", shared,
                                            "shared_bytes", (json_int_t)bytes));
     }
@@ -74,8 +75,9 @@ static err write_json(struct merge_search *s)
 {
     const struct merge_problem *p = s->problem;
     uint64_t saved = merge_config_saved(merge_joint_best(s->joint), p);
-    json_t *j = json_pack("{s:s, s:f, s:f, s:i, s:I, s:I, s:I, s:f, s:I, s:o, s:o, s:o, s:O}", "policy", s->policy->name, "seconds", merge_joint_seconds(s->joint),
-                          "seconds_allowed", s->o->seconds, "trials", s->trials, "bytes", (json_int_t)p->bytes, "most_bytes", (json_int_t)p->most_bytes,
+    json_t *j = json_pack("{s:s, s:b, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:I, s:f, s:I, s:o, s:o, s:o, s:O}", "policy", s->policy->name, "share_norm", s->o->share_norm,
+                          "seconds", merge_joint_seconds(s->joint), "minutes", merge_joint_seconds(s->joint) / 60, "seconds_allowed", s->o->seconds, "trials", s->trials, "bytes",
+                          (json_int_t)p->bytes, "bytes_after", (json_int_t)(p->bytes - saved), "most_bytes", (json_int_t)p->most_bytes,
                           "saved_bytes", (json_int_t)saved, "saved_share", p->bytes ? (double)saved / (double)p->bytes : 0, "equal_bytes_before",
                           (json_int_t)p->equal_bytes, "members", members_json(s), "layers", layers_json(s), "tried", trials_json(s), "points", s->points);
     char *text = json_dumps(j, JSON_INDENT(1));

@@ -43,11 +43,6 @@ enum merge_measure merge_score_measure(int64_t classes, const struct task_card *
     return MERGE_SAME_NUMBERS;
 }
 
-double merge_score_chance(const struct merge_score *s)
-{
-    return s->measure == MERGE_TOP1 || s->measure == MERGE_SAME_CLASS ? 1 / (double)MAX(s->classes, 1) : 0;
-}
-
 /* ---- a network and its answers */
 
 struct answers {

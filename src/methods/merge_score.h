@@ -27,6 +27,4 @@ struct merge_score {
 err merge_score_classes(const struct graph *g, struct mem_payer *payer, int64_t *ret);
 /* Which measure it is. `labels`: the set's labels are the model's own. */
 enum merge_measure merge_score_measure(int64_t classes, const struct task_card *card, const struct train_set *set, bool labels);
-/* What a network that knows nothing would get: 1 / classes, else 0. */
-double merge_score_chance(const struct merge_score *s);
 err merge_score_run(const struct merge_score *s, const struct graph *g, double *ret);

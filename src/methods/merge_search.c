@@ -378,7 +378,7 @@ err merge_search(const struct merge_search_options *o, merge_progress_fn *fn, vo
     if (!e) e = open_members(&s);
     if (!e) e = find_problem(&s);
     for (int i = 0; i < o->n && !e; i++) s.targets[i] = s.members[i]->target;
-    struct merge_joint_options j = {.lr = o->lr, .stop = o->stop, .look = looked, .user = &s};
+    struct merge_joint_options j = {.lr = o->lr, .share_norm = o->share_norm, .stop = o->stop, .look = looked, .user = &s};
     if (!e) e = merge_joint_new(s.members, s.problem, &j, &s.joint);
     if (!e && o->resume) e = resume(&s);
     if (!e) e = run_trials(&s);

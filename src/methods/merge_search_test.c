@@ -315,6 +315,90 @@ static void killed_at_any_moment_it_goes_on(void **state)
     asked_free(a);
 }
 
+/* --share-norm: the norms behind shared weights are one as well, and what is reported is what the files give. Only the last layer can be each member's own then. */
+static void norms_are_shared_by_option(void **state)
+{
+    (void)state;
+    static const char *const weights[] = {"a.weight", "b.weight"}, *const norms[][4] = {{"a.scale", "a.bias", "a.mean", "a.var"}, {"b.scale", "b.bias", "b.mean", "b.var"}};
+    int shared = 0;
+    struct asked *a = ask("norms");
+    struct merge_result r;
+    a->o.share_norm = true;
+    a->o.policy = "groups"; /* ends by epochs */
+    if (merge_search(&a->o, NULL, NULL, &r)) fail_msg("%s", err_text());
+    assert_true(r.saved > 0 && r.saved < r.most);
+    check_result(a, &r);
+    struct looked l = look(a->o.out, ""), before = look(a->o.out, "models/");
+    for (int k = 1; k < MEMBERS; k++)
+        for (int w = 0; w < 2; w++) {
+            bool one = equal(&l, 0, k, weights[w]);
+            shared += one;
+            for (int i = 0; i < 4; i++) assert_true(equal(&l, 0, k, norms[w][i]) == one && !equal(&before, 0, k, norms[w][i]));
+        }
+    assert_true(shared > 0);
+    looked_done(&l);
+    looked_done(&before);
+    json_t *j = report(a->o.out);
+    assert_true(json_is_true(json_object_get(j, "share_norm")));
+    json_decref(j);
+    asked_free(a);
+}
+
+/* What is told of chance: the most frequent class of what it is measured with. */
+static void chance_is_the_most_frequent_class(void **state)
+{
+    (void)state;
+    struct asked *a = ask("chance");
+    struct mem_budget *b = mem_budget_new("look", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "look");
+    struct train_set *set;
+    struct merge_result r;
+    int64_t *train, *held, n_train, n_held, of[10] = {0}, most = 0;
+    assert_int_equal(train_set_open(a->sources[0].data, &(struct train_set_options){0}, p, &set), ERR_OK);
+    train_data_split(set, 0.2, a->o.seed, &train, &n_train, &held, &n_held);
+    for (int64_t i = 0; i < n_held; i++) of[train_set_label(set, held[i])]++;
+    for (int k = 0; k < 10; k++) most = MAX(most, of[k]);
+    a->o.seconds = 0.2;
+    a->o.n = 2;
+    if (merge_search(&a->o, NULL, NULL, &r)) fail_msg("%s", err_text());
+    json_t *j = report(a->o.out), *m = json_array_get(json_object_get(j, "members"), 0);
+    assert_float_equal(json_number_value(json_object_get(m, "chance")), (double)most / (double)n_held, 1e-12);
+    assert_string_equal(json_string_value(json_object_get(m, "chance_is")), "always the most frequent class");
+    assert_float_equal(json_number_value(json_object_get(j, "minutes")) * 60, json_number_value(json_object_get(j, "seconds")), 1e-9);
+    assert_int_equal(json_integer_value(json_object_get(j, "bytes")), json_integer_value(json_object_get(j, "bytes_after")) + json_integer_value(json_object_get(j, "saved_bytes")));
+    json_decref(j);
+    free(train);
+    free(held);
+    train_set_free(&set);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+    asked_free(a);
+}
+
+/* Pictures that are all alike measure nothing. */
+static void one_class_measures_nothing(void **state)
+{
+    (void)state;
+    struct asked *a = ask("alike");
+    struct merge_result r;
+    char *grey = in_dir("grey.bin");
+    FILE *f = fopen(grey, "wbe");
+    for (int i = 0; i < 40; i++) {
+        fputc(i % 3, f);
+        for (int c = 0; c < 3 * SIDE * SIDE; c++) fputc(90, f);
+    }
+    assert_int_equal(fclose(f), 0);
+    a->sources[0].data = grey;
+    a->sources[0].unlabelled = true;
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_USAGE);
+    assert_non_null(strstr(err_text(), "model 'm0': it gives all 8 pictures to measure with the same class, so nothing can be measured: give it others (--data m0=PATH), or leave it out"));
+    a->sources[0].unlabelled = false; /* with labels a third is right, which is what always saying one class gives */
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_USAGE);
+    assert_non_null(strstr(err_text(), "no better than chance (always the most frequent class: "));
+    free(grey);
+    asked_free(a);
+}
+
 static err stop_soon(void *user, const struct merge_progress *p)
 {
     (void)p;
@@ -372,6 +456,9 @@ int main(void)
         cmocka_unit_test(a_target_out_of_reach_leaves_the_originals),
         cmocka_unit_test(what_drifts_goes_back),
         cmocka_unit_test(killed_at_any_moment_it_goes_on),
+        cmocka_unit_test(norms_are_shared_by_option),
+        cmocka_unit_test(chance_is_the_most_frequent_class),
+        cmocka_unit_test(one_class_measures_nothing),
         cmocka_unit_test(wrong_input),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
