@@ -10,6 +10,7 @@
 #include "cli/serve_cmd.h"
 #include "cli/train.h"
 #include "engine/engine.h"
+#include "engine/guard.h"
 #include "engine/job.h"
 #include "serve/serve.h"
 
@@ -85,8 +86,8 @@ static json_t *summary_json(struct engine *e)
                               (json_int_t)f.code, "frames", (json_int_t)f.frames, "decoders", (json_int_t)f.decoders, "heads", (json_int_t)f.heads,
                               "other", (json_int_t)f.other, "largest_model", (json_int_t)f.largest_model, "all_models", (json_int_t)f.all_models,
                               "least_weights", (json_int_t)f.least_weights);
-    return json_pack("{s:f, s:o, s:o, s:o, s:o, s:o, s:o}", "seconds", engine_uptime_s(e), "cameras", cameras, "queries", queries, "floor", floor,
-                     "memory", engine_memory(e), "blocks", engine_blocks(e), "problems", engine_problems(e));
+    return json_pack("{s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "seconds", engine_uptime_s(e), "cameras", cameras, "queries", queries, "floor", floor,
+                     "memory", engine_memory(e), "blocks", engine_blocks(e), "guards", engine_guards_json(e), "problems", engine_problems(e));
 }
 
 static void print_summary(struct engine *e, FILE *to)
@@ -146,6 +147,7 @@ static err serve(const char *path, const struct options *o)
         return x;
     }
     const struct engine_job_kind kinds[] = {cli_train_kind, cli_merge_kind};
+    engine_guard_enable(e);
     engine_job_kinds(e, kinds, ARRAY_LEN(kinds));
     x = serve_open(e, &(struct serve_options){.site_path = path, .no_http = o->no_http, .own_store = o->store != NULL, .budget = o->budget}, &s);
     if (!x) x = engine_start(e);

@@ -6,7 +6,7 @@
  *
  * Invariant: called with engine->lock held (or before any thread runs); no stream refers to a model or camera that is not in the lists.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "engine/inside.h"
+#include "engine/guard_inside.h"
 
 #include "base/log.h"
 #include "engine/site_diff.h"
@@ -227,6 +227,7 @@ static err grow_arena(struct engine *e)
     }
     for (size_t i = 0; i < 2 * e->n_models; i++)
         if (plan_number(e, i)) model_plan_bind(plan_number(e, i), e->arena, e->scratch);
+    for (size_t i = 0; i < e->n_models; i++) engine_eye_bind(e->models[i]);
     return e->running ? sched_start(e->sched) : ERR_OK;
 }
 

@@ -2,7 +2,7 @@
  *
  * Invariant: threads run between engine_start and engine_close only; they are stopped in the opposite order of the data flow (pump, then
  * executor), and only then are streams, models and cameras freed. SPDX-License-Identifier: Apache-2.0 */
-#include "engine/inside.h"
+#include "engine/guard_inside.h"
 
 #include "base/log.h"
 #include "base/text.h"
@@ -191,13 +191,15 @@ err engine_start(struct engine *e)
     e->running = true;
     if (engine_precise_start(e, &e->precise)) log_warn("engine", "precision is not measured: %s", err_text());
     if (engine_jobs_open(e)) log_error("engine", "jobs do not run: %s", err_text());
+    if (engine_guards_open(e)) log_error("engine", "nothing is guarded: %s", err_text());
     return ERR_OK;
 }
 
 void engine_stop(struct engine *e)
 {
     if (!e->running) return;
-    engine_jobs_close(e); /* first: they wait for the executor to make room */
+    engine_guards_close(e); /* first: it starts jobs */
+    engine_jobs_close(e); /* they wait for the executor to make room */
     engine_precise_stop(&e->precise);
     atomic_store(&e->stop, true);
     thread_event_set(&e->wake);
@@ -218,6 +220,7 @@ void engine_close(struct engine **ep)
         engine_stream_close(&s);
     }
     for (size_t i = 0; i < e->n_models; i++) engine_model_close(&e->models[i]);
+    engine_guards_free(e);
     for (size_t i = 0; i < e->n_cameras; i++) engine_camera_close(&e->cameras[i]);
     sched_free(&e->sched);
     weights_reader_free(&e->reader);
@@ -244,6 +247,7 @@ static err set_budget(struct engine *e, uint64_t bytes)
     struct engine_floor f = engine_floor_locked(e);
     uint64_t least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other;
     char s[2][16];
+    if (bytes < least && engine_eyes_leave(e)) return set_budget(e, bytes); /* guests go first */
     if (bytes < least)
         return err_set(ERR_NOMEM, "a budget of %s is less than the %s that are needed before any weights", size_text(bytes, s[0]),
                        size_text(least, s[1]));

@@ -69,6 +69,8 @@ struct engine_model {
     struct task_head *head;
     struct video_conv *conv;
     int n_outputs, order[TASK_MAX_OUTPUTS]; /* order: head's output k is plan output order[k] */
+    uint64_t serial;               /* of this opening; guarded by engine->lock */
+    struct engine_eye *_Atomic eye; /* guard_inside.h; NULL: nobody looks. Set under engine->lock, read by the executor */
 };
 
 /* What sched carries for us. */
@@ -113,6 +115,7 @@ struct engine_stream {
     int zone_of[SITE_MAX_SHAPES], line_of[SITE_MAX_SHAPES]; /* rule number to shape number */
     struct task_motion *motion;
     struct engine_stream *cascades[SITE_MAX_CASCADE];
+    int64_t looked_ns;             /* when the guard last took a frame of it */
     struct engine_label labels[ENGINE_LABELS]; /* ring by track % ENGINE_LABELS; of cascades: when handed on */
 
     atomic_ullong motion_saved, detections, events, tracks;
@@ -139,6 +142,8 @@ struct engine {
     bool measure_now;              /* precision is measured while models are opened; else beside the running box (precise.c) */
     struct engine_precise *precise; /* NULL: nothing to measure */
     struct engine_jobs *jobs;      /* NULL: no kind of job was given */
+    struct engine_guards *guards;  /* NULL: nothing is guarded */
+    uint64_t serials;              /* of models opened; guarded by lock */
     const struct weights_fs *publish_fs; /* NULL: the system's; another for tests of disks that fail */
     const char *renew;             /* a build of now opens this model anew; NULL: none. Guarded by lock */
     int n_sinks;
@@ -163,6 +168,9 @@ err engine_precise_start(struct engine *e, struct engine_precise **ret);
 void engine_precise_stop(struct engine_precise **p);
 /* model.c: *ret is always made; on an error it has no sched model, and its problem says why. */
 err engine_model_open(struct engine *e, struct engine_site *site, const struct site_model *o, struct engine_model **ret);
+/* Its two halves: everything but the scheduler, without any lock; and into the scheduler. */
+err engine_model_make(struct engine *e, struct engine_site *site, const struct site_model *o, struct engine_model **ret);
+void engine_model_join(struct engine_model *m);
 void engine_model_close(struct engine_model **m);
 /* Fills the inputs from the frame (or its rectangle), runs, reads the head. Weights are resident. `map` turns network pixels into frame pixels. */
 err engine_model_run(struct engine_model *m, const struct video_frame *f, const struct video_rect *roi, struct task_result *ret,

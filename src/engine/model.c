@@ -3,7 +3,7 @@
  * The converter writes straight into the plan's input, in whichever of the two layouts the plan chose; outputs that lie row-major are read in place,
  * others are copied once. Invariant: after a successful open, a run allocates nothing but what the converter keeps.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "engine/inside.h"
+#include "engine/guard_inside.h"
 
 #include <errno.h>
 #include <math.h>
@@ -158,7 +158,7 @@ static err prepare(struct engine_model *m)
     return x;
 }
 
-err engine_model_open(struct engine *e, struct engine_site *site, const struct site_model *o, struct engine_model **ret)
+err engine_model_make(struct engine *e, struct engine_site *site, const struct site_model *o, struct engine_model **ret)
 {
     struct engine_model *m = xnew(struct engine_model);
     char payer[64];
@@ -175,12 +175,24 @@ err engine_model_open(struct engine *e, struct engine_site *site, const struct s
     if (x) {
         x = err_wrap(x, "model '%s'", o->name);
         snprintf(m->problem, sizeof m->problem, "%s", err_text());
-        return x;
     }
-    m->sched = sched_model_add(e->sched, m->model, o->pin, o->priority);
+    return x;
+}
+
+void engine_model_join(struct engine_model *m)
+{
+    struct engine *e = m->engine;
+    m->sched = sched_model_add(e->sched, m->model, m->o->pin, m->o->priority);
     if (e->blocks) sched_model_set_plans(e->sched, m->sched, m->one.plan, m->many.plan);
     if (m->batch > 1) sched_model_set_batch(e->sched, m->sched, m->batch, engine_stream_run_batch);
-    return ERR_OK;
+}
+
+err engine_model_open(struct engine *e, struct engine_site *site, const struct site_model *o, struct engine_model **ret)
+{
+    err x = engine_model_make(e, site, o, ret);
+    (*ret)->serial = ++e->serials;
+    if (!x) engine_model_join(*ret);
+    return x;
 }
 
 static void plan_done(struct engine_model *m, struct engine_plan *p)
@@ -193,6 +205,7 @@ void engine_model_close(struct engine_model **mp)
 {
     struct engine_model *m = *mp;
     if (!m) return;
+    engine_eye_leave(m);
     if (m->sched) sched_model_remove(m->engine->sched, &m->sched);
     task_head_free(&m->head);
     plan_done(m, &m->one);

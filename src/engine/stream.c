@@ -2,7 +2,7 @@
  *
  * Invariant: everything that the executor uses without a lock (tracker, watch, labels) is touched by sched's callbacks only, and sched runs one
  * at a time; a stream is removed from sched before anything of it is freed. SPDX-License-Identifier: Apache-2.0 */
-#include "engine/inside.h"
+#include "engine/guard_inside.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +56,7 @@ static err run_model(struct engine_stream *s, struct engine_work *w)
     struct video_mapping map;
     err e = engine_model_run(s->model, w->frame, s->cascade ? &w->roi : NULL, &r, &map);
     if (!e) deliver(s, w, &r, &map);
+    if (!e) engine_eye_look(s, w, &s->model->one, 0);
     return e;
 }
 
@@ -118,6 +119,7 @@ err engine_stream_run_batch(void *const *streams, struct sched_item *items, int 
         struct task_result r;
         if (!e) e = engine_model_read(m, &m->many, i, &r);
         if (!e) deliver(s, w, &r, &maps[i]);
+        if (!e) engine_eye_look(s, w, &m->many, i);
         engine_stream_problem(s, e ? err_text() : "");
         count_run(s);
         work_free(&w);

@@ -165,6 +165,19 @@ static bool shares(const json_t *report, const char *name)
     return false;
 }
 
+err merge_guard_note(const char *out, const char *name)
+{
+    json_t *report;
+    err e = read_report(out, &report);
+    if (e) return e;
+    if (shares(report, name)) {
+        note_reversal(report, name);
+        e = write_report(out, report);
+    }
+    json_decref(report);
+    return e;
+}
+
 err merge_guard(const struct merge_guard_options *o, struct merge_guard_result **ret, int *ret_n)
 {
     json_t *report, *member;

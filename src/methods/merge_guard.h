@@ -24,4 +24,6 @@ struct merge_guard_options {
 };
 /* *ret: one per model of the merge (free with merge_guard_free). ERR_NOT_FOUND: OUT holds no merge; ERR_USAGE: a merged model has no pictures. */
 err merge_guard(const struct merge_guard_options *o, struct merge_guard_result **ret, int *ret_n);
+/* Somebody else put it back (the running box): merge.json says so. Nothing is done for a model that shares nothing. ERR_NOT_FOUND: OUT holds no merge. */
+err merge_guard_note(const char *out, const char *name);
 void merge_guard_free(struct merge_guard_result **r, int n);

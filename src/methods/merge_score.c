@@ -1,16 +1,14 @@
 /* Two networks, or one and labels, over the same pictures. Detections of all pictures are kept until the end, at most 100 each, so the room is known before.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_score.h"
-#include "task/head.h"
-#include "task/metric.h"
+#include "task/alike.h"
 #include "train/runner.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 100, TRUTHS = 120 };
-static const float SURE = 0.3f, LEAST = 0.01f;
+enum { TRUTHS = 120 };
 
 const char *merge_measure_name(enum merge_measure m)
 {
@@ -83,9 +81,7 @@ static err open_answers(struct answers *a, const struct merge_score *s, const st
         at += tensor_count(&t.shape);
     }
     if (s->measure != MERGE_AP50 && s->measure != MERGE_SAME_BOXES) return ERR_OK;
-    a->card = *s->card;
-    a->card.score = LEAST;
-    a->card.top_k = MOST;
+    a->card = task_alike_card(s->card);
     return task_head_new(payer, &a->card, a->out, a->n, &a->head);
 }
 
@@ -117,20 +113,17 @@ struct sums {
     struct task_ap_box *truth, *found;
     size_t n_truth, n_found;
     int64_t room, pictures, same;
-    double wrong, spread;
+    double wrong;
 };
 
 static err offer_boxes(struct sums *u, struct answers *a, int item, bool truth)
 {
     struct task_result r;
     err e = task_head_run(a->head, a->out, a->n, item, &r);
-    for (int k = 0; k < r.detection_count && !e && k < MOST; k++) {
-        const struct task_detection *d = &r.detections[k];
-        struct task_ap_box box = {.image = (int)u->pictures, .class_id = d->class_id, .score = d->score, .box = d->box};
-        if (!truth) u->found[u->n_found++] = box;
-        else if (d->score >= SURE) u->truth[u->n_truth++] = box;
-    }
-    return e;
+    if (e) return e;
+    if (truth) u->n_truth += (size_t)task_alike_boxes(&r, TASK_ALIKE_SURE, (int)u->pictures, u->truth + u->n_truth);
+    else u->n_found += (size_t)task_alike_boxes(&r, 0, (int)u->pictures, u->found + u->n_found);
+    return ERR_OK;
 }
 
 static void offer_truth(struct sums *u, const struct train_batch *b, int item)
@@ -141,47 +134,18 @@ static void offer_truth(struct sums *u, const struct train_batch *b, int item)
     }
 }
 
-static int best_of(const struct answers *a, int item)
-{
-    int64_t n = 1;
-    for (int i = 1; i < a->out[0].rank; i++) n *= a->out[0].dims[i];
-    const float *row = a->out[0].data + (int64_t)item * n;
-    int best = 0;
-    for (int k = 1; k < n; k++)
-        if (row[k] > row[best]) best = k;
-    return best;
-}
-
-/* Distance and spread of one picture's rows, over all outputs. */
-static void compare_rows(struct sums *u, const struct answers *y, const struct answers *t, int item)
-{
-    for (int i = 0; i < y->n; i++) {
-        int64_t n = 1;
-        for (int k = 1; k < y->out[i].rank; k++) n *= y->out[i].dims[k];
-        const float *a = y->out[i].data + item * n, *b = t->out[i].data + item * n;
-        double mean = 0, wrong = 0, spread = 0;
-        for (int64_t k = 0; k < n; k++) mean += (double)b[k] / (double)n;
-        for (int64_t k = 0; k < n; k++) {
-            wrong += ((double)a[k] - (double)b[k]) * ((double)a[k] - (double)b[k]);
-            spread += ((double)b[k] - mean) * ((double)b[k] - mean);
-        }
-        u->wrong += wrong / fmax(spread, 1e-30);
-        u->spread += 1;
-    }
-}
-
 static err take_batch(struct sums *u, struct answers *y, struct answers *t, const struct train_batch *b)
 {
     err e = ERR_OK;
     for (int i = 0; i < b->count && !e; i++) {
         if (b->samples[i] < 0) continue;
         switch (u->s->measure) {
-        case MERGE_SAME_CLASS: u->same += best_of(y, i) == best_of(t, i); break;
+        case MERGE_SAME_CLASS: u->same += task_alike_class(y->out, i) == task_alike_class(t->out, i); break;
         case MERGE_AP50: offer_truth(u, b, i); e = offer_boxes(u, y, i, false); break;
         case MERGE_SAME_BOXES:
             if (!(e = offer_boxes(u, t, i, true))) e = offer_boxes(u, y, i, false);
             break;
-        default: compare_rows(u, y, t, i); break;
+        default: u->wrong += task_alike_distance(y->out, i, t->out, i, y->n); break;
         }
         u->pictures++;
     }
@@ -193,8 +157,8 @@ static err finish(struct sums *u, double *ret)
     struct task_ap ap;
     if (!u->pictures) return err_set(ERR_FORMAT, "none of the pictures to score with could be read");
     if (u->s->measure == MERGE_SAME_CLASS) return *ret = (double)u->same / (double)u->pictures, ERR_OK;
-    if (u->s->measure == MERGE_SAME_NUMBERS) return *ret = fmax(0, 1 - u->wrong / fmax(u->spread, 1)), ERR_OK;
-    err e = task_ap_compute(u->payer, u->truth, u->n_truth, u->found, u->n_found, MAX(u->s->card->class_count, 1), SURE, NULL, &ap);
+    if (u->s->measure == MERGE_SAME_NUMBERS) return *ret = fmax(0, 1 - u->wrong / (double)u->pictures), ERR_OK;
+    err e = task_ap_compute(u->payer, u->truth, u->n_truth, u->found, u->n_found, MAX(u->s->card->class_count, 1), TASK_ALIKE_SURE, NULL, &ap);
     if (e) return e;
     if (!u->n_truth)
         return err_set(ERR_FORMAT, "there is no box in any of the %lld pictures to score with, so nothing can be measured: give others", (long long)u->pictures);

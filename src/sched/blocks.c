@@ -15,7 +15,7 @@
 #include <string.h>
 
 static const int64_t SECOND = 1000000000;
-static const double FIRST_BANDWIDTH = 1e9;
+static const double FIRST_BANDWIDTH = 1e9, GUEST_RATE = 1e-3; /* runs a second, as far as the division cares */
 enum { REMEASURE_FIRST_S = 3, REMEASURE_S = 20, BUCKET_S = 10, LARGEST_DIVISION = 64 };
 
 bool sched_blocks_on(const struct sched *s)
@@ -28,6 +28,7 @@ bool sched_blocks_on(const struct sched *s)
 static double rate_of(const struct sched *s, const struct sched_model *m, int64_t now)
 {
     double asked = 0, ran = 0;
+    if (m->guest) return GUEST_RATE;
     for (const struct sched_stream *st = s->streams; st; st = st->next)
         if (st->o.model == m && st->o.period_ns > 0) asked += 1e9 / (double)st->o.period_ns;
     if (s->blocks.divided_ns && now > s->blocks.divided_ns + SECOND)
@@ -78,12 +79,19 @@ static void table_fill(struct sched *s, struct table *t, int64_t now)
     for (int i = 0; i < t->n; i++) t->tenants[i].problem = &t->problems[i].problem;
 }
 
-/* Takes the model that needs most out of the division. */
-static void leave_out(struct table *t)
+static bool leaves_first(const struct table *t, int a, int b)
+{
+    if (t->models[a]->guest != t->models[b]->guest) return t->models[a]->guest;
+    return blocks_least(t->tenants[a].problem) > blocks_least(t->tenants[b].problem);
+}
+
+/* Takes a guest, else the model that needs most, out of the division; was it a guest? */
+static bool leave_out(struct table *t)
 {
     int worst = 0;
     for (int i = 1; i < t->n; i++)
-        if (blocks_least(t->tenants[i].problem) > blocks_least(t->tenants[worst].problem)) worst = i;
+        if (leaves_first(t, i, worst)) worst = i;
+    bool guest = t->models[worst]->guest;
     t->models[worst]->left_out = true;
     model_evict(t->models[worst]->model);
     model_blocks_problem_done(&t->problems[worst]);
@@ -92,6 +100,7 @@ static void leave_out(struct table *t)
     t->problems[worst] = t->problems[t->n];
     t->tenants[worst] = t->tenants[t->n];
     for (int i = 0; i < t->n; i++) t->tenants[i].problem = &t->problems[i].problem;
+    return guest;
 }
 
 static uint64_t weights_now(const struct sched *s)
@@ -191,8 +200,11 @@ void sched_blocks_divide(struct sched *s)
     size_t bytes = room(s, true);
     if (t->n && bytes < least(s, t)) /* rather run with nothing to spare than not at all */
         bytes = MIN(room(s, false), least(s, t));
-    bool complete = true;
-    for (; t->n && least(s, t) > bytes; complete = false) leave_out(t);
+    bool complete = true, guests = true;
+    while (t->n && least(s, t) > bytes) {
+        if (leave_out(t)) guests = false;
+        else complete = false;
+    }
     if (t->n && (s->blind ? blocks_divide(t->tenants, t->n, bytes, &d) : blocks_divide_shared(t->tenants, t->n, bytes, twice(s, t), &d)) == ERR_OK) {
         apply(s, t, &d);
         blocks_division_done(&d, t->n);
@@ -204,6 +216,7 @@ void sched_blocks_divide(struct sched *s)
     s->blocks.wanted = false;
     s->blocks.divisions++;
     s->blocks.again_ns = s->blocks.divisions == 1 ? now + REMEASURE_FIRST_S * SECOND : s->blocks.divisions == 2 ? now + REMEASURE_S * SECOND : INT64_MAX;
+    if (!guests) s->blocks.again_ns = MIN(s->blocks.again_ns, now + REMEASURE_S * SECOND);
     if (!complete) s->blocks.again_ns = now + SECOND; /* frames may have taken the room just now: who was left out is tried again soon */
 }
 

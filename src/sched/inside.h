@@ -15,7 +15,7 @@ struct sched_estimate {
 struct sched_model {
     struct sched_model *next;
     struct model *model;
-    bool pinned, impossible;
+    bool pinned, impossible, guest;
     int priority;
     int pins;                  /* requests of ours that hold the weights now */
     int max_batch;
@@ -53,6 +53,7 @@ struct sched_stream {
     bool running, removed;
     struct sched_estimate run;
     uint64_t offered, ran, late, dropped[SCHED_DROP_COUNT];
+    int64_t since_ns;          /* it has waited without a break since then, whatever took the waiting item's place; waiting only */
     int64_t last_arrival_ns, last_run_ns, max_ns;
     int64_t latency[SCHED_LATENCIES];
 };
@@ -95,6 +96,8 @@ int64_t sched_next_need(const struct sched *s, const struct sched_model *m, int6
 int64_t sched_cost(const struct sched *s, const struct sched_stream *st, bool with_load);
 const struct sched_item *sched_first(const struct sched_stream *st);
 int64_t sched_deadline(const struct sched_stream *st);
+/* Whose turn it is: the deadline of the item with which the stream began to wait. */
+int64_t sched_turn(const struct sched_stream *st);
 
 /* Bytes of the model that others hold in memory, while it is not: what reading it now would save. */
 size_t sched_shared_now(const struct sched *s, const struct sched_model *m);

@@ -192,8 +192,8 @@ err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded)
     int64_t unused;
     weights_counts(model_weights(m->model), &loads, &before, &unused);
     err e = m->left_out ? err_set(ERR_NOMEM, "%s: the budget leaves no room for it even if its weights stream", model_name(m->model))
-                        : request(s, m, begin, INT64_MIN);
-    if (e == ERR_NOMEM && s->prefetched && s->prefetched != m) { /* what was fetched ahead stands in the way */
+                        : request(s, m, begin, m->guest ? INT64_MAX : INT64_MIN);
+    if (e == ERR_NOMEM && !m->guest && s->prefetched && s->prefetched != m) { /* what was fetched ahead stands in the way */
         model_wait(s->prefetched->model);
         sched_forget_prefetch(s);
         e = request(s, m, begin, INT64_MIN);
@@ -228,7 +228,7 @@ void sched_prefetch(struct sched *s, const struct sched_model *running, int64_t 
     int64_t soonest = INT64_MAX;
     for (struct sched_stream *st = s->streams; st; st = st->next) {
         struct sched_model *m = st->o.model;
-        if (!m || m == running || m->impossible || weights_state(model_weights(m->model)) != WEIGHTS_ON_DISK) continue;
+        if (!m || m == running || m->impossible || m->guest || weights_state(model_weights(m->model)) != WEIGHTS_ON_DISK) continue;
         int64_t at = st->waiting ? sched_deadline(st) - st->o.deadline_ns : sched_next_need(s, m, now);
         if (at < soonest) soonest = at, next = m;
     }

@@ -83,6 +83,7 @@ static struct sched_item take(struct sched_stream *st)
     struct sched_item item = st->items[st->head];
     st->head = (st->head + 1) % st->o.capacity;
     st->waiting--;
+    st->since_ns = st->waiting ? sched_first(st)->arrived_ns : INT64_MAX;
     return item;
 }
 
@@ -183,6 +184,7 @@ static void run(struct sched *s, struct sched_stream *first, struct sched_item i
         if (!e) sched_estimate_add(&m->run, share);
         m->pins--;
         model_release(m->model);
+        if (m->guest && !m->pins) model_evict(m->model);
         sched_make_room(s, end); /* for a frame that came while it was held */
     }
     pthread_cond_broadcast(&s->idle);
@@ -278,6 +280,14 @@ void sched_model_remove(struct sched *s, struct sched_model **mp)
     *mp = NULL;
 }
 
+void sched_model_set_guest(struct sched *s, struct sched_model *m)
+{
+    pthread_mutex_lock(&s->lock);
+    m->guest = true;
+    s->blocks.wanted = sched_blocks_on(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
 void sched_model_set_run_ns(struct sched *s, struct sched_model *m, int64_t run_ns)
 {
     pthread_mutex_lock(&s->lock);
@@ -356,6 +366,7 @@ void sched_offer(struct sched *s, struct sched_stream *st, const struct sched_it
     pthread_mutex_lock(&s->lock);
     closed = st->removed;
     full = !closed && st->waiting == st->o.capacity;
+    int64_t since = st->waiting ? st->since_ns : item->arrived_ns;
     if (full) {
         old = take(st);
         st->dropped[SCHED_DROP_NEWER]++;
@@ -364,6 +375,7 @@ void sched_offer(struct sched *s, struct sched_stream *st, const struct sched_it
     if (!closed) {
         st->items[(st->head + st->waiting++) % st->o.capacity] = *item;
         st->offered++;
+        st->since_ns = since;
         st->last_arrival_ns = item->arrived_ns;
         pthread_cond_signal(&s->wake);
     }

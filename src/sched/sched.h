@@ -111,6 +111,8 @@ struct sched_model *sched_model_add(struct sched *s, struct model *m, bool pin, 
 /* Its streams must be gone. */
 void sched_model_remove(struct sched *s, struct sched_model **m);
 void sched_model_get_stats(struct sched *s, struct sched_model *m, struct sched_model_stats *ret);
+/* A guest runs when there is room for it: nobody's weights go because of it, it is the first to be left out of a division, and its own weights go after each run. */
+void sched_model_set_guest(struct sched *s, struct sched_model *m);
 /* A measured run time to start from (a warm-up run), so that the first decisions are not blind. */
 void sched_model_set_run_ns(struct sched *s, struct sched_model *m, int64_t run_ns);
 

@@ -1,0 +1,149 @@
+/* Going back: the original takes the place of the merged model, and the search that merged it hears of it.
+ *
+ * Order: the model first (engine_publish), then STORE/guard.json, then merge.json, then the job. A death in between leaves a model that is its original; the next
+ * start sees that the two are equal, and goes on with what is not told yet. SPDX-License-Identifier: Apache-2.0 */
+#include "engine/guard_inside.h"
+
+#include "base/log.h"
+#include "engine/job.h"
+#include "methods/merge_guard.h"
+#include "weights/fs.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- what went back, for the next start */
+
+void engine_guard_load(struct engine_guards *gs)
+{
+    json_decref(gs->record);
+    gs->record = json_load_file(gs->record_path, 0, NULL);
+    if (json_is_object(gs->record)) return;
+    json_decref(gs->record);
+    gs->record = json_object();
+}
+
+static void store(struct engine_guards *gs)
+{
+    char *text = json_dumps(gs->record, JSON_INDENT(1));
+    const void *part = text;
+    size_t n = strlen(text);
+    if (weights_fs_put(&weights_fs_system, gs->engine->store, gs->engine->store, "guard.json", &part, &n, 1, false))
+        log_warn("engine", "%s could not be written, and the next start will not know what went back: %s", gs->record_path, err_text());
+    free(text);
+}
+
+const json_t *engine_guard_record(struct engine_guard *g)
+{
+    const json_t *r = json_object_get(g->guards->record, g->row.model);
+    const char *file = json_string_value(json_object_get(r, "file"));
+    return file && !strcmp(file, g->file) ? r : NULL;
+}
+
+void engine_guard_forget(struct engine_guard *g)
+{
+    if (json_object_del(g->guards->record, g->row.model)) return; /* there was nothing */
+    store(g->guards);
+}
+
+/* ---- is it its original? */
+
+static err same_bytes(const char *a, const char *b, bool *ret)
+{
+    static const size_t SIZE = 1 << 16;
+    FILE *f = fopen(a, "rbe"), *g = f ? fopen(b, "rbe") : NULL;
+    if (!f || !g) {
+        err e = err_set(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", f ? b : a, strerror(errno));
+        if (f) fclose(f);
+        return e;
+    }
+    char *x = xnewn(char, 2 * SIZE), *y = x + SIZE;
+    bool same = true, end = false;
+    while (same && !end) {
+        size_t n = fread(x, 1, SIZE, f), m = fread(y, 1, SIZE, g);
+        same = n == m && !memcmp(x, y, n);
+        end = n < SIZE;
+    }
+    bool failed = ferror(f) || ferror(g);
+    fclose(f);
+    fclose(g);
+    free(x);
+    if (failed) return err_set(ERR_IO, "%s or %s cannot be read", a, b);
+    *ret = same;
+    return ERR_OK;
+}
+
+/* The content that a name of the store has now. */
+static err content_of(const struct engine_guard *g, char text[65])
+{
+    struct weights_store *s = NULL;
+    struct weights_manifest m;
+    const char *slash = strrchr(g->file, '/');
+    err e = weights_store_open(g->guards->engine->store, NULL, &s);
+    if (!e) e = weights_manifest_current(s, slash ? slash + 1 : g->file, &m);
+    if (!e) {
+        weights_id_text(&m.id, text);
+        weights_manifest_done(&m);
+    }
+    weights_store_close(&s);
+    return e;
+}
+
+err engine_guard_equal(struct engine_guard *g, bool *ret)
+{
+    if (!g->stored) return same_bytes(g->file, g->original, ret);
+    char now[65];
+    const char *then = json_string_value(json_object_get(engine_guard_record(g), "content"));
+    struct stat there;
+    if (stat(g->original, &there)) return err_set(ERR_NOT_FOUND, "cannot open %s: %s", g->original, strerror(errno));
+    err e = content_of(g, now);
+    if (!e) *ret = then && !strcmp(then, now);
+    return e;
+}
+
+/* ---- back */
+
+err engine_guard_go_back(struct engine_guard *g, const struct merge_drift_verdict *v)
+{
+    struct engine *e = g->guards->engine;
+    char content[65] = "", what[80], text[256];
+    snprintf(what, sizeof what, "guard %.64s", g->row.model);
+    err x = engine_publish(e, g->row.model, g->original);
+    if (x) {
+        x = err_wrap(x, "it is %.1f %% like its original (at least %.1f), and cannot go back", 100 * v->score, 100 * g->o.target);
+        engine_set_problem(e, what, err_text());
+        return x;
+    }
+    if (g->stored && content_of(g, content)) log_warn("engine", "%s", err_text());
+    double now = clock_wall();
+    json_object_set_new(g->guards->record, g->row.model, json_pack("{s:s, s:s, s:f, s:f, s:f, s:i, s:b}", "file", g->file, "content", content, "time", now, "score", v->score, "target",
+                                                                   g->o.target, "frames", v->pictures, "told", g->out == NULL));
+    store(g->guards);
+    pthread_mutex_lock(&g->guards->lock);
+    g->row.state = ENGINE_GUARD_REVERTED;
+    g->row.reverted_at = now;
+    g->row.reverted_score = v->score;
+    g->row.why[0] = 0;
+    pthread_mutex_unlock(&g->guards->lock);
+    snprintf(text, sizeof text, "merged, it was %.1f %% like its original on the last %d frames (at least %.1f): it runs with its original weights again, the others keep sharing",
+             100 * v->score, v->pictures, 100 * g->o.target);
+    engine_set_problem(e, what, text);
+    return ERR_OK;
+}
+
+/* ---- the search */
+
+void engine_guard_settle(struct engine_guard *g)
+{
+    json_t *r = json_object_get(g->guards->record, g->row.model);
+    if (g->row.state != ENGINE_GUARD_REVERTED || !g->out || !r || json_is_true(json_object_get(r, "told"))) return;
+    const char *slash = strrchr(g->file, '/'), *name = slash ? slash + 1 : g->file, *dot = strrchr(name, '.');
+    char *member = xasprintf("%.*s", (int)(dot ? dot - name : (ptrdiff_t)strlen(name)), name);
+    if (merge_guard_note(g->out, member)) log_warn("engine", "model '%s': the search does not hear of it: %s", g->row.model, err_text());
+    free(member);
+    json_object_set_new(r, "told", json_true());
+    store(g->guards);
+}
