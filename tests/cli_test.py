@@ -414,7 +414,8 @@ def merge_estimates_what_models_could_share():
         r = json.loads(brim("merge", "--estimate", *members, "--svg", "m.svg", "--json"))
         assert [m["name"] for m in r["members"]] == names and r["bytes"] == 5 * 64, r
         assert r["saved_bytes"] == 2 * 64 and r["equal_bytes"] == 64 and abs(r["saved_share"] - 0.4) < 1e-4, r
-        assert r["layers"] == [{"layer": "MatMul 4x4", "bytes": 64, "counts": [2, 3], "saved_bytes": 128, "equal_bytes": 64}], r
+        assert r["layers"] == [{"layer": "MatMul 4x4", "bytes": 64, "counts": [2, 3], "saved_bytes": 128, "equal_bytes": 64, "likelihood": 1, "likelihoods": [1, 1]}], r
+        assert r["expected_bytes"] == 128 and abs(r["expected_share"] - 0.4) < 1e-4 and r["expected_from"] == "weights and architecture", r
     assert open(path("m.svg")).read().startswith("<svg ")
     assert "40.0 %" in brim("merge", "--estimate", site)
     assert "nothing in common" in brim("merge", "--estimate", "l1.onnx", "l3.onnx")

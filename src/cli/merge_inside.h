@@ -23,6 +23,14 @@ struct merge_run {
     const char *store;        /* where stored models are; NULL: each site's, or the usual place */
 };
 
+/* merge_run.c: the models of files, stored names and sites, with cards and data; `o`, `budget` and `store` are set. */
+err merge_run_open(struct merge_run *r, const struct args_list *paths);
+void merge_run_close(struct merge_run *r);
+struct merge_source merge_run_source(const struct merge_model *m); /* borrowed */
+
+/* merge_estimate.c. look: with pictures of the site's recordings; with --data too. */
+err merge_show_estimate(const struct merge_run_options *o, const struct args_list *paths, const char *svg, bool look);
+
 /* Are results wanted outside of OUT: in a store, in the box? */
 bool merge_publishes(const struct merge_run *r);
 /* What models and store are now, or were when the search that goes on began (OUT/sources.json). */

@@ -166,7 +166,7 @@ static err add_path(struct merge_run *r, const char *path)
     return e;
 }
 
-static struct merge_source source_of(const struct merge_model *m)
+struct merge_source merge_run_source(const struct merge_model *m)
 {
     struct merge_source s = {.name = m->name, .onnx = m->onnx, .card = m->card, .data = m->data, .val = m->val};
     if (!m->card) return s;
@@ -285,7 +285,7 @@ static err search(struct merge_run *r)
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     struct merge_result result;
     struct engine_job_run *job = r->o->job;
-    for (int i = 0; i < r->n; i++) sources[i] = source_of(&r->models[i]);
+    for (int i = 0; i < r->n; i++) sources[i] = merge_run_source(&r->models[i]);
     if (r->o->guard) {
         err guarded = guard(r, sources);
         free(sources);
@@ -294,6 +294,7 @@ static err search(struct merge_run *r)
     if (!job) {
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
+        signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of a write, after which OUT is whole */
     }
     struct merge_search_options o = r->o->search;
     o.sources = sources;
@@ -307,10 +308,11 @@ static err search(struct merge_run *r)
     return e;
 }
 
-static err prepare(struct merge_run *r, const struct args_list *paths)
+err merge_run_open(struct merge_run *r, const struct args_list *paths)
 {
     const struct merge_run_options *o = r->o;
     err e = ERR_OK;
+    r->payer = mem_payer_new(r->budget, "models");
     for (size_t i = 0; i < paths->n && !e; i++) e = add_path(r, paths->items[i]);
     if (!e) e = check_names(r, &o->data, "data");
     if (!e) e = check_names(r, &o->val, "val");
@@ -318,15 +320,10 @@ static err prepare(struct merge_run *r, const struct args_list *paths)
     return e;
 }
 
-err cli_merge_run(const struct merge_run_options *o, const struct args_list *paths)
+void merge_run_close(struct merge_run *r)
 {
-    struct merge_run r = {.o = o, .budget = o->job ? o->job->budget : mem_budget_new("merge", UINT64_MAX), .terminal = isatty(1), .store = o->job ? o->job->store : o->store};
-    r.payer = mem_payer_new(r.budget, "models");
-    err e = prepare(&r, paths);
-    if (!e && !o->only_check && merge_publishes(&r)) e = merge_publish_begin(&r);
-    if (!e && !o->only_check) e = search(&r);
-    for (int i = 0; i < r.n; i++) {
-        struct merge_model *m = &r.models[i];
+    for (int i = 0; i < r->n; i++) {
+        struct merge_model *m = &r->models[i];
         if (str_starts(last_part(m->onnx), ".stored-")) unlink(m->onnx);
         task_card_free(&m->card);
         free(m->name);
@@ -335,8 +332,17 @@ err cli_merge_run(const struct merge_run_options *o, const struct args_list *pat
         free(m->val);
         free(m->stored);
     }
-    free(r.models);
-    mem_payer_free(&r.payer);
+    free(r->models);
+    mem_payer_free(&r->payer);
+}
+
+err cli_merge_run(const struct merge_run_options *o, const struct args_list *paths)
+{
+    struct merge_run r = {.o = o, .budget = o->job ? o->job->budget : mem_budget_new("merge", UINT64_MAX), .terminal = isatty(1), .store = o->job ? o->job->store : o->store};
+    err e = merge_run_open(&r, paths);
+    if (!e && !o->only_check && merge_publishes(&r)) e = merge_publish_begin(&r);
+    if (!e && !o->only_check) e = search(&r);
+    merge_run_close(&r);
     if (!o->job) mem_budget_free(&r.budget);
     return e;
 }
