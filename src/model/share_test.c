@@ -161,24 +161,33 @@ static size_t resident_bytes(const struct fixture *f, size_t *ret_saved)
     return paid;
 }
 
+static void run(const struct loaded *l)
+{
+    struct tensor in = model_plan_input(l->p, 0);
+    float *p = xnewn(float, 3 * 24 * 24);
+    for (int k = 0; k < 3 * 24 * 24; k++) p[k] = sinf((float)k);
+    struct tensor rows = tensor_view(TENSOR_F32, &in.shape, p);
+    assert_int_equal(model_copy(&rows, &in), ERR_OK);
+    free(p);
+    assert_int_equal(model_plan_run(l->p, NULL), ERR_OK);
+}
+
+static void same_numbers_within(const struct loaded *x, const struct loaded *y, float most)
+{
+    run(x);
+    run(y);
+    struct tensor a = model_plan_output(x->p, 0), b = model_plan_output(y->p, 0);
+    for (int64_t i = 0; i < tensor_count(&a.shape); i++)
+        assert_true(fabsf(((float *)a.data)[i] - ((float *)b.data)[i]) <= most * (1 + fabsf(((float *)b.data)[i])));
+}
+
 static void same_numbers(const struct fixture *f, const char *name)
 {
     struct loaded l[2];
     char *path = xasprintf("%s/%s.onnx", f->dir, name);
     load(f, name, NULL, &l[0]);
     load(f, name, path, &l[1]);
-    for (int i = 0; i < 2; i++) {
-        struct tensor in = model_plan_input(l[i].p, 0);
-        float *p = xnewn(float, 3 * 24 * 24);
-        for (int k = 0; k < 3 * 24 * 24; k++) p[k] = sinf((float)k);
-        struct tensor rows = tensor_view(TENSOR_F32, &in.shape, p);
-        assert_int_equal(model_copy(&rows, &in), ERR_OK);
-        free(p);
-        assert_int_equal(model_plan_run(l[i].p, NULL), ERR_OK);
-    }
-    struct tensor a = model_plan_output(l[0].p, 0), b = model_plan_output(l[1].p, 0);
-    for (int64_t i = 0; i < tensor_count(&a.shape); i++)
-        assert_true(fabsf(((float *)a.data)[i] - ((float *)b.data)[i]) <= 2e-5f * (1 + fabsf(((float *)b.data)[i])));
+    same_numbers_within(&l[0], &l[1], 2e-5f);
     for (int i = 0; i < 2; i++) unload(&l[i]);
     free(path);
 }
@@ -233,6 +242,42 @@ static void sharers_agree_on_a_precision(void **state)
     }
     assert_true(weights_paid_bytes(model_weights(l[1].m)) + RAW[1] + RAW[2] + RAW[3] <= weights_resident_bytes(model_weights(l[1].m)));
     for (int i = 0; i < 2; i++) unload(&l[i]);
+}
+
+/* bf16 that a person asks for: what is shared is packed as bf16 once, at half of its bytes, and the numbers are near those of f32. */
+static void bf16_that_is_asked_for_is_shared(void **state)
+{
+    struct fixture *f = *state;
+    struct loaded l[2], alone;
+    size_t saved, raw = RAW[1] + RAW[2] + RAW[3];
+    for (int i = 0; i < MODELS; i++) import(f, NAMES[i], 1000, 100 * (i + 1), 500 * (i + 1), 8);
+    share(f, NULL, 0);
+    size_t paid = 0, f32 = resident_bytes(f, &saved);
+    for (int again = 0; again < 2; again++) { /* packed, then from what was packed */
+        paid = 0;
+        for (int i = 0; i < 2; i++) {
+            struct model_options o = {.budget = f->budget, .threads = 1, .reader = f->reader, .spill_dir = f->dir, .precision = KERNEL_BF16};
+            err e = model_open_stored(f->s, NAMES[i], NAMES[i], &o, &l[i].m);
+            if (!e) e = model_plan_new(l[i].m, NULL, &l[i].p);
+            if (!e) e = model_plan_reserve(l[i].p);
+            if (!e) e = model_request(l[i].m);
+            if (!e) e = model_wait(l[i].m);
+            if (e) fail_msg("%s", err_text());
+            paid += weights_paid_bytes(model_weights(l[i].m));
+        }
+        if (model_precision(l[0].m) != KERNEL_BF16) {
+            for (int i = 0; i < 2; i++) unload(&l[i]);
+            print_message("this processor has no bf16\n");
+            skip();
+        }
+        size_t once = weights_resident_bytes(model_weights(l[1].m)) - weights_paid_bytes(model_weights(l[1].m));
+        assert_true(once >= raw / 2 && once < raw); /* of the second model, what the first has paid for */
+        assert_true(paid < f32);
+        load(f, "a", NULL, &alone);
+        same_numbers_within(&l[0], &alone, 0.03f);
+        unload(&alone);
+        for (int i = 0; i < 2; i++) unload(&l[i]);
+    }
 }
 
 static void shared_norms_are_folded(void **state)
@@ -297,6 +342,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(shared_bytes_are_resident_once, setup, teardown),
         cmocka_unit_test_setup_teardown(shared_norms_are_folded, setup, teardown),
         cmocka_unit_test_setup_teardown(sharers_agree_on_a_precision, setup, teardown),
+        cmocka_unit_test_setup_teardown(bf16_that_is_asked_for_is_shared, setup, teardown),
         cmocka_unit_test_setup_teardown(marks_follow_the_models, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
