@@ -99,6 +99,7 @@ static void set_periods(struct serving *w)
     double asked = 0;
     for (int i = 0; i < w->n; i++) asked += w->q[i].rate * w->q[i].median_ns;
     for (int i = 0; i < w->n; i++) w->q[i].period_ns = asked / (w->load * w->q[i].rate);
+    serving_set_frames(w);
 }
 
 static err all_runs(struct spec *s)
@@ -146,6 +147,7 @@ static void close_all(struct serving *w)
     for (int i = 0; i < w->n; i++) {
         free(w->q[i].name);
         free(w->q[i].arch);
+        free(w->q[i].at_ns);
     }
     free(w->folder);
 }
@@ -156,10 +158,10 @@ static void print(const struct spec *s)
     json_t *queries = json_array();
     for (int i = 0; i < w->n; i++) {
         const struct serving_query *q = &w->q[i];
-        json_array_append_new(queries, json_pack("{s:s, s:s, s:I, s:I, s:f, s:f}", "name", q->name, "arch", q->arch, "bytes", (json_int_t)q->bytes[0], "merged_bytes",
-                                                 (json_int_t)q->bytes[1], "run_ms", q->median_ns / 1e6, "fps", 1e9 / q->period_ns));
+        json_array_append_new(queries, json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f}", "name", q->name, "arch", q->arch, "bytes", (json_int_t)q->bytes[0], "merged_bytes",
+                                                 (json_int_t)q->bytes[1], "run_ms", q->median_ns / 1e6, "slower", q->slower, "fps", 1e9 / q->period_ns));
     }
-    json_t *j = json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "queries", queries, "layer_bytes", (json_int_t)w->numbers, "bound_bytes", (json_int_t)w->bound,
+    json_t *j = json_pack("{s:o, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "queries", queries, "evict_ms_a_mb", w->evict_ns, "layer_bytes", (json_int_t)w->numbers, "bound_bytes", (json_int_t)w->bound,
                           "least_bytes", (json_int_t)w->least, "all_bytes", (json_int_t)w->all, "once_bytes", (json_int_t)w->once[0], "merged_once_bytes",
                           (json_int_t)w->once[1], "runs", s->runs);
     json_dumpf(j, stdout, JSON_COMPACT);

@@ -16,7 +16,10 @@ struct serving_query {
     struct model *model;
     struct model_plan *plan;
     int64_t *step_ns;      /* mean */
-    double run_ns[SERVING_ROUNDS]; /* measured, input included */
+    double run_ns[SERVING_ROUNDS]; /* measured, input included; ascending */
+    double slower;         /* how much longer a run takes while weights are read */
+    int64_t *at_ns;        /* when frames come */
+    size_t frames;
     /* of all: */
     double median_ns, period_ns; /* of the original */
     size_t bytes[2];       /* packed weights: original, merged */
@@ -34,6 +37,7 @@ struct serving {
     void *arena, *scratch;
     size_t arena_bytes, scratch_bytes;
     bool merged;           /* which models are open */
+    double evict_ns;       /* a byte */
     uint64_t base;         /* of the budget with all weights evicted */
     size_t least, all;     /* bytes of weights: the largest model alone; all originals */
     size_t bound, numbers; /* what sharing all equal layers saves, of so many */
@@ -49,6 +53,9 @@ void serving_close(struct serving *w);
 err serving_compute(struct serving_query *q, int64_t *step_ns);
 
 /* ---- bench_serving_run.c */
+
+/* When frames come, once the periods are known. */
+void serving_set_frames(struct serving *w);
 
 struct serving_run {
     bool blind, blocks;

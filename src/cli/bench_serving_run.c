@@ -47,12 +47,13 @@ err serving_compute(struct serving_query *q, int64_t *step_ns)
     return model_plan_run(q->plan, step_ns);
 }
 
-/* A measured time, and each step's share of it. */
+/* A measured time, and each step's share of it. Reading costs the processor and the memory something too. */
 static err pretend(struct stream *s)
 {
     const struct serving_query *q = s->q;
+    bool reading = weights_reader_next(s->show->w->reader) != INT64_MAX;
     uint64_t key[2] = {(uint64_t)(s - s->show->streams), s->runs};
-    double time = q->run_ns[hash64(key, sizeof key, 1) % SERVING_ROUNDS], sum = 0;
+    double time = q->run_ns[hash64(key, sizeof key, 1) % SERVING_ROUNDS] * (reading ? q->slower : 1), sum = 0;
     int steps = model_plan_sizes(q->plan).steps;
     int64_t *ns = xnewn(int64_t, steps + 1);
     for (int i = 0; i < steps; i++) sum += (double)q->step_ns[i];
@@ -107,27 +108,34 @@ static int64_t length_ns(const struct serving *w)
     return (int64_t)((w->warm + w->seconds) * 1e9);
 }
 
-/* Cameras do not know of each other: frame k of query i comes at (k + the fraction of i times the golden ratio) periods. */
-static int64_t first_frame(const struct serving *w, int i)
+/* Cameras do not know of each other, and their frames come up to 0.3 periods early or late: else all would go on for ever in the order in which they
+ * happened to begin. */
+void serving_set_frames(struct serving *w)
 {
-    double turn = (i + 1) * 0.6180339887498949;
-    return (int64_t)((turn - floor(turn)) * w->q[i].period_ns);
-}
-
-static uint64_t frames(const struct serving *w, int i)
-{
-    return (uint64_t)ceil(((double)length_ns(w) - (double)first_frame(w, i)) / w->q[i].period_ns);
+    for (int i = 0; i < w->n; i++) {
+        struct serving_query *q = &w->q[i];
+        double phase = (i + 1) * 0.6180339887498949;
+        size_t most = (size_t)((double)length_ns(w) / q->period_ns) + 2;
+        q->at_ns = xnewn(int64_t, most);
+        for (q->frames = 0; q->frames < most; q->frames++) {
+            uint64_t key[2] = {(uint64_t)i, q->frames};
+            double jitter = (double)(hash64(key, sizeof key, 2) >> 11) / 9007199254740992.0;
+            int64_t at = (int64_t)((phase - floor(phase) + (double)q->frames + 0.6 * jitter) * q->period_ns);
+            if (at >= length_ns(w)) break;
+            q->at_ns[q->frames] = at;
+        }
+    }
 }
 
 static void live_frames(struct show *s, int64_t begin)
 {
-    uint64_t done[SERVING_MOST] = {0};
+    size_t done[SERVING_MOST] = {0};
     for (;;) {
         int best = -1;
         int64_t at = INT64_MAX;
         for (int i = 0; i < s->w->n; i++) {
-            int64_t next = begin + first_frame(s->w, i) + (int64_t)((double)done[i] * s->w->q[i].period_ns);
-            if (done[i] < frames(s->w, i) && next < at) at = next, best = i;
+            const struct serving_query *q = &s->w->q[i];
+            if (done[i] < q->frames && begin + q->at_ns[done[i]] < at) at = begin + q->at_ns[done[i]], best = i;
         }
         if (best < 0) break;
         sleep_until(at);
@@ -155,7 +163,7 @@ static void add_streams(struct show *s, const struct serving_run *r)
         if (r->blocks) sched_model_set_plans(s->sched, x->model, x->q->plan, NULL);
         x->st = sched_stream_add(s->sched, &(struct sched_stream_options){.name = x->q->name, .model = x->model, .period_ns = (int64_t)x->q->period_ns,
                                                                           .deadline_ns = (int64_t)w->deadline_ns, .capacity = 1, .ops = &ops, .user = x});
-        if (s->rehearsal) sched_rehearsal_feed(s->rehearsal, x->st, first_frame(w, i), (int64_t)x->q->period_ns, frames(w, i));
+        if (s->rehearsal) sched_rehearsal_feed(s->rehearsal, x->st, x->q->at_ns, x->q->frames);
     }
     if (r->blocks) sched_set_blocks(s->sched, w->window, w->reader, 0);
 }
@@ -214,6 +222,7 @@ err serving_run(struct serving *w, const struct serving_run *r, bool rehearsed, 
     *s = (struct show){.w = w};
     pthread_mutex_init(&s->lock, NULL);
     if (rehearsed) s->rehearsal = sched_rehearsal_new(w->reader, w->pace);
+    if (rehearsed) sched_rehearsal_clock(s->rehearsal)->evict_ns = w->evict_ns;
     else weights_reader_set_pace(w->reader, w->pace);
     err e = sched_new(w->budget, s->rehearsal ? sched_rehearsal_now : NULL, s->rehearsal, &s->sched);
     if (!e) {

@@ -12,10 +12,19 @@ const struct sched_item *sched_first(const struct sched_stream *st)
     return &st->items[st->head];
 }
 
+static int64_t ahead(const struct sched_stream *st)
+{
+    return st->o.deadline_ns ? st->o.deadline_ns : st->o.period_ns ? st->o.period_ns : 1000000000;
+}
+
 int64_t sched_deadline(const struct sched_stream *st)
 {
-    int64_t ahead = st->o.deadline_ns ? st->o.deadline_ns : st->o.period_ns ? st->o.period_ns : 1000000000;
-    return sched_first(st)->arrived_ns + ahead;
+    return sched_first(st)->arrived_ns + ahead(st);
+}
+
+int64_t sched_turn(const struct sched_stream *st)
+{
+    return st->since_ns + ahead(st);
 }
 
 static bool resident(const struct sched_model *m)
@@ -70,8 +79,7 @@ static struct sched_stream *earliest(const struct sched *s, bool only_resident)
     struct sched_stream *best = NULL;
     for (struct sched_stream *st = s->streams; st; st = st->next) {
         if (!st->waiting || (only_resident && !resident(st->o.model))) continue;
-        if (!best || sched_deadline(st) < sched_deadline(best) ||
-            (sched_deadline(st) == sched_deadline(best) && st->o.priority > best->o.priority))
+        if (!best || sched_turn(st) < sched_turn(best) || (sched_turn(st) == sched_turn(best) && st->o.priority > best->o.priority))
             best = st;
     }
     return best;
@@ -97,7 +105,7 @@ static struct sched_stream *nearest(const struct sched *s, struct sched_stream *
     for (struct sched_stream *st = s->streams; st && !s->blind; st = st->next) {
         if (!st->waiting || st == first || st->o.priority < first->o.priority || !st->o.model || st->o.model->left_out) continue;
         size_t shared = sched_shared_now(s, st->o.model);
-        if (shared <= most || now + sched_cost(s, st, true) + sched_cost(s, first, true) > sched_deadline(first)) continue;
+        if (shared <= most || now + sched_cost(s, st, true) + sched_cost(s, first, true) > sched_turn(first)) continue;
         best = st;
         most = shared;
     }
@@ -115,7 +123,7 @@ struct sched_choice sched_choose(struct sched *s, int64_t now)
     if (!resident(first->o.model)) {
         struct sched_stream *other = earliest(s, true);
         bool harmless = other && other->o.priority >= first->o.priority &&
-                        now + sched_cost(s, other, false) + sched_cost(s, first, true) <= sched_deadline(first);
+                        now + sched_cost(s, other, false) + sched_cost(s, first, true) <= sched_turn(first);
         if (harmless) return (struct sched_choice){other, SCHED_RUN};
         return (struct sched_choice){nearest(s, first, now), SCHED_RUN};
     }

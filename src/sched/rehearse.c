@@ -11,8 +11,9 @@ static const int64_t BEGIN_NS = 1000000000000; /* the scheduler takes 0 for "nev
 
 struct feed {
     struct sched_stream *stream;
-    int64_t next_ns, period_ns;
-    uint64_t done, n;
+    int64_t begin_ns;
+    const int64_t *at_ns;
+    size_t done, n;
 };
 
 struct sched_rehearsal {
@@ -23,11 +24,16 @@ struct sched_rehearsal {
     size_t n, cap;
 };
 
+static int64_t next_of(const struct feed *f)
+{
+    return f->begin_ns + f->at_ns[f->done];
+}
+
 static struct feed *earliest(struct sched_rehearsal *r)
 {
     struct feed *best = NULL;
     for (size_t i = 0; r->sched && i < r->n; i++)
-        if (r->feeds[i].done < r->feeds[i].n && (!best || r->feeds[i].next_ns < best->next_ns)) best = &r->feeds[i];
+        if (r->feeds[i].done < r->feeds[i].n && (!best || next_of(&r->feeds[i]) < next_of(best))) best = &r->feeds[i];
     return best;
 }
 
@@ -41,8 +47,8 @@ static bool open_for_items(struct sched_rehearsal *r)
 
 static void offer(struct sched_rehearsal *r, struct feed *f)
 {
-    struct sched_item item = {.arrived_ns = f->next_ns, .seq = ++f->done};
-    f->next_ns += f->period_ns;
+    struct sched_item item = {.arrived_ns = next_of(f), .seq = f->done + 1};
+    f->done++;
     sched_offer(r->sched, f->stream, &item);
 }
 
@@ -53,10 +59,10 @@ static void go(struct weights_clock *clock, int64_t at)
     do {
         struct feed *f = open ? earliest(r) : NULL;
         int64_t read = weights_reader_next(r->reader), next = MIN(at, read);
-        if (f) next = MIN(next, f->next_ns);
+        if (f) next = MIN(next, next_of(f));
         clock->now = MAX(clock->now, next);
         if (read <= clock->now) weights_reader_land(r->reader);
-        for (; f && f->next_ns <= clock->now; f = earliest(r)) offer(r, f);
+        for (; f && next_of(f) <= clock->now; f = earliest(r)) offer(r, f);
     } while (clock->now < at);
 }
 
@@ -88,10 +94,10 @@ struct weights_clock *sched_rehearsal_clock(struct sched_rehearsal *r)
     return &r->clock;
 }
 
-void sched_rehearsal_feed(struct sched_rehearsal *r, struct sched_stream *st, int64_t first_ns, int64_t period_ns, uint64_t n)
+void sched_rehearsal_feed(struct sched_rehearsal *r, struct sched_stream *st, const int64_t *at_ns, size_t n)
 {
     vec_grow(&r->feeds, &r->cap, r->n);
-    r->feeds[r->n++] = (struct feed){.stream = st, .next_ns = r->clock.now + first_ns, .period_ns = period_ns, .n = n};
+    r->feeds[r->n++] = (struct feed){.stream = st, .begin_ns = r->clock.now, .at_ns = at_ns, .n = n};
 }
 
 void sched_rehearse(struct sched_rehearsal *r, struct sched *s, int64_t ns)
@@ -102,7 +108,7 @@ void sched_rehearse(struct sched_rehearsal *r, struct sched *s, int64_t ns)
         go(&r->clock, r->clock.now); /* what has come while the lock was held */
         if (sched_step(s)) continue;
         const struct feed *f = earliest(r);
-        go(&r->clock, f ? MIN(f->next_ns, until) : until);
+        go(&r->clock, f ? MIN(next_of(f), until) : until);
     }
     r->sched = NULL;
 }

@@ -21,7 +21,7 @@ struct sched_rehearsal *sched_rehearsal_new(struct weights_reader *reader, doubl
 void sched_rehearsal_free(struct sched_rehearsal **r);
 int64_t sched_rehearsal_now(void *rehearsal);
 struct weights_clock *sched_rehearsal_clock(struct sched_rehearsal *r);
-/* Items for the stream `first_ns` from now and every period_ns then, `n` of them: `what` NULL, seq from 1. */
-void sched_rehearsal_feed(struct sched_rehearsal *r, struct sched_stream *st, int64_t first_ns, int64_t period_ns, uint64_t n);
+/* `n` items for the stream, at_ns from now, ascending, borrowed: `what` NULL, seq from 1. */
+void sched_rehearsal_feed(struct sched_rehearsal *r, struct sched_stream *st, const int64_t *at_ns, size_t n);
 /* Until so much time has passed, or a little more: a run that was begun ends. */
 void sched_rehearse(struct sched_rehearsal *r, struct sched *s, int64_t ns);

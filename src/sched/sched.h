@@ -4,7 +4,8 @@
  * camera, and one per cascade): each holds a few *items* (a frame, or a crop of one), newest wins. Items of several streams that use
  * the same model may run as one batch.
  *
- * Order: earliest deadline first. If that would make an item of higher priority late, the latter goes first; if an item's model is not in
+ * Order: earliest deadline first; a stream whose waiting item was replaced by a newer one keeps its turn, so that too much work is shared out instead of
+ * the same stream losing every time. If that would make an item of higher priority late, the latter goes first; if an item's model is not in
  * memory and one that is has an item whose run makes nobody late, the latter goes first (so that models are not swapped more often than
  * needed). An item that cannot be done before its deadline (measured run time, plus the load if the weights are not in memory)
  * is dropped and counted with that reason. A stream that would never run for that reason still gets one run every few seconds,

@@ -43,6 +43,8 @@ void weights_reader_submit(struct weights_reader *r, struct weights_read *read);
 /* True: it was not begun and will not be; `done` is not called. */
 bool weights_reader_cancel(struct weights_reader *r, struct weights_read *read);
 /* pthread_cond_wait for something that a read on its way will change; in a rehearsal, turns the clock until the next piece has landed. */
+/* Evicting takes time: in a rehearsal, turns the clock. */
+void weights_reader_spend(struct weights_reader *r, size_t evicted);
 void weights_reader_sleep(struct weights_reader *r, pthread_cond_t *changed, pthread_mutex_t *lock);
 
 /* pool.c: blocks that several sets hold. */

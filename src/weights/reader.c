@@ -295,6 +295,11 @@ void weights_reader_land(struct weights_reader *r)
     }
 }
 
+void weights_reader_spend(struct weights_reader *r, size_t evicted)
+{
+    if (r && r->clock && r->clock->evict_ns > 0) r->clock->go(r->clock, r->clock->now + (int64_t)((double)evicted * r->clock->evict_ns));
+}
+
 void weights_reader_sleep(struct weights_reader *r, pthread_cond_t *changed, pthread_mutex_t *lock)
 {
     if (!r || !r->clock) {

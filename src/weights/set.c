@@ -469,11 +469,13 @@ err weights_evict(struct weights_set *s)
 {
     pthread_mutex_lock(&s->lock);
     err e = busy(s);
+    uint64_t before = mem_payer_used(s->payer, MEM_WEIGHTS);
     if (!e) {
         for (size_t i = 0; i < s->n_blocks; i++) drop_block(s, s->blocks[i]);
         if (s->state == WEIGHTS_RESIDENT) s->state = WEIGHTS_ON_DISK;
     }
     pthread_mutex_unlock(&s->lock);
+    if (!e) weights_reader_spend(s->reader, (size_t)(before - mem_payer_used(s->payer, MEM_WEIGHTS)));
     return e;
 }
 

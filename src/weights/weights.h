@@ -47,6 +47,7 @@ struct weights_reader_stats weights_reader_stats(struct weights_reader *r);
  * be evicted before anything real runs. `go` moves `now` to `at`, and calls weights_reader_land whenever weights_reader_next was reached on the way. */
 struct weights_clock {
     int64_t now;
+    double evict_ns; /* what evicting takes, for each byte */
     void (*go)(struct weights_clock *c, int64_t at);
 };
 void weights_reader_rehearse(struct weights_reader *r, struct weights_clock *clock, double bytes_per_s);
