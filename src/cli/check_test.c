@@ -79,6 +79,10 @@ static void sites_and_cards(void **state)
     expect(SITE "models: {m: {onnx: m.onnx, card: e.yaml}}\nqueries: {q: {cameras: c, model: m, "
                 "zones: {z: [[0, 0], [1, 0], [1, 1]]}}}\n",
            "queries.q.zones: needs a model that finds boxes, but 'm' has the head 'embedding'");
+    expect(SITE "jobs: {night: {do: train, words: detect --model brimdet --data store --out o, between: '22:00-06:00'}}\n", NULL);
+    expect(SITE "jobs: {night: {do: train, words: detect --model brimdet --data store}}\n", "site.yaml:3:8: jobs.night: --out DIR is needed");
+    expect(SITE "jobs: {night: {do: train, words: [detekt, --out, o, --model, m, --data, d]}}\n", "jobs.night: --task: 'detekt' is none of");
+    expect(SITE "jobs: {night: {do: bake, words: []}}\n", "jobs.night: 'bake' is no kind of job; there are train and merge");
     char *all[] = {onnx, none, bad, card, faces};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
         unlink(all[i]);

@@ -47,7 +47,7 @@ static err there_are_jobs(const struct engine *e)
 }
 
 /* A name of a file, that begins with a letter. */
-static bool good_name(const char *s)
+bool engine_job_good_name(const char *s)
 {
     size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
     return isalpha((unsigned char)s[0]) && !s[n] && n <= 64;
@@ -64,7 +64,7 @@ static err check(const struct engine_jobs *js, const struct engine_job_options *
 {
     const struct engine_job_kind *kind = kind_of(js, o->kind);
     if (!kind) return err_set(ERR_USAGE, "there are no jobs of the kind '%s'", o->kind);
-    if (o->name && !good_name(o->name)) return err_set(ERR_USAGE, "'%s' is no name for a job: letters, digits, '_', '.', '-', a letter first, 64 at most", o->name);
+    if (o->name && !engine_job_good_name(o->name)) return err_set(ERR_USAGE, "'%s' is no name for a job: letters, digits, '_', '.', '-', a letter first, 64 at most", o->name);
     if (!o->folder || o->folder[0] != '/') return err_set(ERR_USAGE, "a job needs an absolute folder");
     if (o->n_words > ENGINE_JOB_WORDS) return err_set(ERR_LIMIT, "a job has at most %d words", ENGINE_JOB_WORDS);
     for (int i = 0; i < o->n_words; i++) {

@@ -62,6 +62,8 @@ struct engine_job_options {
     const char *kind, *folder;
     const char *const *words;
     int n_words;
+    bool of_site;           /* the site file names it; then `from` and `to` are the minutes of the day between which it runs, below 0: any */
+    int from, to;
     const char *publish;    /* a model of the site, whose ONNX file is replaced by the result, and which is then opened anew; NULL: none */
 };
 /* ERR_USAGE, ERR_BUSY (the name is taken), ERR_LIMIT, ERR_UNSUPPORTED (this engine runs no jobs). It is on disk when this returns. */

@@ -7,12 +7,14 @@
 #include "weights/fs.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { FILE_BYTES = 1 << 20 };
+static const int64_t MOST_NUMBER = INT64_MAX / 2; /* so that there is always a next one */
 static const char *const states[] = {"", "waiting", "running", "done", "stopped", "failed"};
 
 const char *engine_job_state_name(enum engine_job_state s)
@@ -35,6 +37,9 @@ struct engine_job *engine_job_make(struct engine_jobs *js, const struct engine_j
     snprintf(j->row.publish, sizeof j->row.publish, "%s", o->publish ? o->publish : "");
     j->row.state = ENGINE_JOB_WAITING;
     j->row.eta_s = -1;
+    j->of_site = o->of_site;
+    j->from = o->of_site ? o->from : -1;
+    j->to = o->of_site ? o->to : -1;
     return j;
 }
 
@@ -53,9 +58,9 @@ err engine_job_store(struct engine_job *j)
 {
     json_t *words = json_array();
     for (int i = 0; i < j->n_words; i++) json_array_append_new(words, text_json(j->words[i]));
-    json_t *o = json_pack("{s:i, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:b, s:b, s:i, s:I, s:I, s:f}", "version", 1, "name", j->row.name, "do", j->row.kind, "words", words, "folder",
+    json_t *o = json_pack("{s:i, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:b, s:b, s:i, s:I, s:I, s:f, s:b}", "version", 1, "name", j->row.name, "do", j->row.kind, "words", words, "folder",
                           text_json(j->folder), "publish", j->row.publish, "state", states[j->row.state], "why", text_json(j->row.why), "began", j->began, "worked", j->worked, "starts",
-                          j->starts, "number", (json_int_t)j->number, "need", (json_int_t)j->row.need, "done", j->row.done);
+                          j->starts, "number", (json_int_t)j->number, "need", (json_int_t)j->row.need, "done", j->row.done, "site", j->of_site);
     char *text = json_dumps(o, JSON_INDENT(1) | JSON_PRESERVE_ORDER), *file = xasprintf("%s.json", j->row.name);
     const void *part = text;
     size_t n = text ? strlen(text) : 0;
@@ -98,20 +103,22 @@ static err from_json(struct engine_jobs *js, const json_t *o, const char *file, 
     const char *words[ENGINE_JOB_WORDS], *name = string_of(o, "name");
     const json_t *list = json_object_get(o, "words");
     const struct engine_job_kind *kind = kind_of(js, json_string_value(json_object_get(o, "do")));
-    if (json_integer_value(json_object_get(o, "version")) != 1 || strlen(name) + 5 != strlen(file) || strncmp(name, file, strlen(name)) != 0 || strlen(name) > 64)
+    json_int_t number = json_integer_value(json_object_get(o, "number"));
+    if (json_integer_value(json_object_get(o, "version")) != 1 || strlen(name) + 5 != strlen(file) || strncmp(name, file, strlen(name)) != 0 || !engine_job_good_name(name) ||
+        string_of(o, "folder")[0] != '/' || number < 0 || number > MOST_NUMBER)
         return err_set(ERR_FORMAT, "%s/%s: not a job of this program", js->dir, file);
     if (!kind) return err_set(ERR_UNSUPPORTED, "%s/%s: jobs of the kind '%s' are not known", js->dir, file, string_of(o, "do"));
     if (json_array_size(list) > ENGINE_JOB_WORDS) return err_set(ERR_LIMIT, "%s/%s: more than %d words", js->dir, file, ENGINE_JOB_WORDS);
     for (size_t i = 0; i < json_array_size(list); i++)
         if (!(words[i] = json_string_value(json_array_get(list, i)))) return err_set(ERR_FORMAT, "%s/%s: a word that is no text", js->dir, file);
-    struct engine_job_options made = {.name = name, .folder = string_of(o, "folder"), .words = words, .n_words = (int)json_array_size(list), .publish = string_of(o, "publish")};
-    struct engine_job *j = engine_job_make(js, &made, kind, json_integer_value(json_object_get(o, "number")));
+    struct engine_job_options made = {.name = name, .folder = string_of(o, "folder"), .words = words, .n_words = (int)json_array_size(list), .publish = string_of(o, "publish"), .of_site = json_is_true(json_object_get(o, "site")), .from = -1, .to = -1};
+    struct engine_job *j = engine_job_make(js, &made, kind, number);
     j->row.state = state_of(json_string_value(json_object_get(o, "state")));
     snprintf(j->row.why, sizeof j->row.why, "%s", string_of(o, "why"));
     j->began = json_is_true(json_object_get(o, "began"));
     j->worked = json_is_true(json_object_get(o, "worked"));
-    j->starts = (int)json_integer_value(json_object_get(o, "starts"));
-    j->row.done = json_real_value(json_object_get(o, "done"));
+    j->starts = (int)MIN(MAX(json_integer_value(json_object_get(o, "starts")), 0), INT32_MAX / 2);
+    j->row.done = fmin(fmax(json_number_value(json_object_get(o, "done")), 0), 1);
     *ret = j;
     return ERR_OK;
 }

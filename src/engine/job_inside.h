@@ -6,7 +6,7 @@
 #include "engine/inside.h"
 #include "engine/job.h"
 
-enum engine_job_reason { ENGINE_JOB_GOES_ON, ENGINE_JOB_USER, ENGINE_JOB_BUDGET, ENGINE_JOB_CLOSING };
+enum engine_job_reason { ENGINE_JOB_GOES_ON, ENGINE_JOB_USER, ENGINE_JOB_BUDGET, ENGINE_JOB_CLOSING, ENGINE_JOB_HOURS };
 
 struct engine_job_wish { /* models to replace, of the worker, carried out by the manager */
     enum { ENGINE_WISH_NONE, ENGINE_WISH_WAITS, ENGINE_WISH_TAKEN, ENGINE_WISH_DONE } state;
@@ -25,6 +25,8 @@ struct engine_job {
     bool began, worked;            /* it was begun once; it got so far as to tell of progress */
     int starts;                    /* begun, and neither ended nor told of progress since: a box that dies of it must not try for ever */
     bool remove;
+    bool of_site;                  /* the site file names it: it goes when the file no longer does */
+    int from, to;                  /* minutes of the day between which it runs; below 0: any. Guarded by jobs->lock */
 
     struct engine_job_run run;     /* of the worker thread */
     pthread_t thread;
@@ -63,6 +65,14 @@ void engine_job_forget(struct engine_job *j);
 void engine_jobs_load(struct engine_jobs *js);
 struct engine_job *engine_job_make(struct engine_jobs *js, const struct engine_job_options *o, const struct engine_job_kind *kind, int64_t number);
 void engine_job_free(struct engine_job **j);
+bool engine_job_good_name(const char *name);
+
+/* job_site.c */
+/* The site's jobs are made, and those that it no longer has go. After the list was read, and whenever the site changed. Without engine->lock. */
+void engine_jobs_follow_site(struct engine *e);
+bool engine_job_in_hours(int from, int to, int minute);
+/* Are these its hours? If not, `why` says which are. Lock held. */
+bool engine_job_may_run(const struct engine_job *j, char *why, size_t size);
 
 /* job_run.c */
 void engine_job_begin(struct engine_job *j);         /* starts the worker, if it still waits */

@@ -74,7 +74,7 @@ static void tell(struct engine_job_run *r, const struct engine_job_progress *p)
         snprintf(j->row.numbers[i].name, sizeof j->row.numbers[i].name, "%s", p->numbers[i].name);
         j->row.numbers[i].value = p->numbers[i].value;
     }
-    if (news && (clock_ns() - j->begun_ns) / 1000000000 >= 60) { /* it does not kill the box at once */
+    if (news && !j->remove && (clock_ns() - j->begun_ns) / 1000000000 >= 60) { /* it does not kill the box at once */
         j->starts = 0;
         (void)engine_job_store(j);
     }
@@ -230,7 +230,7 @@ void engine_job_end(struct engine_job *j)
     j->run.result = NULL;
     settle(j);
     j->row.seconds = (double)(clock_ns() - j->begun_ns) / 1e9;
-    if (engine_job_store(j)) log_error("engine", "job '%s': %s", j->row.name, err_text());
+    if (!j->remove && engine_job_store(j)) log_error("engine", "job '%s': %s", j->row.name, err_text()); /* else its file may be another's already */
     say(&j->row, js->engine);
     pthread_mutex_unlock(&js->lock);
 }
@@ -261,6 +261,13 @@ static bool pressed(struct engine *e, char *why, size_t size)
 static void look_after(struct engine_jobs *js, struct engine_job *j)
 {
     char why[256];
+    pthread_mutex_lock(&js->lock);
+    if (!engine_job_may_run(j, why, sizeof why) && j->reason == ENGINE_JOB_GOES_ON) {
+        j->reason = ENGINE_JOB_HOURS;
+        snprintf(j->row.why, sizeof j->row.why, "%s", why);
+        atomic_store(&j->stop, true);
+    }
+    pthread_mutex_unlock(&js->lock);
     if (!pressed(js->engine, why, sizeof why)) return;
     pthread_mutex_lock(&js->lock);
     pause_for_cameras(j, why);
@@ -276,7 +283,7 @@ static struct engine_job *next_job(struct engine_jobs *js)
     char s[2][16];
     pthread_mutex_lock(&js->lock);
     for (struct engine_job *j = js->list; j && !found && !js->given_way; j = j->next) {
-        if (j->row.state != ENGINE_JOB_WAITING || j->remove || clock_ns() < j->not_before_ns) continue;
+        if (j->row.state != ENGINE_JOB_WAITING || j->remove || clock_ns() < j->not_before_ns || !engine_job_may_run(j, j->row.why, sizeof j->row.why)) continue;
         if (j->row.need <= room) found = j;
         else snprintf(j->row.why, sizeof j->row.why, "it needs %s, and the box can do without %s; it goes on when there is room", size_text(j->row.need, s[0]), size_text(room, s[1]));
     }
@@ -370,7 +377,7 @@ void engine_jobs_go_on(struct engine *e)
     pthread_mutex_lock(&js->lock);
     js->given_way = false;
     pthread_mutex_unlock(&js->lock);
-    thread_event_set(&js->wake);
+    engine_jobs_follow_site(e); /* it may be another site now */
 }
 
 err engine_jobs_open(struct engine *e)
@@ -382,6 +389,7 @@ err engine_jobs_open(struct engine *e)
     if (!x) engine_jobs_load(js);
     if (!x) x = thread_start("brim-jobs", manage, js, &js->manager);
     js->started = !x;
+    engine_jobs_follow_site(e);
     return x;
 }
 

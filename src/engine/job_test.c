@@ -55,22 +55,33 @@ static const struct engine_job_kind kinds[] = {{.name = "count", .check = four_w
 
 /* ---- a box without cameras */
 
-static struct engine *open_box(const char *budget)
+/* `jobs`: of the site. */
+static struct site *site_with(const char *budget, const char *jobs)
 {
-    char *path = xasprintf("%s/site.yaml", dir), *text = xasprintf("version: 1\nbudget: %s\nstore: store\n", budget);
+    char *path = xasprintf("%s/site.yaml", dir), *text = xasprintf("version: 1\nbudget: %s\nstore: store\n%s", budget, jobs);
     struct site *site;
-    struct engine *e;
     FILE *f = fopen(path, "we");
     assert_non_null(f);
     fputs(text, f);
     assert_int_equal(fclose(f), 0);
-    assert_int_equal(site_load(path, &site), ERR_OK);
-    assert_int_equal(engine_open(site, &(struct engine_options){0}, &e), ERR_OK);
-    engine_job_kinds(e, kinds, 1);
-    assert_int_equal(engine_start(e), ERR_OK);
+    if (site_load(path, &site)) fail_msg("%s", err_text());
     free(path);
     free(text);
+    return site;
+}
+
+static struct engine *open_box_with(const char *budget, const char *jobs)
+{
+    struct engine *e;
+    assert_int_equal(engine_open(site_with(budget, jobs), &(struct engine_options){0}, &e), ERR_OK);
+    engine_job_kinds(e, kinds, 1);
+    assert_int_equal(engine_start(e), ERR_OK);
     return e;
+}
+
+static struct engine *open_box(const char *budget)
+{
+    return open_box_with(budget, "");
 }
 
 static int setup(void **state)
@@ -345,6 +356,118 @@ static void a_fault_ends_the_job_not_the_box(void **state)
     }
 }
 
+/* ---- of the site file */
+
+/* Hours that begin so many minutes from now and last two hours. */
+static const char *hours(int from_now, char buf[16])
+{
+    struct tm t;
+    time_t now = time(NULL);
+    assert_non_null(localtime_r(&now, &t));
+    int from = (60 * t.tm_hour + t.tm_min + from_now + 1440) % 1440, to = (from + 120) % 1440;
+    snprintf(buf, 16, "%02d:%02d-%02d:%02d", from / 60, from % 60, to / 60, to % 60);
+    return buf;
+}
+
+static void hours_of_the_day(void **state)
+{
+    (void)state;
+    assert_true(engine_job_in_hours(-1, -1, 0));
+    assert_true(engine_job_in_hours(60, 120, 60) && engine_job_in_hours(60, 120, 119) && !engine_job_in_hours(60, 120, 120) && !engine_job_in_hours(60, 120, 59));
+    assert_true(engine_job_in_hours(1320, 360, 1320) && engine_job_in_hours(1320, 360, 0) && engine_job_in_hours(1320, 360, 359) && !engine_job_in_hours(1320, 360, 360) &&
+                !engine_job_in_hours(1320, 360, 1319));
+}
+
+static bool has_problem(struct engine *e, const char *says)
+{
+    json_t *list = engine_problems(e);
+    size_t i;
+    const json_t *p;
+    bool found = false;
+    json_array_foreach(list, i, p)
+        found = found || strstr(json_string_value(p), says);
+    json_decref(list);
+    return found;
+}
+
+static bool has_file(const char *name)
+{
+    char *path = xasprintf("%s/store/jobs/%s.json", dir, name);
+    bool there = access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+
+static void reload(struct engine *e, const char *jobs)
+{
+    if (engine_reload(e, site_with("200M", jobs))) fail_msg("%s", err_text());
+}
+
+static void of_the_site(void **state)
+{
+    (void)state;
+    char now[16], later[16], *first, *second, *third;
+    hours(-60, now);
+    hours(240, later);
+    first = xasprintf("jobs:\n  night: {do: count, words: [1, 3, ok, %s/night.log]}\n  later: {do: count, words: '1 0 ok %s/later.log', between: \"%s\"}\n"
+                      "  bad: {do: count, words: one}\n  odd: {do: bake, words: []}\n", dir, dir, later);
+    second = xasprintf("jobs:\n  later: {do: count, words: '1 0 ok %s/later.log', between: \"%s\"}\n", dir, now);
+    third = xasprintf("jobs:\n  later: {do: count, words: '1 3 ok %s/anew.log'}\n", dir);
+    struct engine *e = open_box_with("200M", first);
+    wait_for(e, "night", ENGINE_JOB_DONE);
+    assert_true(has_problem(e, "four words, not 1") && has_problem(e, "there are no jobs of the kind 'bake'"));
+    for (int i = 0; i < 3000 && !row(e, "later").why[0]; i++) nap();
+    assert_int_equal(row(e, "later").state, ENGINE_JOB_WAITING);
+    assert_non_null(strstr(row(e, "later").why, "it runs from "));
+    engine_close(&e);
+
+    e = open_box_with("200M", first); /* what is done stays done */
+    for (int i = 0; i < 3000 && !row(e, "later").why[0]; i++) nap();
+    assert_int_equal(row(e, "night").state, ENGINE_JOB_DONE);
+    log_is("night", "b");
+    assert_int_equal(add(e, "mine", "1", "3", "ok"), ERR_OK);
+    reload(e, second); /* its hours begin; another's entry goes; one that was given by hand stays */
+    wait_for(e, "later", ENGINE_JOB_RUNNING);
+    assert_int_equal(row(e, "night").state, 0);
+    assert_false(has_file("night"));
+    assert_true(has_file("later") && has_file("mine"));
+
+    char *ended = xasprintf("jobs:\n  later: {do: count, words: '1 0 ok %s/later.log', between: \"%s\"}\n", dir, later);
+    reload(e, ended); /* and end */
+    wait_for(e, "later", ENGINE_JOB_WAITING);
+    assert_non_null(strstr(row(e, "later").why, "it runs from "));
+    assert_int_equal(row(e, "later").pauses, 0);
+    reload(e, second);
+    wait_for(e, "later", ENGINE_JOB_RUNNING);
+    log_is("later", "ba");
+    reload(e, third); /* other words: another job */
+    struct engine_job_row r = wait_for(e, "later", ENGINE_JOB_DONE);
+    assert_string_equal(r.why, "");
+    assert_true(has_file("later"));
+    log_is("anew", "b");
+    engine_close(&e);
+    free(first), free(second), free(third), free(ended);
+}
+
+/* A name that somebody used by hand is his. */
+static void of_the_site_and_by_hand(void **state)
+{
+    (void)state;
+    char *jobs = xasprintf("jobs: {night: {do: count, words: [1, 3, ok, %s/other.log]}}\n", dir);
+    struct engine *e = open_box("200M");
+    assert_int_equal(add(e, "night", "1", "3", "ok"), ERR_OK);
+    wait_for(e, "night", ENGINE_JOB_DONE);
+    reload(e, jobs);
+    assert_true(has_problem(e, "one of that name was given to the box by hand; 'brim job remove night', or rename it"));
+    assert_int_equal(engine_job_remove(e, "night"), ERR_OK);
+    reload(e, jobs);
+    wait_for(e, "night", ENGINE_JOB_DONE);
+    assert_false(has_problem(e, "by hand"));
+    log_is("other", "b");
+    engine_close(&e);
+    free(jobs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +477,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(jobs_outlive_the_box, setup, teardown),
         cmocka_unit_test_setup_teardown(wrong_jobs_are_refused_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_fault_ends_the_job_not_the_box, setup, teardown),
+        cmocka_unit_test(hours_of_the_day),
+        cmocka_unit_test_setup_teardown(of_the_site, setup, teardown),
+        cmocka_unit_test_setup_teardown(of_the_site_and_by_hand, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

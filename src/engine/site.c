@@ -1,4 +1,4 @@
-/* Reading the site file: settings, cameras, models; queries are in site_query.c, outputs in site_output.c.
+/* Reading the site file: settings, cameras, models; queries are in site_query.c, outputs in site_output.c, jobs in site_job.c.
  *
  * The reader goes on after a problem, so that `brim check` lists them all, and gives the site out only if there was
  * none. A struct starts as its defaults, then `defaults:` of the file is read into it, then its own map: each
@@ -19,7 +19,7 @@ static const struct {
 } known[] = {
     {"site",
      {"version", "budget", "store", "precision", "threads", "residency", "sharing", "defaults", "cameras", "models", "queries",
-      "outputs"}},
+      "outputs", "jobs"}},
     {"defaults", {"cameras", "queries"}},
     {"camera", {"url", "pace", "loop", "decode", "fps", "transport", "timeout", "stall", "width", "height"}},
     {"model", {"onnx", "card", "pin", "priority", "precision", "batch", "guard"}},
@@ -34,6 +34,7 @@ static const struct {
     {"events", {"kinds", "stay_ms", "settle_ms", "anchor"}},
     {"outputs", {"database", "pictures", "jsonl", "mot", "video", "mqtt", "http"}},
     {"pictures", {"keep", "side"}},
+    {"job", {"do", "words", "publish", "between"}},
     {"video", {"folder", "cameras"}},
     {"mqtt", {"host", "port", "prefix", "user", "password", "discovery", "outbox_max"}},
     {"http", {"listen", "hosts"}},
@@ -209,7 +210,7 @@ static void read_camera(struct site_reader *r, const struct yaml_node *m, struct
 }
 
 /* Is it a map of at most `max` well-named things? Makes the list of their names. */
-static size_t count_named(struct site_reader *r, const struct yaml_node *map, size_t max, const char ***ret_names)
+size_t site_count_named(struct site_reader *r, const struct yaml_node *map, size_t max, const char ***ret_names)
 {
     size_t n = 0, bad = !map || site_note(r, yaml_is_map(map)) ? 1 : 0;
     if (!bad && yaml_count(map) > max) {
@@ -233,7 +234,7 @@ static void read_cameras(struct site_reader *r, const struct yaml_node *defaults
     if (yaml_get(defaults, "url"))
         site_note(r, yaml_err_key(yaml_get(defaults, "url"), ERR_FORMAT,
                                   "cameras cannot share an address; write it at each camera"));
-    s->camera_count = count_named(r, map, SITE_MAX_CAMERAS, &r->camera_names);
+    s->camera_count = site_count_named(r, map, SITE_MAX_CAMERAS, &r->camera_names);
     s->cameras = site_own(s, xnewn(struct site_camera, s->camera_count));
     if (!s->camera_count) return;
     struct site_camera *c = s->cameras;
@@ -329,12 +330,13 @@ static void read_site(struct site_reader *r, const struct yaml_node *root)
     const struct yaml_node *defaults = yaml_get(root, "defaults"), *map = yaml_get(root, "models");
     site_note(r, yaml_check_keys(defaults, site_keys("defaults")));
     read_cameras(r, yaml_get(defaults, "cameras"), yaml_get(root, "cameras"));
-    s->model_count = count_named(r, map, SITE_MAX_MODELS, &r->model_names);
+    s->model_count = site_count_named(r, map, SITE_MAX_MODELS, &r->model_names);
     s->models = site_own(s, xnewn(struct site_model, s->model_count));
     const struct yaml_node *n = s->model_count ? yaml_first(map) : NULL;
     for (size_t i = 0; n; n = yaml_next(n), i++) read_model(r, n, &s->models[i]);
     site_read_queries(r, yaml_get(defaults, "queries"), yaml_get(root, "queries"));
     site_read_outputs(r, yaml_get(root, "outputs"));
+    site_read_jobs(r, yaml_get(root, "jobs"));
 }
 
 static struct site *site_new(const char *path)

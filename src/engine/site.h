@@ -127,6 +127,16 @@ struct site_outputs {
     struct site_names http_hosts; /* allowed Host names besides the address listened on */
 };
 
+/* Work of the box itself, beside its cameras (engine/job.h). */
+struct site_job {
+    const char *name, *kind;
+    const char **words;
+    size_t word_count;
+    int publish;  /* index of the model that the result replaces; -1: none */
+    int from, to; /* minutes since midnight between which it runs; -1: at any time */
+    const struct yaml_node *at;
+};
+
 struct site {
     const char *path, *folder;
     uint64_t budget; /* 0: automatic */
@@ -140,6 +150,8 @@ struct site {
     struct site_model *models;
     struct site_query *queries;
     struct site_outputs outputs;
+    size_t job_count;
+    struct site_job *jobs;
     struct site_inside *inside;
 };
 

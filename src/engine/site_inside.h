@@ -37,6 +37,9 @@ void site_ms(struct site_reader *r, const struct yaml_node *map, const char *key
 
 void site_read_queries(struct site_reader *r, const struct yaml_node *defaults, const struct yaml_node *map);
 void site_read_outputs(struct site_reader *r, const struct yaml_node *map);
+void site_read_jobs(struct site_reader *r, const struct yaml_node *map);
+/* Is it a map of at most `max` well-named things? Makes the list of their names. */
+size_t site_count_named(struct site_reader *r, const struct yaml_node *map, size_t max, const char ***ret_names);
 
 /* The keys that a part of the file may have ("site", "camera", "mqtt"...), NULL-terminated; NULL for another word. */
 const char *const *site_keys(const char *part);

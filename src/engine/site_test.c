@@ -144,6 +144,16 @@ static void values_are_overridden_one_by_one(void **state)
     s = load(
         "version: 1\nbudget: auto\nthreads: auto\noutputs: {http: off, video: v, database: false, jsonl: off}\n");
     assert_true(s->outputs.http_off && s->outputs.video_cameras.all && s->outputs.database_off && !s->outputs.jsonl);
+    assert_true(s->outputs.pictures_keep == 0 && s->job_count == 0);
+    site_free(&s);
+    s = load("version: 1\nmodels: {a: {onnx: a.onnx}, b: {onnx: b.onnx}}\noutputs: {pictures: 3M}\njobs:\n  night: {do: train, words: [detect, --model, 'a b.onnx', --epochs, 3], publish: b, "
+             "between: \"22:05-06:00\"}\n  day: {do: merge, words: ' x  y\tz '}\n");
+    assert_true(s->outputs.pictures_keep == 3 << 20 && s->outputs.pictures_side == 640 && s->job_count == 2);
+    assert_string_equal(s->jobs[0].words[2], "a b.onnx");
+    assert_string_equal(s->jobs[0].words[4], "3");
+    assert_true(s->jobs[0].word_count == 5 && s->jobs[0].publish == 1 && s->jobs[0].from == 22 * 60 + 5 && s->jobs[0].to == 360);
+    assert_string_equal(s->jobs[1].words[2], "z");
+    assert_true(s->jobs[1].word_count == 3 && s->jobs[1].publish == -1 && s->jobs[1].from == -1);
     site_free(&s);
 }
 
@@ -260,6 +270,20 @@ static const struct {
      "cascade[0].max_per_frame: expected a whole number from 1 to 64"},
     {"version: 1\noutputs: 3", "outputs: expected a map"},
     {"version: 1\noutputs: {databse: x}", "outputs.databse: unknown key; did you mean 'database'?"},
+    {"version: 1\njobs: {night: {words: a}}", "jobs.night: the key 'do' is missing"},
+    {"version: 1\njobs: {night: {do: train}}", "jobs.night: the key 'words' is missing"},
+    {"version: 1\njobs: {night: {do: train, words: a, publish: m}}", "jobs.night.publish: no model has the name 'm'"},
+    {"version: 1\njobs: {night: {do: train, words: a, between: 22-6}}", "jobs.night.between: expected hours of the day such as"},
+    {"version: 1\njobs: {night: {do: train, words: a, between: '22:00-24:00'}}", "jobs.night.between: expected hours of the day such as"},
+    {"version: 1\njobs: {night: {do: train, words: a, between: '22:00-22:00'}}", "jobs.night.between: expected hours of the day such as"},
+    {"version: 1\njobs: {night: {do: train, words: a, every: day}}", "jobs.night.every: unknown key"},
+    {"version: 1\njobs: {night: {do: train, words: {a: b}}}", "jobs.night.words: expected text"},
+    {"version: 1\njobs: {9th: {do: train, words: a}}", "the name of a job begins with a letter"},
+    {"version: 1\noutputs: {pictures: 1K}", "outputs.pictures: expected a size from 1.0 MiB"},
+    {"version: 1\noutputs: {pictures: {side: 100}}", "outputs.pictures: the key 'keep' is missing"},
+    {"version: 1\noutputs: {pictures: {keep: 1M, side: 10}}", "outputs.pictures.side: expected a whole number from 64 to 4096"},
+    {"version: 1\noutputs: {pictures: {keep: 1M, folder: x}}", "outputs.pictures.folder: unknown key"},
+    {"version: 1\noutputs: {pictures: 1M, database: off}", "outputs.pictures: pictures are of the database's events, but the database is off"},
     {"version: 1\noutputs: {video: {cameras: all}}", "outputs.video: the key 'folder' is missing"},
     {"version: 1\noutputs: {video: {folder: x, cameras: [front]}}",
      "outputs.video.cameras[0]: no camera has the name 'front'; there is none"},
@@ -524,7 +548,7 @@ static void schema_and_reference_have_the_same_keys(void **state)
     static const char *const parts[][2] = {{"site", NULL},       {"defaults", "defaults"}, {"camera", "camera"},
                                            {"model", "model"},   {"guard", "guard"}, {"query", "query"},       {"cascade", "cascade"},
                                            {"motion", "motion"}, {"events", "events"},     {"outputs", "outputs"},
-                                           {"pictures", "pictures"}, {"video", "video"},   {"mqtt", "mqtt"},         {"http", "http"}};
+                                           {"pictures", "pictures"}, {"job", "job"}, {"video", "video"},   {"mqtt", "mqtt"},         {"http", "http"}};
     const char *source = getenv("BRIM_SOURCE");
     if (!source) {
         print_message("BRIM_SOURCE is not set; the schema is not compared\n");
