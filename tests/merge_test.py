@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Merging from the command line, and what goes wrong with it: the report and its figures, targets that nobody meets, models without pictures, a model that was
+replaced meanwhile, a full disk, a box that is not there. Standard library only; everything is made in a temporary folder. Prints TAP.
+
+usage: merge_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
+import json, os, random, resource, shutil, signal, struct, subprocess, sys, tempfile, zlib
+
+BRIM = os.path.abspath(sys.argv[1])
+DIR = tempfile.mkdtemp(prefix="brim-merge-")
+ENV = dict(os.environ, BRIM_STORE=os.path.join(DIR, "usual"))
+TESTS = []
+
+
+def test(f):
+    TESTS.append(f)
+    return f
+
+
+def path(name):
+    p = os.path.join(DIR, name)
+    os.makedirs(os.path.dirname(p), exist_ok=True)
+    return p
+
+
+def write(name, data):
+    with open(path(name), "wb") as f:
+        f.write(data if isinstance(data, bytes) else data.encode())
+    return path(name)
+
+
+def brim(*args, status=0, says=(), **more):
+    p = subprocess.run([BRIM, *args], cwd=DIR, env=ENV, stdin=subprocess.DEVNULL, timeout=280, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    assert p.returncode == status, f"{args}: status {p.returncode}, not {status}: {p.stderr[-600:]}"
+    for word in [says] if isinstance(says, str) else says:
+        assert word in p.stderr, f"{args}: '{word}' is not in: {p.stderr[-600:]}"
+    if status:
+        assert len(p.stderr.strip().split("\n")) == 1, p.stderr
+    return p.stdout
+
+
+def png(w, h, row):
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    packed, z = b"", zlib.compressobj(1)
+    for y in range(h):
+        packed += z.compress(b"\0" + row(y))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)) + chunk(b"IDAT", packed + z.flush()) + chunk(b"IEND", b"")
+
+
+def pictures(folder, n, turned=0):
+    """Three classes, of which red is the most frequent: a colour each, with noise. turned: called by other names."""
+    rng = random.Random(1)
+    colours = (("blue", (20, 60, 210), n), ("green", (30, 200, 40), n), ("red", (200, 30, 40), 2 * n))
+    for i, (_, base, k) in enumerate(colours):
+        name = colours[(i + turned) % 3][0]
+        for i in range(k):
+            write(f"{folder}/{name}/{i}.png", png(32, 32, lambda y: bytes(min(255, max(0, v + rng.randint(-30, 30))) for _ in range(32) for v in base)))
+
+
+def make():
+    pictures("train", 8)
+    pictures("val", 5)
+    pictures("turned", 8, 1)
+    pictures("turned-val", 5, 1)
+    brim("new", "cifar-resnet20", "--classes", "3", "--size", "32", "-o", "new.onnx")
+    for data, val, out in ("train", "val", "t"), ("turned", "turned-val", "u"):
+        brim("train", "--model", "new.onnx", "--data", data, "--val", val, "--out", out, "--epochs", "8", "--batch", "8", "--lr", "0.003", "--optimizer", "adamw", "--priority",
+             "normal", "--threads", "1", "--json")
+    for name, out in ("a", "t"), ("b", "t"), ("c", "u"):
+        shutil.copy(path(out + "/best.onnx"), path(name + ".onnx"))
+        write(name + ".yaml", "card: 1\nhead: classify\ninput: {size: [32, 32], mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375]}\nlabels: [blue, green, red]\n")
+    brim("new", "cifar-resnet20", "--classes", "3", "--size", "32", "--seed", "9", "-o", "other.onnx")
+
+
+def merge(*args, **more):
+    return brim("merge", "a.onnx", "b.onnx", "--data", "train", "--val", "val", "--batch", "8", "--threads", "1", *args, **more)
+
+
+def report(out):
+    with open(path(f"{out}/merge.json")) as f:
+        return json.load(f)
+
+
+def files(folder):
+    return {os.path.join(d, f): open(os.path.join(d, f), "rb").read() for d, _, names in os.walk(path(folder)) for f in names if f not in ("lock", "gate")}
+
+
+@test
+def equal_models_share_at_once_and_the_report_says_all():
+    text = merge("--out", "m1", "--minutes", "1", "--store", "s1")
+    lines = [l for l in text.split("\n") if "always the most frequent class" in l]
+    assert len(lines) == 2 and lines[0].split()[:2] == ["a", "top-1"], text
+    assert " saved (" in text and " min and " in text and "% of" not in lines[0], text
+    r = report("m1")
+    assert r["saved_bytes"] == r["most_bytes"] == r["equal_bytes_before"] > 0 and r["bytes_after"] == r["bytes"] - r["saved_bytes"], r
+    assert abs(r["minutes"] * 60 - r["seconds"]) < 1e-6 and r["share_norm"] is False, r
+    for m in r["members"]:
+        assert m["measure"] == "top-1" and m["chance"] == 0.5 and m["chance_is"] == "always the most frequent class", m  # 10 of 20 are red
+        assert m["after"] >= m["target"] == 0.95 * m["before"] > 0.5, m
+    models = json.loads(brim("models", "list", "--store", "s1", "--json"))
+    assert sorted(m["name"] for m in models["models"]) == ["a", "b"], models
+
+
+@test
+def a_target_that_nobody_meets_ends_with_the_originals():
+    text = brim("merge", "a.onnx", "c.onnx", "--data", "a=train", "--val", "a=val", "--data", "c=turned", "--val", "c=turned-val", "--batch", "8", "--threads", "1", "--out", "m2", "--minutes",
+                "0.005", "--target", "100", "--lr", "0.000000001", "--store", "s2")  # they call the same colours by other names, and nothing is learnt
+    r = report("m2")
+    assert r["saved_bytes"] == 0 and r["bytes_after"] == r["bytes"] and all(m["before"] == m["after"] for m in r["members"]), r
+    assert "no sharing kept every model at its target: the originals are left as they were" in text, text  # status 0: the search did what it could
+    assert not os.path.exists(path("s2/models/a")), "nothing is published"
+
+
+@test
+def models_without_pictures_are_named():
+    brim("merge", "a.onnx", "b.onnx", "--data", "a=train", "--out", "m3", "--minutes", "0.1", status=2, says="model 'b': no data: give it --data b=PATH")
+    brim("merge", "--estimate", "a.onnx", "b.onnx", "--data", "a=train", status=2, says="model 'b': no pictures to look at: --data b=PATH")
+    os.makedirs(path("void"), exist_ok=True)
+    merge("--out", "m3b", "--data", "b=void", status=2, says="void")
+
+
+@test
+def a_model_that_was_replaced_is_not_published_over():
+    merge("--out", "m4", "--minutes", "1", "--store", "s4")
+    before = files("s4")
+    was = open(path("b.onnx"), "rb").read()
+    try:
+        shutil.copy(path("other.onnx"), path("b.onnx"))
+        merge("--out", "m4", "--minutes", "2", "--store", "s4", "--resume", status=1,
+              says=["model 'b' was replaced since the search began (b.onnx): nothing is published any more", "begin anew with another --out"])
+        assert files("s4") == before
+    finally:
+        write("b.onnx", was)
+    merge("--out", "m4", "--minutes", "2", "--store", "s4", "--resume")  # it is back: the copies in m4/models were used all the time
+    brim("models", "import", "other.onnx", "--name", "a", "--store", "s4")
+    merge("--out", "m4", "--minutes", "3", "--store", "s4", "--resume", status=1, says="model 'a' was replaced since the search began (in the store)")
+
+
+@test
+def a_full_disk_leaves_what_was_there():
+    merge("--out", "m5", "--minutes", "1", "--store", "s5")
+    results, stored = files("m5"), files("s5")
+
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the program must see to it
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
+    merge("--out", "m5", "--minutes", "2", "--store", "s5", "--resume", status=1, says="File too large", preexec_fn=small_files)
+    left = files("m5")
+    for name in results:
+        if name.endswith(".onnx") or name.endswith("merge.json"):
+            assert left[name] == results[name], name
+    assert files("s5") == stored
+    merge("--out", "m6", "--minutes", "1", "--store", "s5", status=1, says="File too large", preexec_fn=small_files)
+    assert files("s5") == stored
+    brim("models", "verify", "--store", "s5")
+
+
+@test
+def no_box_no_merge_in_it():
+    brim("merge", "a.onnx", "b.onnx", "--data", "train", "--out", "m7", "--on-box", status=2, says="usual")
+    assert not os.path.exists(path("m7"))
+
+
+@test
+def what_will_probably_merge():
+    r = json.loads(brim("merge", "--estimate", "a.onnx", "b.onnx", "--json"))
+    assert r["expected_from"] == "weights and architecture", r
+    assert all(l["likelihood"] == 1 and set(l["likelihoods"]) == {1} for l in r["layers"]), r
+    assert r["expected_bytes"] <= r["saved_bytes"] and abs(r["expected_share"] - r["expected_bytes"] / r["bytes"]) < 1e-5, r
+    r = json.loads(brim("merge", "--estimate", "a.onnx", "other.onnx", "--json"))
+    assert 0 < r["expected_share"] < r["saved_share"] and all(0.5 <= l["likelihood"] < 0.9 for l in r["layers"]), r
+    p = json.loads(brim("merge", "--estimate", "a.onnx", "other.onnx", "--data", "val", "--card", "other=a.yaml", "--json"))
+    assert p["expected_from"] == "weights and pictures" and p["expected_bytes"] != r["expected_bytes"], p
+    assert "probably" in brim("merge", "--estimate", "a.onnx", "other.onnx")
+
+
+def main():
+    make()
+    print(f"1..{len(TESTS)}")
+    bad = 0
+    for i, f in enumerate(TESTS, 1):
+        try:
+            f()
+            print(f"ok {i} - {f.__name__}", flush=True)
+        except Exception as e:  # the report is the test's
+            bad += 1
+            print(f"not ok {i} - {f.__name__}: {e}", flush=True)
+    shutil.rmtree(DIR, ignore_errors=True)
+    return 1 if bad else 0
+
+
+sys.exit(main())
