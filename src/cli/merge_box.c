@@ -46,4 +46,4 @@ static err run(struct engine_job_run *r)
     return cli_merge_words(r->folder, r->words, r->n_words, use, r);
 }
 
-const struct engine_job_kind cli_merge_kind = {.name = "merge", .check = check, .run = run};
+const struct engine_job_kind cli_merge_kind = {.name = "merge", .check = check, .run = run, .publishes = true};

@@ -72,6 +72,7 @@ static err check(const struct engine_jobs *js, const struct engine_job_options *
         if (!utf8) return err_set(ERR_USAGE, "the words of a job are UTF-8: number %d is not", i + 1);
         json_decref(utf8);
     }
+    if (o->publish && kind->publishes) return err_set(ERR_USAGE, "a %s replaces the site's models by itself: do without 'publish'", kind->name);
     if (o->publish) { /* known now, not after hours of work */
         struct engine_site *hold = engine_site_hold(js->engine);
         const struct site *s = engine_site_get(hold);

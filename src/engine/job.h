@@ -51,6 +51,7 @@ struct engine_job_kind {
     /* Are the words in order? Without doing anything; ERR_USAGE. */
     err (*check)(const char *folder, const char *const *words, int n);
     err (*run)(struct engine_job_run *r);
+    bool publishes;         /* replaces models by itself while it runs: none can be named to be replaced at the end */
     bool normal;            /* at the usual priority: for tests on a busy machine */
 };
 
