@@ -27,6 +27,9 @@ reader() { # the files of which the target is the test; "!" first: they must rea
     yaml) echo src/base/yaml*.c ;;
     head) echo src/task/head*.c ;;
     mot) echo src/task/mot.c ;;
+    job) echo src/engine/job_file.c ;;
+    picture) echo src/rows/picture.c ;;
+    labels) echo src/train/data_{pairs,folder,text,video,crops}.c ;;
     esac | tr ' ' '\n' | grep -v _test.c | xargs
 }
 
