@@ -183,6 +183,15 @@ void sched_forget_prefetch(struct sched *s)
     s->prefetched = NULL;
 }
 
+/* The estimate is for all of a model; this is what the bytes would have taken that others had. In proportion to those that were read it would be far too
+ * much where they are few: every load takes a moment. */
+static int64_t unread_ns(const struct sched_model *m, uint64_t read)
+{
+    double bandwidth = weights_reader_stats(model_weights_reader(m->model)).bandwidth;
+    size_t kept = weights_kept_bytes(model_weights(m->model));
+    return (int64_t)((double)(kept - MIN(read, kept)) / (bandwidth > 0 ? bandwidth : 1e9) * 1e9);
+}
+
 err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded)
 {
     pthread_mutex_lock(&s->lock);
@@ -206,11 +215,9 @@ err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded)
     pthread_mutex_lock(&s->lock);
     if (!there) {
         int64_t took = sched_clock(s) - begin;
-        double kept = (double)weights_kept_bytes(model_weights(m->model));
         weights_counts(model_weights(m->model), &loads, &after, &unused);
         s->load_ns += took;
-        if (s->blind || after - before >= (uint64_t)kept) sched_estimate_add(&m->load, took);
-        else if (after > before) sched_estimate_add(&m->load, (int64_t)((double)took * kept / (double)(after - before))); /* of all of it */
+        if (s->blind || after > before) sched_estimate_add(&m->load, took + (s->blind ? 0 : unread_ns(m, after - before)));
     }
     if (e) {
         m->pins--;
