@@ -56,7 +56,7 @@ static err parse(int argc, char **argv, struct words *w)
                                         {"labels-only", ARGS_FLAG, &run->search.only_labels, "where there are labels, do without the original as a teacher"},
                                         {"batch", ARGS_INT, &w->batch, "pictures of a model in a step (32)"},
                                         {"size", ARGS_INT, &w->size, "sides of the pictures that models are trained and measured with (their own)"},
-                                        {"lr", ARGS_FLOAT, &w->lr, "learning rate at its highest (0.001)"},
+                                        {"lr", ARGS_FLOAT, &w->lr, "learning rate at its highest (0.001; 0.003 where the networks have no common ancestor)"},
                                         {"held-out", ARGS_FLOAT, &w->held_out, "part of --data to measure with, without --val (0.2)"},
                                         {"measure", ARGS_INT, &w->most_val, "pictures to measure a model with, at most (1000)"},
                                         {"threads", ARGS_INT, &w->threads, "0: all"},
@@ -67,7 +67,7 @@ static err parse(int argc, char **argv, struct words *w)
                                         {"store", ARGS_STRING, &run->store, "where stored models are looked for, and results imported to under the models' names"},
                                         {"json", ARGS_FLAG, &run->json, "JSON on stdout: one object, or a line per measurement"},
                                         {0}};
-    *w = (struct words){.minutes = 30, .target = 95, .held_out = 0.2, .lr = 0.001, .batch = 32, .most_val = 1000};
+    *w = (struct words){.minutes = 30, .target = 95, .held_out = 0.2, .batch = 32, .most_val = 1000};
     err e = args_parse(argc, argv, table, &w->rest, &w->help);
     if (w->help) args_help(USAGE, table);
     if (!e && !w->help) e = check_words(w);

@@ -165,14 +165,40 @@ static bool shares(const json_t *report, const char *name)
     return false;
 }
 
+err merge_guard_shares(const char *out, const char *name, bool *ret)
+{
+    json_t *report;
+    err e = read_report(out, &report);
+    if (e) return e;
+    *ret = shares(report, name);
+    json_decref(report);
+    return ERR_OK;
+}
+
+static err copy_back(const char *out, const char *name)
+{
+    unsigned char *p;
+    size_t n;
+    char *from = xasprintf("%s/models/%s.onnx", out, name), *file = xasprintf("%s.onnx", name);
+    err e = weights_fs_get(&weights_fs_system, from, INT32_MAX, &p, &n);
+    if (!e) {
+        e = weights_fs_put(&weights_fs_system, out, out, file, (const void *const[]){p}, &n, 1, false);
+        free(p);
+    }
+    free(from);
+    free(file);
+    return e;
+}
+
 err merge_guard_note(const char *out, const char *name)
 {
     json_t *report;
     err e = read_report(out, &report);
     if (e) return e;
     if (shares(report, name)) {
+        e = copy_back(out, name);
         note_reversal(report, name);
-        e = write_report(out, report);
+        if (!e) e = write_report(out, report);
     }
     json_decref(report);
     return e;

@@ -24,6 +24,9 @@ struct merge_guard_options {
 };
 /* *ret: one per model of the merge (free with merge_guard_free). ERR_NOT_FOUND: OUT holds no merge; ERR_USAGE: a merged model has no pictures. */
 err merge_guard(const struct merge_guard_options *o, struct merge_guard_result **ret, int *ret_n);
-/* Somebody else put it back (the running box): merge.json says so. Nothing is done for a model that shares nothing. ERR_NOT_FOUND: OUT holds no merge. */
+/* For the guard of the running box (engine/guard.h), which compares by itself. ERR_NOT_FOUND: OUT holds no merge. */
+/* Does the model share anything in the best state? */
+err merge_guard_shares(const char *out, const char *name, bool *ret);
+/* It is to be its original again, in OUT too: the file, then merge.json. Nothing is done for one that shares nothing. */
 err merge_guard_note(const char *out, const char *name);
 void merge_guard_free(struct merge_guard_result **r, int n);

@@ -38,6 +38,7 @@ struct merge_joint {
     struct mem_payer *payer;
     double *scores, *best_scores, *targets, *rise, *gain, *losses, *weights;
     bool *met, *active, *users;    /* users: of the slot being looked at */
+    bool *foreign;                 /* [slot]: its members' own filters had nothing in common */
     struct pace *pace;
     double seconds;
     bool running;
@@ -69,69 +70,11 @@ static err find_places(struct merge_joint *j)
     return mem_alloc(j->payer, MEM_TRAINING, j->sum_bytes, (void **)&j->sum);
 }
 
-err merge_joint_new(struct merge_member **members, const struct merge_problem *p, const struct merge_joint_options *o, struct merge_joint **ret)
-{
-    struct merge_joint *j = xnew(struct merge_joint);
-    int n = p->n_members;
-    *j = (struct merge_joint){.p = p, .o = *o, .n = n, .members = members, .places = xnewn(struct place, p->n_slots * n), .good = xnewn(float *, n), .pace = xnewn(struct pace, n),
-                              .scores = xnewn(double, n), .best_scores = xnewn(double, n), .targets = xnewn(double, n), .rise = xnewn(double, n), .losses = xnewn(double, n),
-                              .weights = xnewn(double, n), .gain = xnewn(double, p->n_slots * n), .met = xnewn(bool, n), .active = xnewn(bool, n), .users = xnewn(bool, n)};
-    if (!(j->o.lr > 0)) j->o.lr = 0.001;
-    merge_config_init(&j->now, p);
-    merge_config_init(&j->best, p);
-    j->payer = mem_payer_new(members[0]->o.budget, "merge");
-    err e = ERR_OK;
-    for (int i = 0; i < n && !e; i++) e = merge_member_begin(members[i]);
-    if (!e) e = find_places(j);
-    if (!e && o->share_norm) j->norms = merge_norms_new(members, p);
-    for (int i = 0; i < n && !e; i++) {
-        j->scores[i] = j->best_scores[i] = members[i]->original;
-        j->targets[i] = members[i]->target;
-        size_t bytes = (size_t)members[i]->n_values * sizeof(float);
-        if (!(e = mem_alloc(j->payer, MEM_TRAINING, bytes, (void **)&j->good[i]))) memcpy(j->good[i], members[i]->values, bytes);
-    }
-    if (e) merge_joint_free(&j);
-    else *ret = j;
-    return e;
-}
-
-void merge_joint_free(struct merge_joint **at)
-{
-    struct merge_joint *j = *at;
-    if (!j) return;
-    for (int i = 0; i < j->n; i++) mem_free(j->payer, MEM_TRAINING, j->good[i], (size_t)j->members[i]->n_values * sizeof(float));
-    mem_free(j->payer, MEM_TRAINING, j->sum, j->sum_bytes);
-    mem_payer_free(&j->payer);
-    merge_norms_free(&j->norms);
-    merge_config_done(&j->now);
-    merge_config_done(&j->best);
-    void *all[] = {j->places, j->good, j->pace, j->scores, j->best_scores, j->targets, j->rise, j->losses, j->weights, j->gain, j->met, j->active, j->users};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++) free(all[i]);
-    free(j);
-    *at = NULL;
-}
-
-/* ---- configurations */
-
 static double dot(const float *a, const float *b, int64_t n)
 {
     double sum = 0;
     for (int64_t i = 0; i < n; i++) sum += (double)a[i] * (double)b[i];
     return sum;
-}
-
-
-static bool shares(const struct merge_config *c, int member)
-{
-    for (int s = 0; s < c->n_slots; s++)
-        if (merge_config_on(c, s, member) && merge_config_users(c, s) > 1) return true;
-    return false;
-}
-
-static void give_weight(struct merge_joint *j, int slot, int from, int to)
-{
-    const struct place *a = place_of(j, slot, from), *b = place_of(j, slot, to);
-    if (from != to) memcpy(j->members[to]->values + b->at, j->members[from]->values + a->at, (size_t)a->count * sizeof(float));
 }
 
 /* Mean cosine between the filters (rows of the weight) of each user and the mean of all of them. */
@@ -163,14 +106,99 @@ static double likeness(struct merge_joint *j, const struct merge_config *c, int 
     return sum / (double)MAX(users * rows, 1);
 }
 
+/* n filters that have nothing to do with each other have a cosine of 1 / sqrt(n) with their mean. */
+static bool alike(struct merge_joint *j, const struct merge_config *c, int slot)
+{
+    return likeness(j, c, slot) >= 1 / sqrt(merge_config_users(c, slot)) + 0.1;
+}
+
+/* Before any training: the members' own filters. */
+static void find_foreign(struct merge_joint *j)
+{
+    struct merge_config c;
+    merge_config_init(&c, j->p);
+    for (int s = 0; s < j->p->n_slots; s++) {
+        merge_config_share(&c, j->p, s);
+        j->foreign[s] = !alike(j, &c, s);
+    }
+    merge_config_done(&c);
+}
+
+/* Of what is left, an equal part for each that is still to come, and of that some for teachers and copies of weights. */
+static uint64_t share_of_memory(const struct merge_member *m, int to_come)
+{
+    uint64_t all = mem_budget_limit(m->o.budget), used = mem_budget_used(m->o.budget);
+    return all == UINT64_MAX ? UINT64_MAX : (all > used ? (all - used) / (uint64_t)to_come : 0) / 4 * 3;
+}
+
+err merge_joint_new(struct merge_member **members, const struct merge_problem *p, const struct merge_joint_options *o, struct merge_joint **ret)
+{
+    struct merge_joint *j = xnew(struct merge_joint);
+    int n = p->n_members;
+    *j = (struct merge_joint){.p = p, .o = *o, .n = n, .members = members, .places = xnewn(struct place, p->n_slots * n), .good = xnewn(float *, n), .pace = xnewn(struct pace, n),
+                              .scores = xnewn(double, n), .best_scores = xnewn(double, n), .targets = xnewn(double, n), .rise = xnewn(double, n), .losses = xnewn(double, n),
+                              .weights = xnewn(double, n), .gain = xnewn(double, p->n_slots * n), .met = xnewn(bool, n), .active = xnewn(bool, n), .users = xnewn(bool, n), .foreign = xnewn(bool, p->n_slots)};
+    merge_config_init(&j->now, p);
+    merge_config_init(&j->best, p);
+    j->payer = mem_payer_new(members[0]->o.budget, "merge");
+    err e = ERR_OK;
+    for (int i = 0; i < n && !e; i++) e = merge_member_begin(members[i], share_of_memory(members[i], n - i));
+    if (!e) e = find_places(j);
+    if (!e && o->share_norm) j->norms = merge_norms_new(members, p);
+    for (int i = 0; i < n && !e; i++) {
+        j->scores[i] = j->best_scores[i] = members[i]->original;
+        j->targets[i] = members[i]->target;
+        size_t bytes = (size_t)members[i]->n_values * sizeof(float);
+        if (!(e = mem_alloc(j->payer, MEM_TRAINING, bytes, (void **)&j->good[i]))) memcpy(j->good[i], members[i]->values, bytes);
+    }
+    if (e) {
+        merge_joint_free(&j);
+        return e;
+    }
+    find_foreign(j);
+    *ret = j;
+    return ERR_OK;
+}
+
+void merge_joint_free(struct merge_joint **at)
+{
+    struct merge_joint *j = *at;
+    if (!j) return;
+    for (int i = 0; i < j->n; i++) mem_free(j->payer, MEM_TRAINING, j->good[i], (size_t)j->members[i]->n_values * sizeof(float));
+    mem_free(j->payer, MEM_TRAINING, j->sum, j->sum_bytes);
+    mem_payer_free(&j->payer);
+    merge_norms_free(&j->norms);
+    merge_config_done(&j->now);
+    merge_config_done(&j->best);
+    void *all[] = {j->places, j->good, j->pace, j->scores, j->best_scores, j->targets, j->rise, j->losses, j->weights, j->gain, j->met, j->active, j->users, j->foreign};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) free(all[i]);
+    free(j);
+    *at = NULL;
+}
+
+/* ---- configurations */
+
+static bool shares(const struct merge_config *c, int member)
+{
+    for (int s = 0; s < c->n_slots; s++)
+        if (merge_config_on(c, s, member) && merge_config_users(c, s) > 1) return true;
+    return false;
+}
+
+static void give_weight(struct merge_joint *j, int slot, int from, int to)
+{
+    const struct place *a = place_of(j, slot, from), *b = place_of(j, slot, to);
+    if (from != to) memcpy(j->members[to]->values + b->at, j->members[from]->values + a->at, (size_t)a->count * sizeof(float));
+}
+
 /* Networks with a common ancestor agree filter by filter: then all begin with the mean, each filter as long as the first member's. Of filters that have
- * nothing to do with each other the mean would be none (n of them have a cosine of 1 / sqrt(n) with it): then the first member's (GEMEL, step 4). */
+ * nothing to do with each other the mean would be none: then the first member's (GEMEL, step 4). */
 static int begin_with(struct merge_joint *j, const struct merge_config *c, int slot)
 {
-    int first = -1, users = merge_config_users(c, slot);
+    int first = -1;
     for (int i = 0; i < j->n && first < 0; i++)
         if (merge_config_on(c, slot, i)) first = i;
-    if (likeness(j, c, slot) < 1 / sqrt(users) + 0.1) return first;
+    if (!alike(j, c, slot)) return first;
     float *w = j->members[first]->values + place_of(j, slot, first)->at;
     int64_t count = place_of(j, slot, first)->count, rows = MAX(j->members[first]->source->values[j->p->slots[slot].value[first]].shape.dims[0], 1), n = count / rows;
     for (int64_t r = 0; r < rows; r++) {
@@ -210,6 +238,17 @@ static void restore(struct merge_joint *j)
     merge_config_copy(&j->now, &j->best);
 }
 
+/* What a member still computes in its own terms, its original can be asked for. */
+static void trust(struct merge_joint *j, int member)
+{
+    const struct merge_member *m = j->members[member];
+    bool *foreign = xcalloc(m->source->n_values + 1, sizeof *foreign);
+    for (int s = 0; s < j->p->n_slots; s++)
+        if (j->foreign[s] && merge_config_on(&j->now, s, member) && merge_config_users(&j->now, s) > 1) foreign[j->p->slots[s].value[member]] = true;
+    merge_teacher_trust(&m->teacher, m->net, foreign);
+    free(foreign);
+}
+
 static void begin(struct merge_joint *j, const struct merge_trial *t)
 {
     if (!t->go_on) restore(j);
@@ -225,6 +264,7 @@ static void begin(struct merge_joint *j, const struct merge_trial *t)
         j->rise[i] = j->losses[i] = 0;
         if (!j->active[i]) continue;
         merge_member_forget(j->members[i]);
+        trust(j, i);
         j->epoch = MAX(j->epoch, j->members[i]->steps);
     }
     j->trial_ns = j->measured_ns = clock_ns();
@@ -260,12 +300,25 @@ static void add_up(struct merge_joint *j, int slot)
     }
 }
 
+/* Networks with a common ancestor are nearly there; others have to learn most of it anew. Half of the shared bytes decide. */
+static double highest_rate(const struct merge_joint *j)
+{
+    double bytes = 0, foreign = 0;
+    if (j->o.lr > 0) return j->o.lr;
+    for (int s = 0; s < j->p->n_slots; s++) {
+        int users = merge_config_users(&j->now, s);
+        if (users > 1) bytes += (double)j->p->slots[s].bytes * users;
+        if (users > 1 && j->foreign[s]) foreign += (double)j->p->slots[s].bytes * users;
+    }
+    return foreign > bytes / 2 ? 0.003 : 0.001;
+}
+
 static double rate(const struct merge_joint *j, const struct merge_trial *t)
 {
     double at = (double)(clock_ns() - j->trial_ns) * 1e-9 / fmax(t->seconds, 1e-3), by_epochs = t->most_epochs ? (double)j->steps / ((double)j->epoch * t->most_epochs) : 0;
     at = fmin(fmax(at, by_epochs), 1);
     double up = fmin(1, (at + 0.002) / 0.05);
-    return j->o.lr * up * (0.02 + 0.98 * 0.5 * (1 + cos(M_PI * at)));
+    return highest_rate(j) * up * (0.02 + 0.98 * 0.5 * (1 + cos(M_PI * at)));
 }
 
 static void common_norms(struct merge_joint *j)

@@ -162,7 +162,7 @@ static void find_arrays(struct merge_member *m)
     m->grads = train_net_gradients(m->net);
 }
 
-err merge_member_begin(struct merge_member *m)
+err merge_member_begin(struct merge_member *m, uint64_t most)
 {
     struct tensor_shape shape = m->source->values[m->source->inputs[0]].shape;
     bool classes = m->score.measure == MERGE_TOP1 || m->score.measure == MERGE_SAME_CLASS, plain = m->o.only_labels && m->labels;
@@ -171,9 +171,13 @@ err merge_member_begin(struct merge_member *m)
     shape.dims[0] = m->o.batch;
     struct train_net_options o = {.budget = m->o.budget, .input_shapes = &shape, .threads = m->o.threads, .loss = merge_teacher_loss, .loss_context = &m->teacher,
                                   .optimiser = {.rule = TRAIN_ADAMW, .weight_decay = (float)m->o.weight_decay}};
+    uint64_t all = mem_budget_limit(m->o.budget), used = mem_budget_used(m->o.budget);
+    if (most < all) mem_budget_set_limit(m->o.budget, MIN(all, used + most));
     err e = train_net_new(m->source, &o, &m->net);
+    mem_budget_set_limit(m->o.budget, all);
     if (!e && (m->teacher.n_hints || m->teacher.soft_target >= 0)) e = merge_teacher_open(&m->teacher, m->o.budget, m->o.batch, m->o.threads);
     if (e) return err_wrap(e, "model '%s'", m->name);
+    merge_teacher_trust(&m->teacher, m->net, NULL);
     train_net_set_stop(m->net, m->o.stop);
     if (m->teacher.plan) model_plan_set_stop(m->teacher.plan, m->o.stop);
     find_arrays(m);

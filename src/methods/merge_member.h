@@ -56,7 +56,8 @@ struct merge_member {
 /* `target`: share of the original's score. ERR_USAGE: no data, or a model that scores no better than chance. */
 err merge_member_open(const struct merge_source *s, const struct merge_member_options *o, double target, struct merge_member **ret);
 void merge_member_free(struct merge_member **m);
-err merge_member_begin(struct merge_member *m);
+/* `most`: bytes that its training step may add to what the budget holds by now; what of the activations does not fit is computed again (UINT64_MAX: nothing). */
+err merge_member_begin(struct merge_member *m, uint64_t most);
 err merge_member_step(struct merge_member *m, float *ret_loss);
 /* The same without a step to follow: only running statistics change. */
 err merge_member_settle(struct merge_member *m, float *ret_loss);

@@ -54,8 +54,8 @@ static char *reaches_layer(const struct graph *g)
     return reach;
 }
 
-/* What flows into layers, in order; then what the last layers give. */
-static int choose(const struct graph *g, const struct graph *teacher, int *ret)
+/* What the last layers give; then what flows into layers, in order. */
+static int choose(const struct graph *g, const struct graph *teacher, int *ret, int *ret_last)
 {
     struct candidates in = {xnewn(int, g->n_nodes + 1), 0}, last = {xnewn(int, g->n_nodes + 1), 0};
     char *reach = reaches_layer(g);
@@ -67,6 +67,7 @@ static int choose(const struct graph *g, const struct graph *teacher, int *ret)
     }
     int n = 0, room = MERGE_INNER_HINTS;
     for (int i = 0; i < last.n && n < MERGE_MAX_HINTS - MERGE_INNER_HINTS; i++) ret[n++] = last.items[i];
+    *ret_last = n;
     for (int i = 0; i < MIN(in.n, room); i++) ret[n++] = in.items[(i + 1) * in.n / MIN(in.n, room) - 1]; /* evenly, the last one always */
     free(in.items);
     free(last.items);
@@ -84,10 +85,22 @@ static int hint_loss(struct graph_builder *b, int value, int target)
     return graph_b2(b, OP_DIV, wrong, graph_b2(b, OP_ADD, energy, graph_b_number(b, TENSOR_F32, 1e-6)));
 }
 
+/* The i-th number of a list, as a list of one. */
+static int item(struct graph_builder *b, int list, int64_t i)
+{
+    int64_t end = i + 1;
+    int in[] = {list, graph_b_ints(b, &i, 1), graph_b_ints(b, &end, 1)};
+    return b->e ? -1 : graph_b_close(b, graph_b_open(b, OP_SLICE, in, 3, 1));
+}
+
 static int add_hints(struct graph_builder *b, struct merge_teacher *t)
 {
     int values[MERGE_MAX_HINTS], sum = -1;
-    t->n_hints = choose(b->g, t->source, values);
+    t->n_hints = choose(b->g, t->source, values, &t->n_last);
+    if (!t->n_hints) return -1;
+    struct tensor_shape list = {.rank = 1, .dims = {t->n_hints}};
+    int weights = graph_add_input(b->g, "merge_hint_weights", TENSOR_F32, &list);
+    t->weight_target = b->g->n_inputs - 1;
     for (int i = 0; i < t->n_hints; i++) {
         struct tensor_shape s = *graph_b_shape(b, values[i]);
         t->names[i] = xstrdup(b->g->values[values[i]].name);
@@ -95,9 +108,10 @@ static int add_hints(struct graph_builder *b, struct merge_teacher *t)
         int target = graph_add_input(b->g, name, TENSOR_F32, &s), one = hint_loss(b, values[i], target);
         free(name);
         t->hint_target[i] = b->g->n_inputs - 1; /* made relative by the caller */
+        one = graph_b2(b, OP_MUL, item(b, weights, i), one);
         sum = sum < 0 ? one : graph_b2(b, OP_ADD, sum, one);
     }
-    return sum < 0 ? -1 : graph_b_scale(b, sum, t->hints / MAX(t->n_hints, 1));
+    return graph_b_scale(b, graph_b_reduce(b, OP_REDUCE_SUM, sum, NULL, -1, false), t->hints);
 }
 
 static int plus(struct graph_builder *b, int sum, int x)
@@ -129,15 +143,37 @@ err merge_teacher_loss(struct graph_builder *b, const struct graph_training *for
     struct merge_teacher *t = context;
     int sum = -1, first = b->g->n_inputs;
     err e = ERR_OK;
-    t->label_target = t->soft_target = -1;
+    t->label_target = t->soft_target = t->weight_target = -1;
     if (t->hints > 0) sum = add_hints(b, t);
     for (int i = 0; i < t->n_hints; i++) t->hint_target[i] -= first;
+    if (t->weight_target >= 0) t->weight_target -= first;
     if (t->classes) e = add_classes(b, form, t, &sum);
     if (t->label_target >= 0) t->label_target -= first;
     if (t->soft_target >= 0) t->soft_target -= first;
     if (!e && sum < 0) e = err_set(ERR_UNSUPPORTED, "%s: no layer of it can be compared with the original's", t->source->name);
     *ret_loss = sum;
     return e ? e : b->e;
+}
+
+/* ---- which hints count */
+
+void merge_teacher_trust(const struct merge_teacher *t, const struct train_net *net, const bool *foreign)
+{
+    if (t->weight_target < 0) return;
+    const struct graph *g = t->source;
+    bool *strange = xcalloc(g->n_values + 1, sizeof *strange);
+    for (size_t k = 0; k < g->n_nodes && foreign; k++) {
+        const struct op_node *n = &g->nodes[k].op;
+        bool any = false;
+        for (int i = 0; i < n->n_in; i++) any |= n->in[i] >= 0 && (foreign[n->in[i]] || strange[n->in[i]]);
+        for (int i = 0; i < n->n_out; i++)
+            if (n->out[i] >= 0) strange[n->out[i]] = any;
+    }
+    float *weight = train_net_target(net, t->weight_target).data;
+    int trusted = 0;
+    for (int i = 0; i < t->n_hints; i++) trusted += i < t->n_last || !strange[find_value(g, t->names[i])];
+    for (int i = 0; i < t->n_hints; i++) weight[i] = i < t->n_last || !strange[find_value(g, t->names[i])] ? 1 / (float)trusted : 0;
+    free(strange);
 }
 
 /* ---- running */
