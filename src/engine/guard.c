@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "methods/merge_guard.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LOOK_MS = 500, RETRY = 5 /* times `every` */ };
+enum { LOOK_MS = 250, RETRY = 5 /* times `every` */ };
 
 /* What came back from an eye. */
 struct sample {
@@ -51,14 +52,21 @@ static struct engine_guard *find_guard(const struct engine_guards *gs, const cha
     return NULL;
 }
 
+static void forget_files(struct engine_guard *g)
+{
+    free(g->file);
+    free(g->original);
+    free(g->out);
+    free(g->member);
+    g->file = g->original = g->out = g->member = NULL;
+}
+
 static void free_guard(struct engine_guard **gp)
 {
     struct engine_guard *g = *gp;
     merge_drift_free(&g->drift);
     mem_payer_free(&g->payer);
-    free(g->file);
-    free(g->original);
-    free(g->out);
+    forget_files(g);
     free(g);
     *gp = NULL;
 }
@@ -103,7 +111,7 @@ static void remove_gone(struct engine_guards *gs, const struct site *s)
 static void set_state(struct engine_guard *g, enum engine_guard_state state, const char *why)
 {
     pthread_mutex_lock(&g->guards->lock);
-    bool news = state == ENGINE_GUARD_CANNOT && strcmp(g->row.why, why);
+    bool news = state == ENGINE_GUARD_CANNOT && g->row.state != ENGINE_GUARD_CANNOT; /* it is tried again and again */
     g->row.state = state;
     snprintf(g->row.why, sizeof g->row.why, "%s", why);
     pthread_mutex_unlock(&g->guards->lock);
@@ -112,41 +120,52 @@ static void set_state(struct engine_guard *g, enum engine_guard_state state, con
 
 /* ---- what there is to guard */
 
-/* Of DIR/NAME.onnx: DIR if `brim merge` worked there, and where it kept the original. */
-static char *beside(const char *onnx, char **ret_out)
+static bool there(char *path)
+{
+    bool yes = !access(path, F_OK);
+    free(path);
+    return yes;
+}
+
+/* What `brim merge` kept of DIR/NAME.onnx, if it worked there. */
+static char *kept_beside(const char *onnx)
 {
     const char *slash = strrchr(onnx, '/'), *name = slash ? slash + 1 : onnx;
-    char *out = slash ? xasprintf("%.*s", (int)MAX(slash - onnx, 1), onnx) : xstrdup(".");
-    char *report = xasprintf("%s/merge.json", out), *original = xasprintf("%s/models/%s", out, name);
-    bool there = !access(report, F_OK);
-    free(report);
-    *ret_out = there ? out : NULL;
-    if (!there) free(out);
-    if (there && !access(original, F_OK)) return original;
+    char *dir = slash ? xasprintf("%.*s", (int)MAX(slash - onnx, 1), onnx) : xstrdup("."), *original = xasprintf("%s/models/%s", dir, name);
+    bool found = there(xasprintf("%s/merge.json", dir)) && !access(original, F_OK);
+    free(dir);
+    if (found) return original;
     free(original);
     return NULL;
 }
 
-static void forget_files(struct engine_guard *g)
+/* Of OUT/models/MEMBER.onnx: OUT and MEMBER. */
+static void name_search(struct engine_guard *g)
 {
-    free(g->file);
-    free(g->original);
-    free(g->out);
-    g->file = g->original = g->out = NULL;
+    static const char FOLDER[] = "/models";
+    const char *slash = strrchr(g->original, '/'), *dot = strrchr(g->original, '.');
+    size_t n = slash ? (size_t)(slash - g->original) : 0, k = sizeof FOLDER - 1;
+    if (n <= k || memcmp(g->original + n - k, FOLDER, k) != 0 || !dot || dot < slash) return;
+    char *out = xstrndup(g->original, n - k);
+    if (!there(xasprintf("%s/merge.json", out))) {
+        free(out);
+        return;
+    }
+    g->out = out;
+    g->member = xstrndup(slash + 1, (size_t)(dot - slash - 1));
 }
 
 /* A model was opened: is there anything to compare it with? */
 static void examine(struct engine_guard *g, const struct site_model *o, bool stored)
 {
     bool equal = false;
-    char *kept;
+    bool shares = true;
     forget_files(g);
     g->o = o->guard;
     g->stored = stored;
     g->file = xstrdup(o->onnx);
-    kept = beside(o->onnx, &g->out);
-    g->original = o->guard.original ? xstrdup(o->guard.original) : kept ? xstrdup(kept) : NULL;
-    free(kept);
+    g->original = o->guard.original ? xstrdup(o->guard.original) : stored ? engine_guard_search_of(g->guards, o->name) : kept_beside(o->onnx);
+    if (g->original) name_search(g);
     g->attach_ns = INT64_MAX;
     if (g->drift) merge_drift_clear(g->drift);
     pthread_mutex_lock(&g->guards->lock);
@@ -154,17 +173,20 @@ static void examine(struct engine_guard *g, const struct site_model *o, bool sto
     g->row.window = g->o.window;
     snprintf(g->row.original, sizeof g->row.original, "%s", g->original ? g->original : "");
     pthread_mutex_unlock(&g->guards->lock);
-    if (!g->original && g->o.when == SITE_GUARD_AUTO) return; /* not merged: nothing is said of it */
-    if (!g->original) {
-        set_state(g, ENGINE_GUARD_CANNOT, "there is no original beside it (models/NAME.onnx and merge.json, as brim merge leaves them); name it with guard: {original: FILE}");
+    if (!g->original && g->o.when == SITE_GUARD_AUTO) { /* not merged: nothing is said of it */
+        set_state(g, 0, "");
         return;
     }
-    if (engine_guard_equal(g, &equal)) {
+    if (!g->original) {
+        set_state(g, ENGINE_GUARD_CANNOT, "there is no original of it (models/NAME.onnx and merge.json beside it, as brim merge leaves them); name it with guard: {original: FILE}");
+        return;
+    }
+    if (engine_guard_equal(g, &equal) || (g->out && !g->o.original && merge_guard_shares(g->out, g->member, &shares))) {
         set_state(g, ENGINE_GUARD_CANNOT, err_text());
         return;
     }
     const json_t *was = engine_guard_record(g);
-    if (!equal) {
+    if (!equal && shares) {
         engine_guard_forget(g); /* merged anew */
         g->attach_ns = clock_ns() + g->o.every_ms * 1000000;
         set_state(g, ENGINE_GUARD_STARTING, "");
@@ -242,6 +264,7 @@ static bool take(struct engine_guard *g, struct sample *s)
     struct engine_model *m = running(e, g->row.model);
     struct engine_eye *y = m && m->serial == g->serial ? atomic_load(&m->eye) : NULL;
     if (!y && m && g->row.state == ENGINE_GUARD_ON && g->attach_ns == INT64_MAX) g->attach_ns = clock_ns() + g->o.every_ms * 1000000; /* it had to leave */
+    if (y) engine_eye_count(m);
     int state = y ? atomic_load(&y->state) : ENGINE_EYE_IDLE;
     if (state == ENGINE_EYE_DONE || state == ENGINE_EYE_FAILED) {
         there = true;

@@ -1,11 +1,11 @@
 /* Going back: the original takes the place of the merged model, and the search that merged it hears of it.
  *
- * Order: the model first (engine_publish), then STORE/guard.json, then merge.json, then the job. A death in between leaves a model that is its original; the next
- * start sees that the two are equal, and goes on with what is not told yet. SPDX-License-Identifier: Apache-2.0 */
+ * Order: the model first (engine_publish), then STORE/guard.json, then the search: its job is stopped if it runs, merge.json is told, the job goes on. A death in
+ * between leaves a model that is its original; the next start sees that the two are equal, and goes on with what is not told yet. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/guard_inside.h"
 
 #include "base/log.h"
-#include "engine/job.h"
+#include "engine/job_inside.h"
 #include "methods/merge_guard.h"
 #include "weights/fs.h"
 
@@ -14,6 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+static const char SEARCH[] = "merge"; /* the kind of job */
 
 /* ---- what went back, for the next start */
 
@@ -122,28 +125,103 @@ err engine_guard_go_back(struct engine_guard *g, const struct merge_drift_verdic
     json_object_set_new(g->guards->record, g->row.model, json_pack("{s:s, s:s, s:f, s:f, s:f, s:i, s:b}", "file", g->file, "content", content, "time", now, "score", v->score, "target",
                                                                    g->o.target, "frames", v->pictures, "told", g->out == NULL));
     store(g->guards);
+    snprintf(text, sizeof text, "merged, it was %.1f %% like its original on the last %d frames (at least %.1f): it runs with its original weights again, the others keep sharing",
+             100 * v->score, v->pictures, 100 * g->o.target);
+    engine_set_problem(e, what, text);
     pthread_mutex_lock(&g->guards->lock);
     g->row.state = ENGINE_GUARD_REVERTED;
     g->row.reverted_at = now;
     g->row.reverted_score = v->score;
     g->row.why[0] = 0;
     pthread_mutex_unlock(&g->guards->lock);
-    snprintf(text, sizeof text, "merged, it was %.1f %% like its original on the last %d frames (at least %.1f): it runs with its original weights again, the others keep sharing",
-             100 * v->score, v->pictures, 100 * g->o.target);
-    engine_set_problem(e, what, text);
     return ERR_OK;
 }
 
 /* ---- the search */
 
+/* Of the words of a job of the kind "merge", those that name a folder (absolute, or of its own folder) are offered to `fits`, until it says yes: then *ret_folder is the
+ * folder, and the job's row is copied. Jobs are looked at from the newest. */
+static bool find_search(struct engine_guards *gs, bool (*fits)(const char *folder, const char *what), const char *what, struct engine_job_row *row, char **ret_folder)
+{
+    struct engine_jobs *js = gs->engine->jobs;
+    char *found = NULL;
+    if (!js) return false;
+    pthread_mutex_lock(&js->lock);
+    for (const struct engine_job *j = js->list; j; j = j->next) {
+        if (strcmp(j->row.kind, SEARCH) != 0 || j->remove) continue;
+        for (int i = 0; i < j->n_words; i++) {
+            const char *word = str_starts(j->words[i], "--out=") ? j->words[i] + 6 : j->words[i];
+            char *folder = word[0] == '/' ? xstrdup(word) : xasprintf("%s/%s", j->folder, word);
+            if (!fits(folder, what)) {
+                free(folder);
+                continue;
+            }
+            free(found);
+            found = folder;
+            *row = j->row;
+        }
+    }
+    pthread_mutex_unlock(&js->lock);
+    if (ret_folder && found) *ret_folder = found;
+    else free(found);
+    return found != NULL;
+}
+
+static bool holds_original(const char *folder, const char *member)
+{
+    char *report = xasprintf("%s/merge.json", folder), *original = xasprintf("%s/models/%s.onnx", folder, member);
+    bool yes = !access(report, F_OK) && !access(original, F_OK);
+    free(report);
+    free(original);
+    return yes;
+}
+
+static bool same_folder(const char *folder, const char *out)
+{
+    struct stat a, b;
+    return !stat(folder, &a) && !stat(out, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+char *engine_guard_search_of(struct engine_guards *gs, const char *member)
+{
+    struct engine_job_row row;
+    char *out = NULL;
+    if (!find_search(gs, holds_original, member, &row, &out)) return NULL;
+    char *original = xasprintf("%s/models/%s.onnx", out, member);
+    free(out);
+    return original;
+}
+
+/* One that is done has something to do again. One that a person stopped stays so. */
+static void go_on(struct engine_guards *gs, const struct engine_job_row *job)
+{
+    struct engine_jobs *js = gs->engine->jobs;
+    pthread_mutex_lock(&js->lock);
+    for (struct engine_job *j = js->list; j; j = j->next)
+        if (!strcmp(j->row.name, job->name) && j->row.state == ENGINE_JOB_DONE) j->row.state = ENGINE_JOB_STOPPED;
+    pthread_mutex_unlock(&js->lock);
+    if (engine_job_start(gs->engine, job->name)) log_warn("engine", "the search does not go on: %s", err_text());
+    else log_info("engine", "the search of job '%s' goes on from here", job->name);
+}
+
 void engine_guard_settle(struct engine_guard *g)
 {
-    json_t *r = json_object_get(g->guards->record, g->row.model);
-    if (g->row.state != ENGINE_GUARD_REVERTED || !g->out || !r || json_is_true(json_object_get(r, "told"))) return;
-    const char *slash = strrchr(g->file, '/'), *name = slash ? slash + 1 : g->file, *dot = strrchr(name, '.');
-    char *member = xasprintf("%.*s", (int)(dot ? dot - name : (ptrdiff_t)strlen(name)), name);
-    if (merge_guard_note(g->out, member)) log_warn("engine", "model '%s': the search does not hear of it: %s", g->row.model, err_text());
-    free(member);
-    json_object_set_new(r, "told", json_true());
-    store(g->guards);
+    struct engine_guards *gs = g->guards;
+    struct engine_job_row job;
+    json_t *r = json_object_get(gs->record, g->row.model);
+    bool told = !r || json_is_true(json_object_get(r, "told"));
+    if (!g->out || (told && !g->stopped[0])) return;
+    bool is_job = find_search(gs, same_folder, g->out, &job, NULL);
+    if (is_job && job.state == ENGINE_JOB_RUNNING) { /* it would write over what it is told */
+        if (!g->stopped[0] && !engine_job_stop(gs->engine, job.name)) snprintf(g->stopped, sizeof g->stopped, "%s", job.name);
+        return;
+    }
+    if (!told) {
+        if (merge_guard_note(g->out, g->member)) log_warn("engine", "model '%s': the search does not hear that it went back: %s", g->row.model, err_text());
+        json_object_set_new(r, "told", json_true());
+        store(gs);
+    }
+    bool ours = is_job && !strcmp(g->stopped, job.name);
+    g->stopped[0] = 0;
+    if (is_job && (ours || job.state == ENGINE_JOB_DONE)) go_on(gs, &job);
 }

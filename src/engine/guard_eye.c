@@ -95,7 +95,9 @@ static err bind(struct engine_eye *y)
     struct engine *e = y->guards->engine;
     struct model_sizes s = model_plan_sizes(y->theirs->one.plan);
     if (fits_shared(y)) {
-        model_plan_bind(y->theirs->one.plan, e->arena, e->scratch);
+        if (e->arena != y->shared_arena || e->scratch != y->shared_scratch) model_plan_bind(y->theirs->one.plan, e->arena, e->scratch);
+        y->shared_arena = e->arena;
+        y->shared_scratch = e->scratch;
         return ERR_OK;
     }
     y->arena_bytes = s.activations;
@@ -129,11 +131,18 @@ err engine_eye_join(struct engine_eye *y, struct engine_model *m)
     if (x) return x;
     engine_model_join(y->theirs);
     sched_model_set_guest(e->sched, y->theirs->sched);
-    for (const struct engine_stream *s = e->streams; s; s = s->next) y->streams += s->model == m && s->sched;
-    y->left = y->streams;
     y->stream = sched_stream_add(e->sched, &(struct sched_stream_options){.name = y->name, .model = y->theirs->sched, .period_ns = y->every_ns, .capacity = 1, .ops = &ops, .user = y});
     atomic_store(&m->eye, y);
+    engine_eye_count(m);
     return ERR_OK;
+}
+
+void engine_eye_count(struct engine_model *m)
+{
+    struct engine_eye *y = atomic_load(&m->eye);
+    int n = 0;
+    for (const struct engine_stream *s = m->engine->streams; s && y; s = s->next) n += s->model == m && s->sched;
+    if (y) atomic_store(&y->streams, n);
 }
 
 /* ---- closing */
@@ -187,12 +196,12 @@ static bool turn(struct engine_eye *y, struct engine_stream *s, int64_t now)
 {
     bool again = s->looked_ns >= y->round_ns && y->round_ns;
     if (again && now - y->due_ns < y->every_ns / 2) return false;
-    if (again || !y->round_ns || !y->left) {
+    if (again || y->left <= 0) {
         y->round_ns = now;
-        y->left = y->streams;
+        y->left = atomic_load(&y->streams);
     }
     s->looked_ns = now;
-    if (--y->left <= 0) y->round_ns = now + 1;
+    if (--y->left <= 0) y->round_ns = now + 1; /* everybody's turn again */
     return true;
 }
 

@@ -26,9 +26,11 @@ struct engine_eye {
     enum merge_measure measure;
     int64_t every_ns, due_ns;      /* due, round, left: executor */
     int64_t round_ns;              /* streams that were looked at since are not looked at again in this round */
-    int streams, left;
+    int left;                      /* in this round */
+    atomic_int streams;            /* of the model it looks at */
     struct task_card our_card, their_card; /* with thresholds for measuring */
     struct task_head *our_head, *their_head;
+    void *shared_arena, *shared_scratch; /* what it is bound to, if not to its own */
     void *arena, *scratch;         /* its own, if the shared ones are too small; NULL: the shared ones */
     size_t arena_bytes, scratch_bytes;
 
@@ -50,7 +52,9 @@ struct engine_guard { /* one per guarded model; all but row of the guard thread 
     struct engine_guard *next;
     struct engine_guards *guards;
     uint64_t serial;               /* of the model that was looked at */
-    char *file, *original, *out;   /* out: the folder of the search; NULL: none */
+    char *file, *original;
+    char *out, *member;            /* the folder of the search, and what it calls the model; NULL: none */
+    char stopped[72];              /* the search's job, which was stopped to be told; "": none */
     bool stored;                   /* file is a name of the store */
     int64_t attach_ns;             /* when the original is opened, or tried again */
     struct site_guard o;
@@ -85,6 +89,8 @@ err engine_eye_new(struct engine_guards *gs, struct engine_site *site, const str
 err engine_eye_join(struct engine_eye *y, struct engine_model *m);
 /* Nothing of the model it looks at runs. Also for one that was not joined. */
 void engine_eye_close(struct engine_eye **y);
+/* How many streams of m it has to do with, after the site changed; with engine->lock. */
+void engine_eye_count(struct engine_model *m);
 /* m's eye, if it has one; m's streams are gone, or the executor is stopped. */
 void engine_eye_leave(struct engine_model *m);
 /* The shared arena is another one, and the executor is stopped. */
@@ -101,6 +107,8 @@ err engine_guard_equal(struct engine_guard *g, bool *ret);
 /* NULL: it did not go back. */
 const json_t *engine_guard_record(struct engine_guard *g);
 void engine_guard_forget(struct engine_guard *g);
+/* The folder of a search that is a job of the box, in which this member's original lies; free() it. NULL: none. */
+char *engine_guard_search_of(struct engine_guards *gs, const char *member);
 /* The original takes the place of the merged one. */
 err engine_guard_go_back(struct engine_guard *g, const struct merge_drift_verdict *v);
 /* Tells the search, and starts its job again, when the job does not run; called until it is done. */

@@ -200,7 +200,7 @@ static struct site *site_of(const char *clip, const char *cars, const char *rest
     struct site *s = NULL;
     char *path = in_dir("site.yaml");
     char *text = xasprintf("version: 1\nstore: store\nthreads: 1\nprecision: f32\ncameras: {a: {url: %s, loop: true}, b: {url: %s, loop: true}}\n"
-                           "models:\n  cars: {onnx: out/cars.onnx, guard: %s}\n  people: {onnx: out/people.onnx, guard: {every: 100ms, window: 10, target: 0.9}}\n"
+                           "models:\n  cars: {onnx: out/cars.onnx, guard: %s}\n  people: {onnx: out/people.onnx, guard: {every: 100ms, window: 8, target: 0.9}}\n"
                            "  more: {onnx: out/more.onnx}\n"
                            "queries:\n  one: {cameras: all, model: cars, fps: 25}\n  two: {cameras: a, model: people, fps: 25}\n  three: {cameras: a, model: more, fps: 5}\n%s",
                            clip, clip, cars, rest);
@@ -278,79 +278,282 @@ static uint64_t runs(struct box *b, const char *query)
 
 /* ---- */
 
-static const char FAST[] = "{every: 100ms, window: 10, target: 0.9}";
+static const char FAST[] = "{every: 100ms, window: 8, target: 0.9}";
 
-static void one_that_drifts_goes_back(enum kind kind, const char *measure)
+static void await_run(struct box *b, const char *query)
 {
-    struct box b;
-    write_merge(kind);
-    box_start(&b, site_of("bright.mp4", FAST, ""), 256 * MB);
-    struct engine_guard_row r = await(&b, "cars", ENGINE_GUARD_ON, 12);
-    assert_true(r.score > 0.999 && r.error < 1e-6 && r.target == 0.9 && r.pictures == 10 && r.window == 10 && r.skipped == 0);
-    assert_string_equal(r.measure, measure);
-    assert_non_null(strstr(r.original, "/out/models/cars.onnx"));
-    assert_int_equal(await(&b, "more", ENGINE_GUARD_EQUAL, 0).compared, 0); /* it is its original */
-    assert_true(await(&b, "people", ENGINE_GUARD_ON, 3).score > 0.9);
-    assert_false(has_problem(&b, "guard"));
-    assert_int_equal(engine_reload(b.e, site_of("dark.mp4", FAST, "")), ERR_OK); /* another video, the same models */
-    r = await(&b, "cars", ENGINE_GUARD_REVERTED, 0);
-    assert_true(r.reverted_score < 0.9 && r.reverted_at > 1e9);
-    assert_true(equal("out/cars.onnx", "out/models/cars.onnx"));
-    assert_true(equal("out/cars.onnx.before", "merged.onnx"));
-    assert_true(has_problem(&b, "guard cars: merged, it was "));
-    uint64_t one = runs(&b, "one");
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; runs(&b, "one") < one + 5 && clock_ns() < end;) nap();
-    assert_true(runs(&b, "one") >= one + 5); /* it runs */
-    uint64_t more = row(&b, "people").compared + 12;
-    assert_true(await(&b, "people", ENGINE_GUARD_ON, more).score > 0.9); /* a whole window of the dark: the other one stays */
-    assert_true(equal("out/people.onnx", "people.onnx"));
-    box_end(&b);
-    json_t *report, *list;
-    char *path = in_dir("out/merge.json");
-    report = json_load_file(path, 0, NULL);
-    free(path);
-    list = json_object_get(report, "reverted");
-    assert_int_equal(json_array_size(list), 1);
-    assert_string_equal(json_string_value(json_array_get(list, 0)), "cars");
-    list = json_object_get(json_array_get(json_object_get(report, "layers"), 0), "users");
-    assert_int_equal(json_array_size(list), 2); /* the others share on */
-    assert_int_equal(json_integer_value(json_object_get(report, "saved_bytes")), 100);
-    json_decref(report);
-    box_start(&b, site_of("dark.mp4", FAST, ""), 256 * MB); /* the next start knows */
-    struct engine_guard_row again = await(&b, "cars", ENGINE_GUARD_REVERTED, 0);
-    assert_true(again.compared == 0 && again.reverted_score == r.reverted_score && again.reverted_at == r.reverted_at);
-    box_end(&b);
-    copy("merged.onnx", "out/cars.onnx"); /* merged anew */
-    box_start(&b, site_of("bright.mp4", FAST, ""), 256 * MB);
-    assert_true(await(&b, "cars", ENGINE_GUARD_ON, 3).reverted_at == 0);
-    box_end(&b);
+    uint64_t now = runs(b, query);
+    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; runs(b, query) < now + 3 && clock_ns() < end;) nap();
+    assert_true(runs(b, query) >= now + 3);
 }
 
-static void a_detector_goes_back(void **state)
+/* Bright, then dark. The box is left as it is then. */
+static void drift(struct box *b, enum kind kind, const char *measure, const char *guard)
+{
+    write_merge(kind);
+    box_start(b, site_of("bright.mp4", guard, ""), 256 * MB);
+    struct engine_guard_row r = await(b, "cars", ENGINE_GUARD_ON, 9);
+    assert_true(r.score > 0.999 && r.error < 1e-6 && r.target == 0.9 && r.pictures >= 8 && r.window == 8 && r.skipped == 0);
+    assert_string_equal(r.measure, measure);
+    assert_non_null(strstr(r.original, "/out/models/cars.onnx"));
+    assert_false(has_problem(b, "guard"));
+    assert_int_equal(engine_reload(b->e, site_of("dark.mp4", guard, "")), ERR_OK); /* another video, the same models */
+    r = await(b, "cars", ENGINE_GUARD_REVERTED, 0);
+    assert_true(r.reverted_score < 0.9 && r.reverted_at > 1e9);
+    assert_true(has_problem(b, "guard cars: merged, it was "));
+    assert_true(equal("out/cars.onnx", "out/models/cars.onnx"));
+    assert_true(equal("out/cars.onnx.before", "merged.onnx"));
+    await_run(b, "one");
+}
+
+static json_t *await_report(const char *reverted)
+{
+    char *path = in_dir("out/merge.json");
+    json_t *report = NULL;
+    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; clock_ns() < end; nap()) {
+        json_decref(report);
+        report = json_load_file(path, 0, NULL);
+        json_t *list = json_object_get(report, "reverted");
+        if (json_array_size(list) == 1 && !strcmp(json_string_value(json_array_get(list, 0)), reverted)) break;
+    }
+    free(path);
+    assert_int_equal(json_array_size(json_object_get(report, "reverted")), 1);
+    return report;
+}
+
+static void a_detector_goes_back_and_stays_so(void **state)
 {
     (void)state;
-    one_that_drifts_goes_back(DETECTOR, "AP50 against the original");
+    struct box b;
+    drift(&b, DETECTOR, "AP50 against the original", FAST);
+    double score = row(&b, "cars").reverted_score, at = row(&b, "cars").reverted_at;
+    assert_int_equal(await(&b, "more", ENGINE_GUARD_EQUAL, 0).compared, 0); /* it is its original */
+    uint64_t more = row(&b, "people").compared + 9;
+    assert_true(await(&b, "people", ENGINE_GUARD_ON, more).score > 0.9); /* a whole window of the dark: the other one stays */
+    assert_true(equal("out/people.onnx", "people.onnx"));
+    json_t *report = await_report("cars");
+    assert_int_equal(json_array_size(json_object_get(json_array_get(json_object_get(report, "layers"), 0), "users")), 2); /* the others share on */
+    assert_int_equal(json_integer_value(json_object_get(report, "saved_bytes")), 100);
+    json_decref(report);
+    box_end(&b);
+    box_start(&b, site_of("dark.mp4", FAST, ""), 256 * MB); /* the next start knows */
+    struct engine_guard_row again = await(&b, "cars", ENGINE_GUARD_REVERTED, 0);
+    assert_true(again.compared == 0 && again.reverted_score == score && again.reverted_at == at);
+    json_t *guards = engine_guards_json(b.e);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(guards, 0), "state")), "reverted");
+    json_decref(guards);
+    box_end(&b);
+    write_merge(DETECTOR); /* merged anew, and the guard told otherwise */
+    box_start(&b, site_of("bright.mp4", "off", ""), 256 * MB);
+    await(&b, "people", ENGINE_GUARD_ON, 1);
+    assert_int_equal(row(&b, "cars").state, 0);
+    assert_int_equal(engine_reload(b.e, site_of("bright.mp4", FAST, "")), ERR_OK);
+    assert_true(await(&b, "cars", ENGINE_GUARD_ON, 1).reverted_at == 0);
+    assert_int_equal(engine_reload(b.e, site_of("bright.mp4", "{original: out/models/nobody.onnx}", "")), ERR_OK);
+    assert_non_null(strstr(await(&b, "cars", ENGINE_GUARD_CANNOT, 0).why, "out/models/nobody.onnx: No such file or directory"));
+    box_end(&b);
 }
 
 static void a_classifier_goes_back(void **state)
 {
     (void)state;
-    one_that_drifts_goes_back(CLASSIFIER, "same class as the original");
+    struct box b;
+    drift(&b, CLASSIFIER, "same class as the original", FAST);
+    box_end(&b);
 }
 
 static void an_embedding_goes_back(void **state)
 {
     (void)state;
-    one_that_drifts_goes_back(EMBEDDING, "likeness to the original");
+    struct box b;
+    drift(&b, EMBEDDING, "likeness to the original", FAST);
+    box_end(&b);
+}
+
+/* ---- a model of the store, merged by a job of the box */
+
+/* A search that only waits; its last word: a file that gets 'b' or 'a' (again) each time it begins. */
+static err search(struct engine_job_run *r)
+{
+    FILE *f = fopen(r->words[r->n_words - 1], "ae");
+    assert_non_null(f);
+    fputc(r->again ? 'a' : 'b', f);
+    assert_int_equal(fclose(f), 0);
+    while (!atomic_load(r->stop)) nap();
+    return err_set(ERR_CANCELLED, "stopped");
+}
+
+static err any_words(const char *folder, const char *const *words, int n)
+{
+    (void)folder, (void)words, (void)n;
+    return ERR_OK;
+}
+
+static const struct engine_job_kind kinds[] = {{.name = "merge", .check = any_words, .run = search, .normal = true}};
+
+static void import(const char *file, const char *name)
+{
+    struct weights_store *store;
+    struct model_import_report r;
+    struct mem_budget *b = mem_budget_new("import", UINT64_MAX);
+    struct mem_payer *p = mem_payer_new(b, "import");
+    char *path = in_dir("store"), *from = in_dir(file);
+    assert_int_equal(engine_make_folders(path), ERR_OK);
+    assert_int_equal(weights_store_open(path, NULL, &store), ERR_OK);
+    assert_int_equal(model_import(store, from, name, p, &r), ERR_OK);
+    weights_store_close(&store);
+    free(path);
+    free(from);
+    mem_payer_free(&p);
+    mem_budget_free(&b);
+}
+
+static struct site *stored_site(int window)
+{
+    struct site *s = NULL;
+    char *path = in_dir("site.yaml");
+    char *text = xasprintf("version: 1\nstore: store\nthreads: 1\nprecision: f32\ncameras: {a: {url: dark.mp4, loop: true}}\n"
+                           "models: {cars: {onnx: autos, card: out/cars.yaml, guard: {every: 100ms, window: %d, target: 0.9}}}\nqueries:\n  one: {cameras: all, model: cars, fps: 25}\n", window);
+    assert_int_equal(site_load_all(path, text, strlen(text), NULL, &s), ERR_OK);
+    free(text);
+    free(path);
+    return s;
+}
+
+static void await_log(const char *name, const char *text)
+{
+    char *path = in_dir(name), got[32] = {0};
+    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; strcmp(got, text) && clock_ns() < end; nap()) {
+        FILE *f = fopen(path, "re");
+        size_t n = f ? fread(got, 1, sizeof got - 1, f) : 0;
+        got[n] = 0;
+        if (f) fclose(f);
+    }
+    free(path);
+    assert_string_equal(got, text);
+}
+
+static uint32_t version_of(const char *name, char content[65])
+{
+    struct weights_store *store;
+    struct weights_manifest m;
+    char *path = in_dir("store");
+    assert_int_equal(weights_store_open(path, NULL, &store), ERR_OK);
+    assert_int_equal(weights_manifest_current(store, name, &m), ERR_OK);
+    uint32_t version = m.version;
+    weights_id_text(&m.id, content);
+    weights_manifest_done(&m);
+    weights_store_close(&store);
+    free(path);
+    return version;
+}
+
+static void a_stored_model_goes_back_and_its_search_goes_on(void **state)
+{
+    (void)state;
+    struct box b;
+    char name[72], *log = in_dir("search.log"), content[65];
+    const char *words[] = {"site.yaml", "--out", "out", "--on-box", log};
+    write_merge(CLASSIFIER);
+    copy("out/cars.onnx", "kept.onnx");
+    import("out/cars.onnx", "autos");
+    assert_int_equal(version_of("autos", content), 1);
+    b.budget = mem_budget_new("host", 256 * MB);
+    assert_int_equal(engine_open(stored_site(8), &(struct engine_options){.budget = b.budget}, &b.e), ERR_OK);
+    engine_job_kinds(b.e, kinds, 1);
+    engine_guard_enable(b.e);
+    assert_int_equal(engine_start(b.e), ERR_OK);
+    assert_non_null(strstr(await(&b, "cars", ENGINE_GUARD_CANNOT, 0).why, "there is no original of it"));
+    assert_int_equal(engine_job_add(b.e, &(struct engine_job_options){.kind = "merge", .folder = dir, .words = words, .n_words = 5}, name), ERR_OK);
+    await_log("search.log", "b");
+    assert_int_equal(engine_reload(b.e, stored_site(9)), ERR_OK); /* opened again, and its search is known now */
+    struct engine_guard_row r = await(&b, "cars", ENGINE_GUARD_REVERTED, 0);
+    assert_true(r.reverted_score < 0.9);
+    assert_non_null(strstr(r.original, "/out/models/cars.onnx"));
+    assert_true(version_of("autos", content) >= 2);
+    json_decref(await_report("cars"));
+    await_log("search.log", "ba"); /* it was stopped, told, and started again */
+    assert_true(equal("out/cars.onnx", "out/models/cars.onnx"));
+    await_run(&b, "one");
+    box_end(&b);
+    b.budget = mem_budget_new("host", 256 * MB);
+    assert_int_equal(engine_open(stored_site(8), &(struct engine_options){.budget = b.budget}, &b.e), ERR_OK);
+    engine_job_kinds(b.e, kinds, 1);
+    engine_guard_enable(b.e);
+    assert_int_equal(engine_start(b.e), ERR_OK);
+    assert_true(await(&b, "cars", ENGINE_GUARD_REVERTED, 0).reverted_at == r.reverted_at); /* the next start knows */
+    box_end(&b);
+    free(log);
+}
+
+/* ---- memory */
+
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    for (int kind = DETECTOR; kind <= EMBEDDING; kind++) {
+        struct box b = {.budget = mem_budget_new("host", 256 * MB)};
+        write_merge((enum kind)kind);
+        assert_int_equal(engine_open(site_of("bright.mp4", "off", ""), &(struct engine_options){.budget = b.budget}, &b.e), ERR_OK);
+        engine_guard_enable(b.e); /* nothing is started: no thread allocates beside this one */
+        struct engine_site *hold = engine_site_hold(b.e);
+        char *original = in_dir("out/models/cars.onnx");
+        uint64_t used = mem_budget_used(b.budget);
+        err x = ERR_NOMEM;
+        for (uint64_t n = 1; x; n++) {
+            struct engine_eye *y = NULL;
+            mem_fault_at(b.budget, n);
+            x = engine_eye_new(b.e->guards, hold, &hold->site->models[0], original, &y);
+            if (!x) x = engine_eye_join(y, b.e->models[0]);
+            mem_fault_at(b.budget, 0);
+            if (x) {
+                assert_int_equal(x, ERR_NOMEM);
+                engine_eye_close(&y);
+            } else {
+                assert_true(n > 3);
+                engine_eye_leave(b.e->models[0]);
+            }
+            assert_null(atomic_load(&b.e->models[0]->eye));
+            assert_int_equal(mem_budget_used(b.budget), used);
+        }
+        free(original);
+        engine_site_unref(&hold);
+        box_end(&b);
+    }
+}
+
+/* What the guard takes goes first when the budget shrinks to what the models need. */
+static void a_small_budget_sends_it_away(void **state)
+{
+    (void)state;
+    struct box b;
+    write_merge(DETECTOR);
+    box_start(&b, site_of("bright.mp4", "off", ""), 256 * MB);
+    await_run(&b, "one");
+    struct engine_floor f = engine_floor(b.e);
+    box_end(&b);
+    write_merge(DETECTOR);
+    box_start(&b, site_of("bright.mp4", FAST, ""), 256 * MB);
+    await(&b, "cars", ENGINE_GUARD_ON, 1);
+    struct engine_floor with = engine_floor(b.e);
+    assert_true(with.least_weights == f.least_weights && with.largest_model == f.largest_model && with.all_models == f.all_models); /* it is nobody's need */
+    uint64_t least = with.arena + with.scratch + with.code + with.frames + with.decoders + with.heads + with.other;
+    assert_int_equal(engine_set_budget(b.e, least - 1), ERR_OK); /* too small with it, not without */
+    await_run(&b, "one");
+    await_run(&b, "two");
+    box_end(&b);
 }
 
 int main(int argc, char **argv)
 {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_detector_goes_back),
+        cmocka_unit_test(a_detector_goes_back_and_stays_so),
         cmocka_unit_test(a_classifier_goes_back),
         cmocka_unit_test(an_embedding_goes_back),
+        cmocka_unit_test(a_stored_model_goes_back_and_its_search_goes_on),
+        cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(a_small_budget_sends_it_away),
     };
     return cmocka_run_group_tests_name("guard", tests, setup, teardown);
 }

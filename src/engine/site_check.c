@@ -23,6 +23,26 @@ static void check_onnx(struct site_reader *r, const struct site_model *m)
                               "cannot open %.200s: %s", m->onnx, strerror(errno)));
 }
 
+/* What `guard: on` needs: an original. */
+static void check_guard(struct site_reader *r, const struct site_model *m)
+{
+    const struct yaml_node *n = yaml_get(m->at, "guard");
+    if (m->guard.when != SITE_GUARD_ON) return;
+    if (m->guard.original) {
+        if (access(m->guard.original, R_OK))
+            site_note(r, yaml_err(yaml_get(n, "original"), errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %.200s: %s", m->guard.original, strerror(errno)));
+        return;
+    }
+    const char *slash = strrchr(m->onnx, '/'), *name = slash ? slash + 1 : m->onnx;
+    int dir = slash ? (int)(slash - m->onnx) : 1;
+    char *report = xasprintf("%.*s/merge.json", dir, slash ? m->onnx : "."), *original = xasprintf("%.*s/models/%s", dir, slash ? m->onnx : ".", name);
+    if (access(report, F_OK) || access(original, R_OK))
+        site_note(r, yaml_err(n, ERR_NOT_FOUND, "%.200s did not come out of 'brim merge': there is no %.200s with a merge.json; name the network as it was before, with guard: {original: FILE}",
+                              m->onnx, original));
+    free(report);
+    free(original);
+}
+
 static void read_card(struct site_reader *r, const struct site_model *m, struct checked *c)
 {
     const struct yaml_node *key = yaml_get(m->at, "card");
@@ -65,6 +85,7 @@ err site_check_models(const struct site *s, struct site_problems *problems)
     for (size_t i = 0; i < s->model_count; i++) {
         check_onnx(&r, &s->models[i]);
         read_card(&r, &s->models[i], &all[i]);
+        check_guard(&r, &s->models[i]);
     }
     for (size_t i = 0; i < s->query_count; i++) check_boxes(&r, s, &s->queries[i], all);
     err e = site_check_labels(s, labels_of, all, r.problems);

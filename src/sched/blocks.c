@@ -79,28 +79,57 @@ static void table_fill(struct sched *s, struct table *t, int64_t now)
     for (int i = 0; i < t->n; i++) t->tenants[i].problem = &t->problems[i].problem;
 }
 
-static bool leaves_first(const struct table *t, int a, int b)
+static void leave_out(struct table *t, int i)
 {
-    if (t->models[a]->guest != t->models[b]->guest) return t->models[a]->guest;
-    return blocks_least(t->tenants[a].problem) > blocks_least(t->tenants[b].problem);
+    t->models[i]->left_out = true;
+    model_evict(t->models[i]->model);
+    model_blocks_problem_done(&t->problems[i]);
+    t->n--;
+    t->models[i] = t->models[t->n];
+    t->problems[i] = t->problems[t->n];
+    t->tenants[i] = t->tenants[t->n];
+    for (int k = 0; k < t->n; k++) t->tenants[k].problem = &t->problems[k].problem;
 }
 
-/* Takes a guest, else the model that needs most, out of the division; was it a guest? */
-static bool leave_out(struct table *t)
+/* Takes the model that needs most out of the division. */
+static void leave_out_largest(struct table *t)
 {
     int worst = 0;
     for (int i = 1; i < t->n; i++)
-        if (leaves_first(t, i, worst)) worst = i;
-    bool guest = t->models[worst]->guest;
-    t->models[worst]->left_out = true;
-    model_evict(t->models[worst]->model);
-    model_blocks_problem_done(&t->problems[worst]);
-    t->n--;
-    t->models[worst] = t->models[t->n];
-    t->problems[worst] = t->problems[t->n];
-    t->tenants[worst] = t->tenants[t->n];
-    for (int i = 0; i < t->n; i++) t->tenants[i].problem = &t->problems[i].problem;
-    return guest;
+        if (blocks_least(t->tenants[i].problem) > blocks_least(t->tenants[worst].problem)) worst = i;
+    leave_out(t, worst);
+}
+
+static size_t largest_step(const struct table *t, int i)
+{
+    return blocks_least(t->tenants[i].problem) - t->problems[i].problem.fixed;
+}
+
+/* Guests cost nobody anything: there is room for one beside all weights of the others; or these stream anyway, through a window that is large enough for it. One that
+ * is left out is tried again at the next division: when a job ends, the budget or the site changes. */
+static void leave_out_guests(const struct sched *s, struct table *t, size_t bytes)
+{
+    struct weights_set *sets[LARGEST_DIVISION];
+    size_t n = 0, window = 0, all = 0, least = 0;
+    for (int i = 0; i < t->n; i++) {
+        if (t->models[i]->guest) continue;
+        sets[n] = model_weights(t->models[i]->model);
+        all += weights_bytes(sets[n++]);
+        least += t->problems[i].problem.fixed;
+        window = MAX(window, largest_step(t, i));
+    }
+    if (!s->blind) all -= MIN(weights_twice_bytes(sets, n, false), all);
+    least += window;
+    for (int i = t->n; i-- > 0;) {
+        if (!t->models[i]->guest) continue;
+        size_t fixed = t->problems[i].problem.fixed;
+        if (all <= bytes ? largest_step(t, i) + fixed <= bytes - all : largest_step(t, i) <= window && least + fixed <= bytes) {
+            all += fixed;
+            least += fixed;
+        } else {
+            leave_out(t, i);
+        }
+    }
 }
 
 static uint64_t weights_now(const struct sched *s)
@@ -198,13 +227,11 @@ void sched_blocks_divide(struct sched *s)
     if (s->blocks.ring) weights_ring_drain(s->blocks.ring);
     table_fill(s, t, now);
     size_t bytes = room(s, true);
+    bool complete = true;
+    leave_out_guests(s, t, bytes);
     if (t->n && bytes < least(s, t)) /* rather run with nothing to spare than not at all */
         bytes = MIN(room(s, false), least(s, t));
-    bool complete = true, guests = true;
-    while (t->n && least(s, t) > bytes) {
-        if (leave_out(t)) guests = false;
-        else complete = false;
-    }
+    for (; t->n && least(s, t) > bytes; complete = false) leave_out_largest(t);
     if (t->n && (s->blind ? blocks_divide(t->tenants, t->n, bytes, &d) : blocks_divide_shared(t->tenants, t->n, bytes, twice(s, t), &d)) == ERR_OK) {
         apply(s, t, &d);
         blocks_division_done(&d, t->n);
@@ -216,7 +243,6 @@ void sched_blocks_divide(struct sched *s)
     s->blocks.wanted = false;
     s->blocks.divisions++;
     s->blocks.again_ns = s->blocks.divisions == 1 ? now + REMEASURE_FIRST_S * SECOND : s->blocks.divisions == 2 ? now + REMEASURE_S * SECOND : INT64_MAX;
-    if (!guests) s->blocks.again_ns = MIN(s->blocks.again_ns, now + REMEASURE_S * SECOND);
     if (!complete) s->blocks.again_ns = now + SECOND; /* frames may have taken the room just now: who was left out is tried again soon */
 }
 

@@ -341,6 +341,34 @@ static void what_cannot_fit_says_so_and_evicts_nobody(void **state)
     box_end(&x, 2);
 }
 
+/* The third is a guest: with room for two it does not run, and nobody reads again because of it; with room for three it does, and leaves nothing behind. */
+static void a_guest_takes_nobodys_place(void **state)
+{
+    (void)state;
+    struct box x;
+    struct sched_stream_stats s;
+    box_begin(&x, 3, -1);
+    sched_model_set_guest(x.w.sched, x.scheduled[2]);
+    for (int room = 2; room <= 3; room++) {
+        room_for(&x, room);
+        for (int round = 1; round <= 3; round++)
+            for (int i = 0; i < 3; i++) {
+                offer(&x.users[i], x.streams[i], round);
+                finish(&x.w);
+                x.w.now += 20 * MS;
+            }
+        sched_stream_get_stats(x.w.sched, x.streams[2], &s);
+        assert_int_equal(s.dropped[SCHED_DROP_MEMORY], 3);
+        assert_int_equal(s.run, room == 3 ? 3 : 0);
+        assert_int_equal(stats_of(&x, 2).resident_bytes, 0);
+        mem_budget_set_limit(x.w.budget, UINT64_MAX);
+        for (int i = 0; i < 2; i++) assert_int_equal(model_evict(x.models[i]), ERR_OK);
+    }
+    for (int i = 0; i < 2; i++) assert_true(stats_of(&x, i).loads == 2 && stats_of(&x, i).evictions == 0); /* once for each room */
+    assert_int_equal(stats_of(&x, 2).loads, 3);
+    box_end(&x, 3);
+}
+
 static void resident_models_go_first_while_nobody_is_late(void **state)
 {
     (void)state;
@@ -461,6 +489,7 @@ int main(void)
                                        cmocka_unit_test(pinned_models_stay),
                                        cmocka_unit_test(the_next_model_is_fetched_ahead),
                                        cmocka_unit_test(what_cannot_fit_says_so_and_evicts_nobody),
+                                       cmocka_unit_test(a_guest_takes_nobodys_place),
                                        cmocka_unit_test(resident_models_go_first_while_nobody_is_late),
                                        cmocka_unit_test(a_frame_evicts_weights_at_once),
                                        cmocka_unit_test(a_frame_during_a_run_comes_after_it),

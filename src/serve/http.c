@@ -219,6 +219,7 @@ static const struct route ROUTES[] = {
     {"/api/v1/models", false, http_api_models},
     {"/api/v1/events", false, http_api_events},
     {"/api/v1/jobs", false, http_api_jobs},
+    {"/api/v1/guards", false, http_api_guards},
     {"/api/v1/memory", false, http_api_memory},
     {"/api/v1/why", false, http_api_why},
     {"/api/v1/why/*", false, http_api_why},

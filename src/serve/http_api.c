@@ -3,6 +3,7 @@
  * Numbers carry their unit in the name. Texts that came from outside (a stream's error, a card's label) may not be
  * UTF-8; text() mends them, because one bad byte must not cost a whole answer. SPDX-License-Identifier: Apache-2.0 */
 #include "base/text.h"
+#include "engine/guard.h"
 #include "engine/job.h"
 #include "serve/http_inside.h"
 
@@ -161,6 +162,11 @@ http_result http_api_status(struct http_request *r)
 http_result http_api_jobs(struct http_request *r)
 {
     return http_send_json(r, 200, json_pack("{s:o}", "jobs", engine_jobs_json(r->http->engine)));
+}
+
+http_result http_api_guards(struct http_request *r)
+{
+    return http_send_json(r, 200, json_pack("{s:o}", "guards", engine_guards_json(r->http->engine)));
 }
 
 http_result http_api_memory(struct http_request *r)

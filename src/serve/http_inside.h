@@ -76,6 +76,7 @@ http_result http_api_queries(struct http_request *r);
 http_result http_api_models(struct http_request *r);
 http_result http_api_events(struct http_request *r);
 http_result http_api_jobs(struct http_request *r);
+http_result http_api_guards(struct http_request *r);
 http_result http_api_memory(struct http_request *r);
 http_result http_api_why(struct http_request *r);
 http_result http_api_budget(struct http_request *r);

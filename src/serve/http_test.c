@@ -127,6 +127,7 @@ static void every_address_answers(void **state)
         "/api/v1/events",
         "/api/v1/memory",
         "/api/v1/jobs",
+        "/api/v1/guards",
         "/api/v1/why/yard",
         "/api/v1/why?camera=yard",
         "/api/v1/events?camera=yard&query=stir&event=appeared&since=1&until=99999999999&limit=3&before=1000000"};

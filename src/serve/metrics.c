@@ -5,6 +5,7 @@
  * Invariant: every label's value went through metrics_escape. SPDX-License-Identifier: Apache-2.0 */
 #include "serve/metrics.h"
 
+#include "engine/guard.h"
 #include "engine/job.h"
 
 #include <stdio.h>
@@ -250,6 +251,36 @@ static void write_models(struct strbuf *b, struct engine *e)
     free(rows);
 }
 
+/* ---- guards */
+
+GET(g_score, engine_guard_row, r->score)
+GET(g_target, engine_guard_row, r->target)
+GET(g_compared, engine_guard_row, r->compared)
+GET(g_skipped, engine_guard_row, r->skipped)
+GET(g_guarding, engine_guard_row, r->state == ENGINE_GUARD_ON)
+GET(g_reverted, engine_guard_row, r->state == ENGINE_GUARD_REVERTED)
+
+static const struct number GUARD[] = {
+    {"brim_guard_score", "gauge", "How like its original the merged model is, over the last frames; 1: the same.", g_score},
+    {"brim_guard_target", "gauge", "Below this it goes back to its original.", g_target},
+    {"brim_guard_frames_total", "counter", "Frames compared.", g_compared},
+    {"brim_guard_skipped_total", "counter", "Frames not compared: no room, or an error.", g_skipped},
+    {"brim_guard_on", "gauge", "1: it is compared.", g_guarding},
+    {"brim_guard_reverted", "gauge", "1: it went back to its original.", g_reverted},
+};
+
+static void write_guards(struct strbuf *b, struct engine *e)
+{
+    struct engine_guard_row *rows;
+    char text[METRICS_TEXT];
+    size_t n = engine_guards(e, &rows);
+    char **labels = xnewn(char *, n + 1);
+    for (size_t i = 0; i < n; i++) labels[i] = xasprintf("model=\"%s\"", metrics_escape(rows[i].model, text));
+    write_table(b, GUARD, ARRAY_LEN(GUARD), rows, n, sizeof *rows, labels);
+    free_labels(labels, n);
+    free(rows);
+}
+
 /* ---- jobs */
 
 static void job_family(struct strbuf *b, const struct engine_job_row *rows, size_t n, const char *name, const char *help, double (*of)(const struct engine_job_row *))
@@ -341,6 +372,7 @@ void metrics_write(struct strbuf *b, struct engine *e, struct rows *rows)
     write_cameras(b, e);
     write_queries(b, e);
     write_models(b, e);
+    write_guards(b, e);
     write_jobs(b, e);
     if (rows) write_rows(b, rows);
     write_problems(b, e);
