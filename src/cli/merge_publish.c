@@ -137,9 +137,15 @@ err merge_publish_begin(struct merge_run *r)
 
 /* ---- checking and publishing */
 
-static bool is_ours(const struct merge_model *m, uint64_t now)
+/* A result, or the original as the search keeps it, which the drift guard puts back. */
+static bool is_ours(struct merge_run *r, const struct merge_model *m, uint64_t now)
 {
-    return now && (now == m->ours[0] || now == m->ours[1]);
+    uint64_t kept = 0;
+    if (now && (now == m->ours[0] || now == m->ours[1])) return true;
+    char *path = xasprintf("%s/models/%s.onnx", r->o->out, m->name);
+    bool same = now && !of_file(r, path, &kept) && kept == now;
+    free(path);
+    return same;
 }
 
 static err changed(const struct merge_run *r, const struct merge_model *m, const char *where)
@@ -156,7 +162,7 @@ static err check_unchanged(struct merge_run *r)
         if (!m->stored && (of_file(r, m->onnx, &now) || now != m->source)) return changed(r, m, m->onnx);
         err e = of_stored(r, target_name(m), &now);
         if (e) return e;
-        if (now != m->target && !is_ours(m, now)) return changed(r, m, "in the store");
+        if (now != m->target && !is_ours(r, m, now)) return changed(r, m, "in the store");
     }
     return ERR_OK;
 }

@@ -302,6 +302,7 @@ static err search(struct merge_run *r)
     o.out = r->o->out;
     o.stop = job ? job->stop : &stop;
     o.host = job ? job->budget : NULL;
+    if (job) o.budget = MIN(o.budget ? o.budget : UINT64_MAX, MAX(job->room, (uint64_t)16 << 20) - ((uint64_t)8 << 20)); /* what does not fit is computed again, as far as that helps */
     err e = merge_search(&o, job ? tell : show, r, &result);
     if (!job && (!e || e == ERR_CANCELLED)) finish(r, &result);
     free(sources);

@@ -39,6 +39,7 @@ struct engine_job_run {
     const char *const *words;
     int n_words;
     bool again;             /* it ran before */
+    uint64_t room;          /* bytes that the box can do without as this run begins */
     struct mem_budget *budget; /* its own: mem_budget_hold says what it needs in all, once it knows */
     const atomic_bool *stop;
     void (*tell)(struct engine_job_run *r, const struct engine_job_progress *p); /* as often as it likes, on any thread */

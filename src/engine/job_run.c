@@ -132,6 +132,7 @@ void engine_job_begin(struct engine_job *j)
 {
     struct engine_jobs *js = j->jobs;
     char *name = xasprintf("job %s", j->row.name);
+    uint64_t room = engine_job_room(js->engine);
     pthread_mutex_lock(&js->lock);
     if (j->row.state != ENGINE_JOB_WAITING || j->remove) { /* somebody was faster */
         pthread_mutex_unlock(&js->lock);
@@ -145,7 +146,7 @@ void engine_job_begin(struct engine_job *j)
     j->begun_ns = clock_ns();
     atomic_store(&j->stop, false);
     atomic_store(&j->ended, false);
-    j->run = (struct engine_job_run){.name = j->row.name, .folder = j->folder, .words = (const char *const *)j->words, .n_words = j->n_words, .again = j->began,
+    j->run = (struct engine_job_run){.name = j->row.name, .folder = j->folder, .words = (const char *const *)j->words, .n_words = j->n_words, .again = j->began, .room = room,
                                      .budget = j->budget, .stop = &j->stop, .tell = tell, .publish = ask_to_publish, .store = js->engine->store};
     j->reason = ENGINE_JOB_GOES_ON;
     j->row.state = ENGINE_JOB_RUNNING;
