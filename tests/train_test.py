@@ -3,7 +3,7 @@
 Standard library only; everything is made in a temporary folder. Prints TAP.
 
 usage: train_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
-import json, os, random, shutil, struct, subprocess, sys, tempfile, zlib
+import json, os, random, shutil, sqlite3, struct, subprocess, sys, tempfile, zlib
 
 BRIM = os.path.abspath(sys.argv[1])
 DIR = tempfile.mkdtemp(prefix="brim-train-")
@@ -105,6 +105,56 @@ def boxes_that_cannot_be():
     write("yolo/labels/0.txt", "9 0.5 0.5 0.4 0.4\n")
     brim("train", "detect", "--model", "det.onnx", "--data", "yolo", "--out", "o5", status=2, says="no box in it can be used: yolo/labels/0.txt:1: a class that the set does not have")
     assert not os.path.exists(path("o5")), "nothing is written for data that is refused"
+
+
+@test
+def boxes_as_peaks():
+    """A network with heat maps: trained, scored, another number of classes."""
+    for i in range(6):
+        write(f"peaks/images/{i}.png", png(64, 64, lambda y: bytes(v for x in range(64) for v in ((220, 30, 30) if 8 <= x < 32 and 16 <= y < 48 else (60, 60, 60)))))
+        write(f"peaks/labels/{i}.txt", "0 0.3125 0.5 0.375 0.5\n")
+    write("peaks/classes.txt", "thing\n")
+    brim("new", "brimpoint", "--size", "64", "-o", "points.onnx")
+    options = ("--data", "peaks", "--epochs", "1", "--batch", "3", "--held-out", "0", "--priority", "normal", "--threads", "1")
+    brim("train", "detect", "--model", "points.onnx", *options, "--out", "o7", says="points.onnx: 1 classes instead of 80: layer '")
+    got = json.loads(brim("eval", "detect", "--model", "o7/best.onnx", "--data", "peaks", "--json"))
+    assert got["samples"] == 6 and 0 <= got["ap50"] <= 1, got
+    brim("eval", "detect", "--model", "points.onnx", "--data", "two", status=2, says="the data has one class per picture and no boxes")
+
+
+@test
+def events_of_a_box():
+    """Rows without pictures teach nothing, and say so; nor does what is no database."""
+    pictures("two")
+    write("text.db", "This is no database, but it is longer than the header of one would be, which is a hundred bytes, so that it is read.")
+    write("empty/events.db", "")
+    for data, status, says in (("gone.db", 2, "gone.db: No such file"), ("text.db", 1, "file is not a database"), ("empty", 2, "no database of events of brim serve")):
+        train("classify", "--data", data, "--out", "o8", status=status, says=says)
+    box = sqlite3.connect(path("store/events.db"))
+    box.execute("CREATE TABLE events(id INTEGER PRIMARY KEY AUTOINCREMENT, uid BLOB NOT NULL UNIQUE, time REAL NOT NULL, camera TEXT NOT NULL, query TEXT NOT NULL, event TEXT NOT NULL,"
+                " zone TEXT NOT NULL, label TEXT NOT NULL, attributes TEXT NOT NULL, track INTEGER NOT NULL, frame INTEGER NOT NULL, score REAL NOT NULL, seconds REAL NOT NULL,"
+                " direction INTEGER NOT NULL, x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL)")
+    box.execute("PRAGMA user_version=1")
+    box.execute("PRAGMA journal_mode=WAL")
+    train("classify", "--data", "store", "--out", "o8", status=2, says="store: no events in it yet")
+    names = ("green", "red")
+    for i in range(40):
+        uid = bytes([i] + 15 * [7])
+        box.execute("INSERT INTO events VALUES(NULL, ?, ?, 'yard', 'all', 'appeared', '', ?, '', ?, ?, 0.9, 0, 0, 0, 0, 32, 32, 32, 32)", (uid, 10**9 + i, names[i % 2], i, i))
+    box.commit()  # the writer stays: it is only read
+    train("classify", "--data", "store", "--out", "o8", status=2, says="none of its 40 events has a picture; a box keeps them with 'pictures: 256M'")
+    for i in range(36):
+        shutil.copy(path(f"two/{names[i % 2]}/{i % 10}.png"), path(f"store/events.db.pictures/{bytes([i] + 15 * [7]).hex()}.jpg"))
+    brim("train", "classify", "--model", "net.onnx", "--batch", "8", "--lr", "0.003", "--optimizer", "adamw", "--priority", "normal", "--threads", "1", "--data", "store", "--out", "o8",
+         "--epochs", "1", "--since", "2001-01-01", says=["36 samples; left out: 4 events without a picture, 0 pictures, 0 boxes", "event 37 has no picture any more"])
+    train("classify", "--data", "store", "--out", "o9", "--since", "yesterday", status=2, says="--since: 'yesterday' is no time such as 90m, 24h, 7d, 2026-11-20")
+    train("classify", "--data", "store", "--out", "o9", "--since", "7d", status=2, says="no events that --query, --camera and --since let through")
+    train("classify", "--data", "store", "--out", "o9", "--camera", "door", status=2, says="no events that --query, --camera and --since let through")
+    train("classify", "--data", "store", "--out", "o9", "--label", "colour", status=2, says="--label of events is label, attributes, zone, event, query or camera, not 'colour'")
+    train("embed", "--data", "store", "--out", "o9", status=2, says="a box's own events are for --task classify and detect")
+    box.execute("PRAGMA user_version=7")
+    train("classify", "--data", "store", "--out", "o9", status=2, says="store/events.db has schema 7, this brim knows 1")
+    box.close()
 
 
 @test

@@ -25,7 +25,7 @@ reader() { # the files of which the target is the test; "!" first: they must rea
     npy) echo ! src/tensor/npy.c ;;
     http) echo ! src/serve/http{,_guard,_api,_stream}.c ;;
     yaml) echo src/base/yaml*.c ;;
-    head) echo src/task/head*.c ;;
+    head) echo src/task/head*.c src/task/peaks.c ;;
     mot) echo src/task/mot.c ;;
     job) echo src/engine/job_file.c ;;
     picture) echo src/rows/picture.c ;;
