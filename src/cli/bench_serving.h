@@ -29,7 +29,9 @@ struct serving {
     char *folder;
     int n, threads;
     struct serving_query q[SERVING_MOST];
-    double pace, load, deadline_ns, seconds, warm;
+    double pace, load, deadline_ns, warm;
+    double seconds;        /* of the coming run, after the warm-up */
+    uint64_t seed;         /* of the coming run: when frames come, which times are drawn */
     struct weights_store *store;
     struct mem_budget *budget;
     struct mem_payer *payer, *window;
@@ -54,8 +56,6 @@ err serving_compute(struct serving_query *q, int64_t *step_ns);
 
 /* ---- bench_serving_run.c */
 
-/* When frames come, once the periods are known. */
-void serving_set_frames(struct serving *w);
 
 struct serving_run {
     bool blind, blocks;

@@ -131,39 +131,55 @@ static err rounds(struct serving *w)
     return e;
 }
 
-/* The same while another model is read: that takes a part of the memory's speed. Held models only; they are held again afterwards. */
+struct beside {
+    double times[SERVING_ROUNDS], evict_ns, evicted;
+    int n;
+};
+
+/* Runs of q while `other` is read; runs that end later do not count. */
+static err runs_beside(struct serving *w, struct serving_query *q, struct serving_query *other, struct beside *x)
+{
+    uint64_t before = mem_budget_used(w->budget);
+    int64_t begin = clock_ns();
+    err e = model_evict(other->model);
+    x->evict_ns += (double)(clock_ns() - begin);
+    x->evicted += (double)(before - mem_budget_used(w->budget));
+    if (e || (e = model_request(q->model))) return e;
+    e = model_wait(q->model);
+    if (!e && !(e = model_request(other->model))) {
+        while (!e && x->n < SERVING_ROUNDS) {
+            begin = clock_ns();
+            e = serving_compute(q, NULL);
+            if (weights_state(model_weights(other->model)) != WEIGHTS_LOADING) break;
+            x->times[x->n++] = (double)(clock_ns() - begin);
+        }
+        err waited = model_wait(other->model);
+        if (!e) e = waited;
+        model_release(other->model);
+    }
+    model_release(q->model);
+    return e;
+}
+
+/* Reading takes a part of the memory's and the processor's speed; giving memory back takes time. Merged models have next to nothing to read
+ * beside each other: then what the originals said holds. */
 static err beside_reading(struct serving *w)
 {
-    double evicting = 0, bytes = 0;
+    struct beside all = {0};
     err e = ERR_OK;
     for (int i = 0; i < w->n && !e; i++) {
-        struct serving_query *q = &w->q[i], *other = &w->q[0];
-        double times[SERVING_ROUNDS];
-        int n = 0;
-        for (int k = 1; k < w->n; k++) /* the one that takes longest to read */
-            if (&w->q[k] != q && (other == q || w->q[k].bytes[w->merged] > other->bytes[w->merged])) other = &w->q[k];
-        for (int round = 0; round < 4 && n < SERVING_ROUNDS && !e; round++) {
-            uint64_t before = mem_budget_used(w->budget);
-            int64_t begin = clock_ns();
-            model_release(other->model);
-            err failed = model_evict(other->model);
-            evicting += (double)(clock_ns() - begin);
-            bytes += (double)(before - mem_budget_used(w->budget));
-            e = model_request(other->model);
-            if (e) return e;
-            while (!e && !failed && n < SERVING_ROUNDS) {
-                begin = clock_ns();
-                e = serving_compute(q, NULL);
-                if (weights_state(model_weights(other->model)) != WEIGHTS_LOADING) break;
-                times[n++] = (double)(clock_ns() - begin);
-            }
-            err waited = model_wait(other->model);
-            if (!e) e = failed ? failed : waited;
-        }
-        qsort(times, (size_t)n, sizeof *times, ascending);
-        q->slower = n ? MAX(times[n / 2] / q->run_ns[SERVING_ROUNDS / 2], 1.0) : 1;
+        struct serving_query *q = &w->q[i], *other = &w->q[i == 0];
+        struct beside x = {0};
+        for (int k = 0; k < w->n; k++) /* the one that takes longest to read */
+            if (k != i && w->q[k].bytes[w->merged] > other->bytes[w->merged]) other = &w->q[k];
+        for (int round = 0; round < 4 && x.n < SERVING_ROUNDS && !e; round++) e = runs_beside(w, q, other, &x);
+        qsort(x.times, (size_t)x.n, sizeof *x.times, ascending);
+        if (x.n) q->slower = MAX(x.times[x.n / 2] / q->run_ns[SERVING_ROUNDS / 2], 1.0);
+        else if (q->slower < 1) q->slower = 1;
+        all.evict_ns += x.evict_ns;
+        all.evicted += x.evicted;
     }
-    w->evict_ns = bytes > 0 ? evicting / bytes : 0;
+    if (!w->merged && all.evicted > 0) w->evict_ns = all.evict_ns / all.evicted;
     return e;
 }
 
@@ -174,12 +190,14 @@ static err measure(struct serving *w)
     int held = 0;
     err e = ERR_OK;
     weights_reader_set_pace(w->reader, w->pace);
-    for (; held < w->n && !(e = model_request(w->q[held].model)); held++) sets[held] = model_weights(w->q[held].model);
-    for (int i = 0; i < held && !e; i++) e = model_wait(w->q[i].model);
+    for (; held < w->n && !e && !(e = model_request(w->q[held].model)); held++) { /* one after the other: what two read at once is there twice */
+        sets[held] = model_weights(w->q[held].model);
+        e = model_wait(w->q[held].model);
+    }
     if (!e) e = rounds(w);
-    if (!e) e = beside_reading(w);
     if (!e) w->once[w->merged] = weights_union_bytes(sets, (size_t)w->n);
     for (int i = 0; i < held; i++) model_release(w->q[i].model);
+    if (!e) e = beside_reading(w);
     for (int i = 0; i < held && !e; i++) e = model_evict(w->q[i].model);
     return e;
 }

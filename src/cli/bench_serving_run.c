@@ -53,7 +53,7 @@ static err pretend(struct stream *s)
     const struct serving_query *q = s->q;
     bool reading = weights_reader_next(s->show->w->reader) != INT64_MAX;
     uint64_t key[2] = {(uint64_t)(s - s->show->streams), s->runs};
-    double time = q->run_ns[hash64(key, sizeof key, 1) % SERVING_ROUNDS] * (reading ? q->slower : 1), sum = 0;
+    double time = q->run_ns[hash64(key, sizeof key, 2 * s->show->w->seed) % SERVING_ROUNDS] * (reading ? q->slower : 1), sum = 0;
     int steps = model_plan_sizes(q->plan).steps;
     int64_t *ns = xnewn(int64_t, steps + 1);
     for (int i = 0; i < steps; i++) sum += (double)q->step_ns[i];
@@ -110,16 +110,17 @@ static int64_t length_ns(const struct serving *w)
 
 /* Cameras do not know of each other, and their frames come up to 0.3 periods early or late: else all would go on for ever in the order in which they
  * happened to begin. */
-void serving_set_frames(struct serving *w)
+static void set_frames(struct serving *w)
 {
     for (int i = 0; i < w->n; i++) {
         struct serving_query *q = &w->q[i];
         double phase = (i + 1) * 0.6180339887498949;
         size_t most = (size_t)((double)length_ns(w) / q->period_ns) + 2;
+        free(q->at_ns);
         q->at_ns = xnewn(int64_t, most);
         for (q->frames = 0; q->frames < most; q->frames++) {
             uint64_t key[2] = {(uint64_t)i, q->frames};
-            double jitter = (double)(hash64(key, sizeof key, 2) >> 11) / 9007199254740992.0;
+            double jitter = (double)(hash64(key, sizeof key, 2 * w->seed + 1) >> 11) / 9007199254740992.0;
             int64_t at = (int64_t)((phase - floor(phase) + (double)q->frames + 0.6 * jitter) * q->period_ns);
             if (at >= length_ns(w)) break;
             q->at_ns[q->frames] = at;
@@ -220,6 +221,7 @@ err serving_run(struct serving *w, const struct serving_run *r, bool rehearsed, 
     struct serving_outcome x = {.limit = limit_of(w, r->setting)};
     int64_t run_ns, load_ns;
     *s = (struct show){.w = w};
+    set_frames(w);
     pthread_mutex_init(&s->lock, NULL);
     if (rehearsed) s->rehearsal = sched_rehearsal_new(w->reader, w->pace);
     if (rehearsed) sched_rehearsal_clock(s->rehearsal)->evict_ns = w->evict_ns;
