@@ -175,6 +175,8 @@ err merge_member_begin(struct merge_member *m, uint64_t most)
     if (most < all) mem_budget_set_limit(m->o.budget, MIN(all, used + most));
     err e = train_net_new(m->source, &o, &m->net);
     mem_budget_set_limit(m->o.budget, all);
+    char text[16];
+    if (e == ERR_NOMEM && most < all) e = err_wrap(e, "of the %s for all models together its part is too small", size_text(all, text));
     if (!e && (m->teacher.n_hints || m->teacher.soft_target >= 0)) e = merge_teacher_open(&m->teacher, m->o.budget, m->o.batch, m->o.threads);
     if (e) return err_wrap(e, "model '%s'", m->name);
     merge_teacher_trust(&m->teacher, m->net, NULL);
