@@ -197,8 +197,8 @@ def check_says_what_is_missing():
     write("alone/cars.yaml", CARD)
     for model, says in (("{onnx: out/cars.onnx, guard: on}", None), ("{onnx: alone/cars.onnx}", None), ("{onnx: alone/cars.onnx, guard: {original: out/models/cars.onnx, every: 1m}}", None),
                         ("{onnx: alone/cars.onnx, guard: on}", "site.yaml:4:40: models.cars.guard: alone/cars.onnx did not come out of 'brim merge'"),
-                        ("{onnx: out/cars.onnx, guard: {original: gone.onnx}}", "site.yaml:4:47: models.cars.guard.original: cannot open gone.onnx: No such file"),
-                        ("{onnx: out/cars.onnx, guard: {target: 95}}", "site.yaml:4:45: models.cars.guard.target: expected a number from 0.01 to 1, found '95'")):
+                        ("{onnx: out/cars.onnx, guard: {original: gone.onnx}}", "site.yaml:4:49: models.cars.guard.original: cannot open gone.onnx: No such file"),
+                        ("{onnx: out/cars.onnx, guard: {target: 95}}", "site.yaml:4:47: models.cars.guard.target: expected a number from 0.01 to 1, found '95'")):
         write("site.yaml", f"{start}  cars: {model}\nqueries: {{q: {{cameras: all, model: cars}}}}\n")
         p = subprocess.run([BRIM, "check", "site.yaml"], env=ENV, cwd=DIR, stdin=subprocess.DEVNULL, timeout=60, capture_output=True, text=True)
         told = p.stdout + p.stderr

@@ -109,7 +109,7 @@ static size_t largest_step(const struct table *t, int i)
  * is left out is tried again at the next division: when a job ends, the budget or the site changes. */
 static void leave_out_guests(const struct sched *s, struct table *t, size_t bytes)
 {
-    struct weights_set *sets[LARGEST_DIVISION];
+    struct weights_set *sets[LARGEST_DIVISION] = {0};
     size_t n = 0, window = 0, all = 0, least = 0;
     for (int i = 0; i < t->n; i++) {
         if (t->models[i]->guest) continue;
