@@ -1,7 +1,7 @@
 /* Going back: the original takes the place of the merged model, and the search that merged it hears of it.
  *
- * Order: the model first (engine_publish), then STORE/guard.json, then the search: its job is stopped if it runs, merge.json is told, the job goes on. A death in
- * between leaves a model that is its original; the next start sees that the two are equal, and goes on with what is not told yet. SPDX-License-Identifier: Apache-2.0 */
+ * Order: STORE/guard.json, the model (engine_publish), then the search: its job is stopped if it runs, merge.json is told, the job goes on. A death in between
+ * leaves a model that is what it was, or its original; the next start compares the two, and goes on with what is not told yet. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/guard_inside.h"
 
 #include "base/log.h"
@@ -109,22 +109,41 @@ err engine_guard_equal(struct engine_guard *g, bool *ret)
 
 /* ---- back */
 
+/* Written before the model is replaced, so that a box that dies then knows why it is its original. */
+static void note(struct engine_guard *g, const struct merge_drift_verdict *v, double now)
+{
+    json_t *r = json_pack("{s:s, s:s, s:f, s:f, s:f, s:i, s:b}", "file", g->file, "content", "", "time", now, "score", v->score, "target", g->o.target, "frames", v->pictures,
+                          "told", g->out == NULL);
+    json_object_set_new(g->guards->record, g->row.model, r);
+    store(g->guards);
+}
+
+static void note_content(struct engine_guard *g)
+{
+    char content[65];
+    if (content_of(g, content)) {
+        log_warn("engine", "%s", err_text());
+        return;
+    }
+    json_object_set_new(json_object_get(g->guards->record, g->row.model), "content", json_string(content));
+    store(g->guards);
+}
+
 err engine_guard_go_back(struct engine_guard *g, const struct merge_drift_verdict *v)
 {
     struct engine *e = g->guards->engine;
-    char content[65] = "", what[80], text[256];
+    char what[80], text[256];
+    double now = clock_wall();
     snprintf(what, sizeof what, "guard %.64s", g->row.model);
+    note(g, v, now);
     err x = engine_publish(e, g->row.model, g->original);
     if (x) {
         x = err_wrap(x, "it is %.1f %% like its original (at least %.1f), and cannot go back", 100 * v->score, 100 * g->o.target);
         engine_set_problem(e, what, err_text());
+        engine_guard_forget(g);
         return x;
     }
-    if (g->stored && content_of(g, content)) log_warn("engine", "%s", err_text());
-    double now = clock_wall();
-    json_object_set_new(g->guards->record, g->row.model, json_pack("{s:s, s:s, s:f, s:f, s:f, s:i, s:b}", "file", g->file, "content", content, "time", now, "score", v->score, "target",
-                                                                   g->o.target, "frames", v->pictures, "told", g->out == NULL));
-    store(g->guards);
+    if (g->stored) note_content(g);
     snprintf(text, sizeof text, "merged, it was %.1f %% like its original on the last %d frames (at least %.1f): it runs with its original weights again, the others keep sharing",
              100 * v->score, v->pictures, 100 * g->o.target);
     engine_set_problem(e, what, text);

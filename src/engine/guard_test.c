@@ -370,6 +370,28 @@ static void an_embedding_goes_back(void **state)
     box_end(&b);
 }
 
+/* Its file cannot be replaced (the name for the old one is a folder): the merged one runs on, and it is tried again. */
+static void what_cannot_go_back_is_tried_again(void **state)
+{
+    (void)state;
+    struct box b;
+    char *in_the_way = in_dir("out/cars.onnx.before");
+    write_merge(CLASSIFIER);
+    assert_int_equal(engine_make_folders(in_the_way), ERR_OK);
+    box_start(&b, site_of("dark.mp4", FAST, ""), 256 * MB);
+    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; !has_problem(&b, "guard cars: ") && clock_ns() < end;) nap();
+    assert_true(has_problem(&b, "and cannot go back"));
+    assert_int_equal(row(&b, "cars").state, ENGINE_GUARD_ON);
+    assert_true(equal("out/cars.onnx", "merged.onnx"));
+    await_run(&b, "one");
+    assert_int_equal(rmdir(in_the_way), 0);
+    await(&b, "cars", ENGINE_GUARD_REVERTED, 0);
+    assert_true(equal("out/cars.onnx", "out/models/cars.onnx"));
+    assert_false(has_problem(&b, "cannot go back"));
+    box_end(&b);
+    free(in_the_way);
+}
+
 /* ---- a model of the store, merged by a job of the box */
 
 /* A search that only waits; its last word: a file that gets 'b' or 'a' (again) each time it begins. */
@@ -551,6 +573,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_detector_goes_back_and_stays_so),
         cmocka_unit_test(a_classifier_goes_back),
         cmocka_unit_test(an_embedding_goes_back),
+        cmocka_unit_test(what_cannot_go_back_is_tried_again),
         cmocka_unit_test(a_stored_model_goes_back_and_its_search_goes_on),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(a_small_budget_sends_it_away),
