@@ -2,7 +2,7 @@
 """`brim bench merge`: what brim merge saves, on published architectures and on real models with real data.
 
 pairs    the upper bound of pairs of published architectures (two classes, as in GEMEL's table), beside the numbers computed without brim
-family   four ResNet-20 for CIFAR-10, each trained here on five classes of its own with a seed of its own, merged with both policies in equal minutes
+family   four ResNet-20 for CIFAR-10, each trained here on five classes of its own with a seed of its own, merged with two policies in equal minutes
 cifar    the shared ResNet-20 and ResNet-44, on all ten classes
 faces    face-detection-retail-0004 and -0044, without labels, on frames of the four cameras
 detect   YOLOX-nano for COCO, people and hand signs, without labels, at 192 pixels
@@ -46,7 +46,7 @@ class Bench:
             sys.exit(f"brim bench: brim {' '.join(map(str, argv[:3]))} ended with status {p.returncode}: {p.stderr.strip()[-300:]}")
         return p
 
-    def merge(self, name, models, *options, minutes=None, policy="split"):
+    def merge(self, name, models, *options, minutes=None, policy="grow"):
         """Runs a merge; its merge.json, and what it printed on the way."""
         out = self.dir / f"{name}-{policy}"
         shutil.rmtree(out, ignore_errors=True)
@@ -77,7 +77,7 @@ def curve(r, minutes, steps=8):
     return [max([p["saved_bytes"] for p in r["points"] if p["seconds"] <= t + 1e-6], default=0) for t in ends]
 
 
-def served(b, name, models, card_of, video, policy="split"):
+def served(b, name, models, card_of, video, policy="grow"):
     """Packed bytes of weights that brim serve holds for the originals and for what was merged: the saving as it runs."""
     out, bytes_of = b.dir / f"{name}-{policy}", {}
     for kind in ("originals", "merged"):
@@ -142,7 +142,7 @@ def family(b):
     models = [b.dir / f"{k}.onnx" for k in SUBSETS]
     options = [o for k in SUBSETS for o in ("--data", f"{k}={b.dir / (k + '-train')}", "--val", f"{k}={b.dir / (k + '-test')}")]
     with concurrent.futures.ThreadPoolExecutor(2 if b.args.threads == 1 else 1) as pool:  # of one thread each: side by side, so that both have the same minutes
-        reports = list(pool.map(lambda p: b.merge("family", models, *options, policy=p), ("split", "groups")))
+        reports = list(pool.map(lambda p: b.merge("family", models, *options, policy=p), ("grow", "groups")))
     show(f"Four ResNet-20, five classes each of CIFAR-10, other seeds ({b.args.epochs} epochs of 5,000 pictures each before merging)", reports)
     served(b, "family", models, lambda m: b.dir / (m.stem + ".yaml"), DATA / "videos" / "intel" / "car-detection.mp4")
     print("\nBytes saved after each eighth of the time:")
@@ -193,7 +193,7 @@ def sisters(b):
 def mixed(b):
     """Models of different families on one box: what the merges above keep, together (they have nothing in common between families)."""
     parts = [r for k, r in b.result.items() if k.split("/")[0] in ("faces", "cifar", "detect", "sisters") and isinstance(r, dict) and "saved_bytes" in r]
-    parts += [r for k, r in b.result.items() if k == "family/split"]
+    parts += [r for k, r in b.result.items() if k == "family/grow"]
     if len(parts) < 3:
         print("\nmixed: needs some of faces, family, cifar, detect, sisters in the same run")
         return

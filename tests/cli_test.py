@@ -440,7 +440,7 @@ def merge_gets_wrong_input():
     brim("merge", "l1.onnx", "nowhere.onnx", "--out", "m", status=2, says="nowhere.onnx")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--minutes", "0", status=2, says="--minutes")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--target", "101", status=2, says="--target")
-    brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--policy", "luck", status=2, says="none of groups, split")
+    brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--policy", "luck", status=2, says="none of groups, grow, split")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--data", "other=x", status=2, says="no model of this merge is called 'other'")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "none/m", status=1, says="none/m")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--guard", status=2, says="no merge in it")

@@ -51,7 +51,7 @@ static err parse(int argc, char **argv, struct words *w)
                                         {"card", ARGS_STRINGS, &run->cards, "NAME=PATH: its card (default: the site's, or the one beside the model)"},
                                         {"minutes", ARGS_FLOAT, &w->minutes, "how long to search and train (30)"},
                                         {"target", ARGS_FLOAT, &w->target, "percent of its own score that each model must keep (95)"},
-                                        {"policy", ARGS_STRING, &run->search.policy, "split (all at once, then give back what hurts) or groups (GEMEL's order)"},
+                                        {"policy", ARGS_STRING, &run->search.policy, "grow (the heaviest 60 % at once, then more), groups (GEMEL's order) or split (all at once, then give back)"},
                                         {"share-norm", ARGS_FLAG, &run->search.share_norm, "batch norms behind shared weights are shared, too (default: each model's own)"},
                                         {"labels-only", ARGS_FLAG, &run->search.only_labels, "where there are labels, do without the original as a teacher"},
                                         {"batch", ARGS_INT, &w->batch, "pictures of a model in a step (32)"},

@@ -507,6 +507,11 @@ err merge_joint_run(struct merge_joint *j, const struct merge_trial *t, struct m
 
 /* ---- looking at it */
 
+bool merge_joint_foreign(const struct merge_joint *j, int slot)
+{
+    return j->foreign[slot];
+}
+
 const struct merge_config *merge_joint_best(const struct merge_joint *j)
 {
     return &j->best;

@@ -26,6 +26,7 @@ void merge_joint_free(struct merge_joint **j);
 /* The outcome points into the joint; valid until the next run. */
 err merge_joint_run(struct merge_joint *j, const struct merge_trial *t, struct merge_outcome *ret);
 
+bool merge_joint_foreign(const struct merge_joint *j, int slot); /* before any training its members' filters had nothing in common */
 const struct merge_config *merge_joint_best(const struct merge_joint *j);
 const double *merge_joint_scores(const struct merge_joint *j);      /* [member]: last measured in training */
 const double *merge_joint_best_scores(const struct merge_joint *j); /* of the best state */

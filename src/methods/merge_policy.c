@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char merge_policy_names[] = "groups, split";
+const char merge_policy_names[] = "groups, grow, split";
 
 const struct merge_policy *merge_policy_find(const char *name)
 {
-    const struct merge_policy *all[] = {&merge_policy_groups, &merge_policy_split};
+    const struct merge_policy *all[] = {&merge_policy_groups, &merge_policy_grow, &merge_policy_split};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         if (!strcmp(all[i]->name, name)) return all[i];
     return NULL;
@@ -225,3 +225,92 @@ static bool split_next(void *state, const struct merge_outcome *last, double sec
 }
 
 const struct merge_policy merge_policy_split = {"split", split_start, free, split_next};
+
+/* ---- grow */
+
+static const double LEVELS[] = {0.6, 0.8, 0.95, 1}, FIRST_STEP = 0.45, STEP = 0.4; /* of all that could be saved; of all the time; of what is left */
+
+struct grow {
+    const struct merge_problem *p;
+    double seconds;
+    size_t level;
+    bool waited;                /* this trial has had its second chance */
+    struct merge_config floor;  /* what worked last */
+};
+
+static void *grow_start(const struct merge_problem *p, double seconds)
+{
+    struct grow *g = xnew(struct grow);
+    *g = (struct grow){.p = p, .seconds = seconds};
+    merge_config_init(&g->floor, p);
+    return g;
+}
+
+static void grow_end(void *state)
+{
+    struct grow *g = state;
+    merge_config_done(&g->floor);
+    free(g);
+}
+
+/* Layers that were alike from the start, and of the others the heaviest (in the problem's order) until so much is saved. False: nothing new. */
+static bool reach(const struct grow *g, double share, struct merge_config *c)
+{
+    bool more = false;
+    for (int pass = 0; pass < 2; pass++)
+        for (int s = 0; s < g->p->n_slots; s++) {
+            if (merge_config_users(c, s) > 1 || (pass == 0 ? g->p->slots[s].foreign : (double)merge_config_saved(c, g->p) >= share * (double)g->p->most_bytes)) continue;
+            merge_config_share(c, g->p, s);
+            more = true;
+        }
+    return more;
+}
+
+/* A member that missed its target gets its layers nearest to the picture back, a quarter of its bytes: there it can learn to speak to the common ones. */
+static void give_back_shallow(const struct grow *g, int member, struct merge_config *c)
+{
+    double bytes = 0, given = 0;
+    for (int s = 0; s < g->p->n_slots; s++)
+        if (merge_config_on(c, s, member) && !merge_config_on(&g->floor, s, member)) bytes += (double)g->p->slots[s].bytes;
+    while (given < bytes / 4) {
+        int first = -1;
+        for (int s = 0; s < g->p->n_slots; s++)
+            if (merge_config_on(c, s, member) && !merge_config_on(&g->floor, s, member) && (first < 0 || g->p->slots[s].depth < g->p->slots[first].depth)) first = s;
+        if (first < 0) return;
+        merge_config_set(c, first, member, false);
+        given += (double)g->p->slots[first].bytes;
+    }
+}
+
+static void without_lonely(const struct merge_problem *p, struct merge_config *c)
+{
+    for (int k = 0; k < p->n_slots; k++)
+        for (int i = 0; i < p->n_members && merge_config_users(c, k) == 1; i++) merge_config_set(c, k, i, false);
+}
+
+static bool grow_next(void *state, const struct merge_outcome *last, double seconds_left, struct merge_trial *ret)
+{
+    struct grow *g = state;
+    ret->go_on = true;
+    if (last && seconds_left < LEAST_SHARE * g->seconds) return false;
+    if (last) merge_config_copy(&ret->config, last->tried);
+    if (!last || all_met(g->p, last)) { /* it worked: more of it, from where it stands */
+        if (last) merge_config_copy(&g->floor, last->tried);
+        g->waited = false;
+        do {
+            if (g->level == ARRAY_LEN(LEVELS)) return false;
+        } while (!reach(g, LEVELS[g->level++], &ret->config));
+    } else if (!g->waited) { /* more time first */
+        g->waited = true;
+    } else {
+        for (int i = 0; i < g->p->n_members; i++)
+            if (!last->met[i]) give_back_shallow(g, i, &ret->config);
+        without_lonely(g->p, &ret->config);
+        if (merge_config_equal(&ret->config, last->tried) || merge_config_equal(&ret->config, &g->floor) || !any_shared(&ret->config)) return false;
+    }
+    ret->go_on = last != NULL;
+    ret->seconds = last ? fmax(STEP * seconds_left, fmin(seconds_left, LEAST_SHARE * g->seconds)) : FIRST_STEP * g->seconds;
+    return true;
+}
+
+const struct merge_policy merge_policy_grow = {"grow", grow_start, grow_end, grow_next};

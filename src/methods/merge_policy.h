@@ -6,7 +6,9 @@
  *
  *     groups  GEMEL's heuristic (NSDI 2023, section 5.3): one group of equal layers after the other, heaviest first; what failed is halved, as long as
  *             what is left weighs more than the next group
- *     split   ours: everything is shared at once, and what its members' gradients disagree on most, per byte, is given back to those that miss their target
+ *     grow    ours: what was alike before any training, and the heaviest layers up to 60 % of what could be saved, all at once; then, going on from there,
+ *             80, 95 and 100 %. Who misses his target gets more time, then his layers nearest to the picture back
+ *     split   everything is shared at once, and what its members' gradients disagree on most, per byte, is given back to those that miss their target
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #pragma once
@@ -35,6 +37,6 @@ struct merge_policy {
     /* last: NULL at first. False: nothing is left to try. */
     bool (*next)(void *state, const struct merge_outcome *last, double seconds_left, struct merge_trial *ret);
 };
-extern const struct merge_policy merge_policy_groups, merge_policy_split;
+extern const struct merge_policy merge_policy_groups, merge_policy_grow, merge_policy_split;
 const struct merge_policy *merge_policy_find(const char *name); /* NULL: none; the names: merge_policy_names */
 extern const char merge_policy_names[];

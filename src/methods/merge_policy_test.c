@@ -1,4 +1,4 @@
-/* Tests of slots, configurations and the two policies: what is tried, in what order, counted by hand. Nothing is trained.
+/* Tests of slots, configurations and policies: what is tried, in what order, counted by hand. Nothing is trained.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "graph/testing.h"
 #include "methods/merge_policy.h"
@@ -250,6 +250,52 @@ static void split_ends(void **state)
     assert_null(merge_policy_find("best"));
 }
 
+static void grow_takes_what_is_alike_at_once(void **state)
+{
+    (void)state;
+    struct play p = begin("grow");
+    assert_true(first(&p)); /* nothing is foreign */
+    assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), p.m.p->most_bytes);
+    assert_false(p.trial.go_on);
+    assert_false(then(&p, true, true, true, true, 90));
+    end(&p);
+}
+
+/* All is foreign: 512 of 832 are 60 %, with 128 more 640 are not 80 % yet, but 768 are; 832 is all. */
+static void grow_goes_on_from_what_works(void **state)
+{
+    (void)state;
+    struct play p = begin("grow");
+    for (int s = 0; s < p.m.p->n_slots; s++) p.m.p->slots[s].foreign = true;
+    assert_true(first(&p));
+    assert_int_equal(users(&p, 0) + users(&p, 1), 4);
+    assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 512);
+    assert_true(then(&p, true, true, true, true, 60));
+    assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 768);
+    assert_true(p.trial.go_on);
+    assert_true(then(&p, true, true, true, true, 40));
+    assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 832);
+    assert_false(then(&p, true, true, true, true, 30));
+    end(&p);
+}
+
+static void grow_waits_and_then_gives_back_the_first_layers(void **state)
+{
+    (void)state;
+    struct play p = begin("grow");
+    for (int s = 0; s < p.m.p->n_slots; s++) p.m.p->slots[s].foreign = true;
+    assert_true(first(&p));
+    assert_true(then(&p, true, true, true, true, 60));
+    assert_true(then(&p, true, false, true, false, 50)); /* b misses: more time for the same */
+    assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 768);
+    assert_true(p.trial.go_on);
+    assert_true(then(&p, true, false, true, false, 40)); /* again: of the two new ones b gets the one nearest to the picture back, a four */
+    assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 512 + 128 + 64);
+    assert_int_equal(users(&p, 0) + users(&p, 1), 4);    /* what worked stays */
+    for (int rounds = 0; then(&p, true, false, true, false, 35 - rounds); rounds++) assert_in_range(rounds, 0, 8);
+    end(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +304,9 @@ int main(void)
         cmocka_unit_test(configurations_count_and_close),
         cmocka_unit_test(groups_go_from_the_heaviest_and_keep_what_worked),
         cmocka_unit_test(groups_halve_what_failed),
+        cmocka_unit_test(grow_takes_what_is_alike_at_once),
+        cmocka_unit_test(grow_goes_on_from_what_works),
+        cmocka_unit_test(grow_waits_and_then_gives_back_the_first_layers),
         cmocka_unit_test(split_shares_all_and_gives_back_what_hurts_most),
         cmocka_unit_test(split_ends),
     };

@@ -19,6 +19,7 @@ struct merge_slot {
     int n;            /* members that have it: 2 or more */
     int *value;       /* [member]: the weight's number in the member's graph; -1: it has none */
     double depth;     /* mean over its members: 0 the input, 1 the output */
+    bool foreign;     /* set by merge_search: its members' own filters have nothing in common */
 };
 struct merge_problem {
     int n_members, n_slots;

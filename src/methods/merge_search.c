@@ -367,7 +367,7 @@ static err make_folders(const struct merge_search_options *o)
 
 err merge_search(const struct merge_search_options *o, merge_progress_fn *fn, void *user, struct merge_result *ret)
 {
-    struct merge_search s = {.o = o, .fn = fn, .user = user, .policy = merge_policy_find(o->policy ? o->policy : "split"), .log = json_array(), .points = json_array(),
+    struct merge_search s = {.o = o, .fn = fn, .user = user, .policy = merge_policy_find(o->policy ? o->policy : "grow"), .log = json_array(), .points = json_array(),
                              .members = xnewn(struct merge_member *, o->n + 1), .targets = xnewn(double, o->n + 1)};
     err e = s.policy ? ERR_OK : err_set(ERR_USAGE, "--policy: '%s' is none of %s", o->policy, merge_policy_names);
     *ret = (struct merge_result){0};
@@ -380,6 +380,7 @@ err merge_search(const struct merge_search_options *o, merge_progress_fn *fn, vo
     for (int i = 0; i < o->n && !e; i++) s.targets[i] = s.members[i]->target;
     struct merge_joint_options j = {.lr = o->lr, .share_norm = o->share_norm, .stop = o->stop, .look = looked, .user = &s};
     if (!e) e = merge_joint_new(s.members, s.problem, &j, &s.joint);
+    for (int i = 0; !e && i < s.problem->n_slots; i++) s.problem->slots[i].foreign = merge_joint_foreign(s.joint, i);
     if (!e && o->resume) e = resume(&s);
     if (!e) e = run_trials(&s);
     if (s.joint && (!e || e == ERR_CANCELLED)) {

@@ -14,7 +14,7 @@
 struct merge_search_options {
     const struct merge_source *sources; /* onnx: the users' files; copied to OUT/models */
     int n;
-    const char *out, *policy;           /* policy NULL: split */
+    const char *out, *policy;           /* policy NULL: grow */
     double seconds, target, lr, held_out; /* target 0: 0.95 */
     int batch, threads, size;           /* batch 0: 32; size 0: the models' own */
     int64_t most_val;
