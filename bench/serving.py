@@ -11,8 +11,8 @@ Systems: time sharing (whole originals come and go), merged (the same with merge
 what is not kept streams), and no limit. Weights are on a disk of --pace bytes a second (brim's reader plays it). A frame is in time if its result is there within --deadline.
 
 Each row is run live (scheduler, kernels and reader for real) and rehearsed (sched/rehearse.h: the same scheduler in a time of its own, with run times that were measured
-before). Where there is too much work, a few seconds are a matter of luck: rows are rehearsed six times with other frame times (mean, and the spread of one), and live
-runs are longer where that spread is large. `off` is the difference in points. Standard library only. SPDX-License-Identifier: Apache-2.0"""
+before). Where there is too much work, a few seconds are a matter of luck: rows are rehearsed six times with other frame times (mean, and the spread of one), and runs
+are longer where that spread is large. `off` is the difference in points. Standard library only. SPDX-License-Identifier: Apache-2.0"""
 import argparse
 import json
 import os
@@ -171,7 +171,7 @@ class Bench:
         far = [o for o in off if abs(o[0]) > 3]
         print(f"single rows: {len(off) - len(far)} of {len(off)} within 3 points; mean {statistics.mean(o for o, _ in off):+.2f}, mean distance {statistics.mean(abs(o) for o, _ in off):.2f}")
         for o, r in reversed(far):
-            print(f"  {o:+.1f} {r['workload']} {r['setting']} {r['system']}: one rehearsal of {self.args.seconds:.0f} s spreads by {spread(r['rehearsed']):.1f}, the live run took {r['live']['seconds']:.1f}")
+            print(f"  {o:+.1f} {r['workload']} {r['setting']} {r['system']}: rehearsals of that length ({r['live']['seconds']:.1f} s) differ among themselves by {spread(r['rehearsed']):.1f}")
 
 
 def main():

@@ -90,6 +90,25 @@ static double mean_share(const struct serving *w, const struct serving_outcome *
     return sum / w->n;
 }
 
+static err rehearse(struct spec *s, const struct serving_run *r, double seconds, json_t *j, double *ret_variance)
+{
+    struct serving_outcome x;
+    double sum = 0, squares = 0;
+    json_t *all = json_array();
+    err e = ERR_OK;
+    json_object_set_new(j, "rehearsed", all);
+    s->w.seconds = seconds;
+    for (s->w.seed = 1; s->w.seed <= REHEARSALS && !e; s->w.seed++) {
+        e = serving_run(&s->w, r, true, &x);
+        double mean = e ? 0 : mean_share(&s->w, &x);
+        sum += mean;
+        squares += mean * mean;
+        if (!e) json_array_append_new(all, counts_json(&s->w, &x));
+    }
+    if (!e) *ret_variance = MAX(squares / REHEARSALS - sum / REHEARSALS * sum / REHEARSALS, 0);
+    return e;
+}
+
 static err one_run(struct spec *s, json_t *j)
 {
     struct serving_run r = {0};
@@ -100,23 +119,13 @@ static err one_run(struct spec *s, json_t *j)
     if ((bool)merged != s->w.merged) return ERR_OK;
     r.blind = blind;
     r.blocks = blocks;
-    double sum = 0, squares = 0;
-    json_t *rehearsed = json_array();
-    err e = ERR_OK;
-    json_object_set_new(j, "rehearsed", rehearsed);
-    s->w.seconds = s->seconds;
-    for (s->w.seed = 1; s->w.seed <= REHEARSALS && !e; s->w.seed++) {
-        e = serving_run(&s->w, &r, true, &x);
-        double mean = e ? 0 : mean_share(&s->w, &x);
-        sum += mean;
-        squares += mean * mean;
-        if (!e) json_array_append_new(rehearsed, counts_json(&s->w, &x));
-    }
+    double variance;
+    err e = rehearse(s, &r, s->seconds, j, &variance);
     if (e || s->no_live) return e;
-    double variance = MAX(squares / REHEARSALS - sum / REHEARSALS * sum / REHEARSALS, 0);
+    double seconds = MIN(MAX(s->seconds, s->seconds * variance), MAX(s->most_seconds, s->seconds));
+    if (seconds > s->seconds) e = rehearse(s, &r, seconds, j, &variance);
     s->w.seed = 0;
-    s->w.seconds = MIN(MAX(s->seconds, s->seconds * variance), MAX(s->most_seconds, s->seconds));
-    e = serving_run(&s->w, &r, false, &x);
+    if (!e) e = serving_run(&s->w, &r, false, &x);
     if (!e) json_object_set_new(j, "live", counts_json(&s->w, &x));
     return e;
 }
