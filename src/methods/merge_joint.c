@@ -318,7 +318,7 @@ static double rate(const struct merge_joint *j, const struct merge_trial *t)
     double at = (double)(clock_ns() - j->trial_ns) * 1e-9 / fmax(t->seconds, 1e-3), by_epochs = t->most_epochs ? (double)j->steps / ((double)j->epoch * t->most_epochs) : 0;
     at = fmin(fmax(at, by_epochs), 1);
     double up = fmin(1, (at + 0.002) / 0.05);
-    return highest_rate(j) * up * (0.02 + 0.98 * 0.5 * (1 + cos(M_PI * at)));
+    return highest_rate(j) * (t->gentle ? 0.3 : 1) * up * (0.02 + 0.98 * 0.5 * (1 + cos(M_PI * at)));
 }
 
 static void common_norms(struct merge_joint *j)

@@ -291,7 +291,7 @@ static void without_lonely(const struct merge_problem *p, struct merge_config *c
 static bool grow_next(void *state, const struct merge_outcome *last, double seconds_left, struct merge_trial *ret)
 {
     struct grow *g = state;
-    ret->go_on = true;
+    ret->gentle = last && !all_met(g->p, last);
     if (last && seconds_left < LEAST_SHARE * g->seconds) return false;
     if (last) merge_config_copy(&ret->config, last->tried);
     if (!last || all_met(g->p, last)) { /* it worked: more of it, from where it stands */

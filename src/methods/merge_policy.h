@@ -20,6 +20,7 @@ struct merge_trial {
     double seconds;             /* at most */
     int most_epochs;            /* of the longest data; 0: as many as fit */
     bool go_on;                 /* from the weights as the last trial left them; else from the best state's */
+    bool gentle;                /* the same again or less of it: the learning rate begins at three tenths */
 };
 struct merge_outcome {
     const struct merge_config *tried, *best; /* best: of the best state, after the trial */

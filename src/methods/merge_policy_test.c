@@ -272,7 +272,7 @@ static void grow_goes_on_from_what_works(void **state)
     assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 512);
     assert_true(then(&p, true, true, true, true, 60));
     assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 768);
-    assert_true(p.trial.go_on);
+    assert_true(p.trial.go_on && !p.trial.gentle);
     assert_true(then(&p, true, true, true, true, 40));
     assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 832);
     assert_false(then(&p, true, true, true, true, 30));
@@ -288,7 +288,7 @@ static void grow_waits_and_then_gives_back_the_first_layers(void **state)
     assert_true(then(&p, true, true, true, true, 60));
     assert_true(then(&p, true, false, true, false, 50)); /* b misses: more time for the same */
     assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 768);
-    assert_true(p.trial.go_on);
+    assert_true(p.trial.go_on && p.trial.gentle);
     assert_true(then(&p, true, false, true, false, 40)); /* again: of the two new ones b gets the one nearest to the picture back, a four */
     assert_int_equal(merge_config_saved(&p.trial.config, p.m.p), 512 + 128 + 64);
     assert_int_equal(users(&p, 0) + users(&p, 1), 4);    /* what worked stays */

@@ -234,7 +234,7 @@ bool merge_search_next(struct merge_search *s, const struct merge_outcome *last,
     memset(trial->config.on, 0, (size_t)trial->config.n_slots * (size_t)trial->config.n_members);
     trial->seconds = 0;
     trial->most_epochs = 0;
-    trial->go_on = false;
+    trial->go_on = trial->gentle = false;
     double left = s->o->seconds - now;
     return left > 0 && s->policy->next(s->state, last, left, trial);
 }
