@@ -3,7 +3,11 @@
 1 the work failed, 2 wrong usage or input), and never a crash. Standard library only; everything is made in a temporary folder. Prints TAP.
 
 usage: cli_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
-import json, os, resource, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time, zlib
+import json, os, resource, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+
+sys.dont_write_bytecode = True
+import made
+from made import node, onnx, tensor, value
 
 BRIM = os.path.abspath(sys.argv[1])
 DIR = tempfile.mkdtemp(prefix="brim-cli-")
@@ -37,41 +41,6 @@ def brim(*args, status=0, says=None, lines=1, **more):
     if status and lines:
         assert len(err.strip().split("\n")) == lines, f"{args}: {err}"
     return (p.stdout or b"").decode(errors="replace")
-
-
-# ---- ONNX by hand: just enough protobuf
-
-def varint(n):
-    out = b""
-    while n > 127:
-        out += bytes([n & 127 | 128])
-        n >>= 7
-    return out + bytes([n])
-
-
-def num(field, n):
-    return varint(field << 3) + varint(n)
-
-
-def sub(field, *parts):
-    body = b"".join(p.encode() if isinstance(p, str) else p for p in parts)
-    return varint(field << 3 | 2) + varint(len(body)) + body
-
-
-def value(field, name, dims, dtype=1):
-    return sub(field, sub(1, name), sub(2, sub(1, num(1, dtype), sub(2, *[sub(1, num(1, d)) for d in dims]))))
-
-
-def node(op, ins, outs):
-    return sub(1, *[sub(1, i) for i in ins], *[sub(2, o) for o in outs], sub(3, op.lower()), sub(4, op))
-
-
-def tensor(name, dims, raw):
-    return sub(5, *[num(1, d) for d in dims], num(2, 1), sub(8, name), sub(9, raw))
-
-
-def onnx(*graph, opset=13):
-    return num(1, 8) + sub(7, *graph, sub(2, "g")) + sub(8, num(2, opset))
 
 
 def npy(dims, raw, descr="<f4"):
@@ -199,11 +168,7 @@ def full_disk():
 
 def png(w, h, grey):
     """grey: 0 to 255, or None for noise."""
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    rows = b"".join(b"\0" + (os.urandom(w) if grey is None else bytes([grey]) * w) for _ in range(h))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 0, 0, 0, 0)) +
-            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return made.png(w, h, lambda y: os.urandom(3 * w) if grey is None else bytes([grey]) * 3 * w)
 
 
 # ---- a running box
@@ -455,16 +420,7 @@ def merge_gets_wrong_input():
 
 
 def main():
-    print(f"1..{len(TESTS)}")
-    failed = 0
-    for i, f in enumerate(TESTS, 1):
-        try:
-            f()
-            print(f"ok {i} - {f.__name__}", flush=True)
-        except Exception as e:  # the sentence is what people need
-            failed += 1
-            print("\n".join("# " + x for x in f"{type(e).__name__}: {e}".split("\n")))
-            print(f"not ok {i} - {f.__name__}", flush=True)
+    failed = made.run(TESTS)
     shutil.rmtree(DIR, ignore_errors=True)
     return 1 if failed else 0
 

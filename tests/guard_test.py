@@ -5,6 +5,10 @@ knew the day goes back to its original, by itself; the API, /metrics, the summar
 usage: guard_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
 import json, os, re, shutil, signal, struct, subprocess, sys, tempfile, time, urllib.request
 
+sys.dont_write_bytecode = True
+import made
+from made import Skip, node, num, onnx, sub, tensor, value
+
 BRIM = os.path.abspath(sys.argv[1])
 DIR = tempfile.mkdtemp(prefix="brim-guard-")
 ENV = dict(os.environ, BRIM_STORE=os.path.join(DIR, "store"))
@@ -15,10 +19,6 @@ TESTS = []
 def test(f):
     TESTS.append(f)
     return f
-
-
-class Skip(Exception):
-    pass
 
 
 def path(name):
@@ -36,35 +36,8 @@ def read(name):
         return f.read()
 
 
-# ---- ONNX by hand: just enough protobuf
-
-def varint(n):
-    out = b""
-    while n > 127:
-        out += bytes([n & 127 | 128])
-        n >>= 7
-    return out + bytes([n])
-
-
-def num(field, n):
-    return varint(field << 3) + varint(n)
-
-
-def sub(field, *parts):
-    body = b"".join(p.encode() if isinstance(p, str) else p for p in parts)
-    return varint(field << 3 | 2) + varint(len(body)) + body
-
-
-def value(field, name, dims):
-    return sub(field, sub(1, name), sub(2, sub(1, num(1, 1), sub(2, *[sub(1, num(1, d)) for d in dims]))))
-
-
-def node(op, ins, out):
-    return sub(1, *[sub(1, i) for i in ins], sub(2, out), sub(3, out), sub(4, op))
-
-
 def floats(name, dims, numbers):
-    return sub(5, *[num(1, d) for d in dims], num(2, 1), sub(8, name), sub(9, struct.pack(f"<{len(numbers)}f", *numbers)))
+    return tensor(name, dims, struct.pack(f"<{len(numbers)}f", *numbers))
 
 
 def ints(name, numbers):
@@ -74,11 +47,11 @@ def ints(name, numbers):
 def detector(slope, level):
     """One thing in every picture, with score sigmoid(slope * mean + level)."""
     scores, boxes = [0, slope / 3] * 2, [0.5, 0, 0.9, 0.9, 0.1, 0.1, 0.4, 0.4]
-    return num(1, 8) + sub(7, node("GlobalAveragePool", ["x"], "m"), node("Conv", ["m", "ws", "bs"], "s"), node("Sigmoid", ["s"], "p"), node("Reshape", ["p", "to_s"], "scores"),
-                           node("Conv", ["m", "wk", "bk"], "k"), node("Reshape", ["k", "to_k"], "boxes"), sub(2, "g"),
-                           floats("ws", [4, 3, 1, 1], [w for w in scores for _ in range(3)]), floats("bs", [4], [-9, level, -9, level]), floats("wk", [8, 3, 1, 1], [0] * 24),
-                           floats("bk", [8], boxes), ints("to_s", [1, 2, 2]), ints("to_k", [1, 2, 4]), value(11, "x", [1, 3, 32, 32]), value(12, "scores", [1, 2, 2]),
-                           value(12, "boxes", [1, 2, 4])) + sub(8, num(2, 13))
+    return onnx(node("GlobalAveragePool", ["x"], ["m"]), node("Conv", ["m", "ws", "bs"], ["s"]), node("Sigmoid", ["s"], ["p"]), node("Reshape", ["p", "to_s"], ["scores"]),
+                node("Conv", ["m", "wk", "bk"], ["k"]), node("Reshape", ["k", "to_k"], ["boxes"]),
+                floats("ws", [4, 3, 1, 1], [w for w in scores for _ in range(3)]), floats("bs", [4], [-9, level, -9, level]), floats("wk", [8, 3, 1, 1], [0] * 24),
+                floats("bk", [8], boxes), ints("to_s", [1, 2, 2]), ints("to_k", [1, 2, 4]), value(11, "x", [1, 3, 32, 32]), value(12, "scores", [1, 2, 2]),
+                value(12, "boxes", [1, 2, 4]))
 
 
 CARD = "card: 1\nhead: ultraface\ninput: {size: [32, 32], std: 255}\noutputs: [scores, boxes]\nlabels: [thing]\nscore: 0.5\n"
@@ -205,18 +178,8 @@ def check_says_what_is_missing():
         assert (p.returncode == 0) == (says is None) and (says or "") in told, (model, p.returncode, told)
 
 
-print(f"1..{len(TESTS)}")
-failed = 0
 try:
-    for i, t in enumerate(TESTS):
-        try:
-            t()
-            print(f"ok {i + 1} - {t.__name__}", flush=True)
-        except Skip as why:
-            print(f"ok {i + 1} - {t.__name__} # SKIP {why}", flush=True)
-        except Exception as e:
-            failed += 1
-            print(f"not ok {i + 1} - {t.__name__}: {type(e).__name__} {e}", flush=True)
+    failed = made.run(TESTS)
 finally:
     shutil.rmtree(DIR, ignore_errors=True)
 sys.exit(failed > 0)

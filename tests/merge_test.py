@@ -3,7 +3,11 @@
 replaced meanwhile, a full disk, a box that is not there. Standard library only; everything is made in a temporary folder. Prints TAP.
 
 usage: merge_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
-import json, os, random, resource, shutil, signal, struct, subprocess, sys, tempfile, zlib
+import json, os, random, resource, shutil, signal, subprocess, sys, tempfile
+
+sys.dont_write_bytecode = True
+import made
+from made import png
 
 BRIM = os.path.abspath(sys.argv[1])
 DIR = tempfile.mkdtemp(prefix="brim-merge-")
@@ -36,14 +40,6 @@ def brim(*args, status=0, says=(), **more):
     if status:
         assert len(p.stderr.strip().split("\n")) == 1, p.stderr
     return p.stdout
-
-
-def png(w, h, row):
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    packed, z = b"", zlib.compressobj(1)
-    for y in range(h):
-        packed += z.compress(b"\0" + row(y))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)) + chunk(b"IDAT", packed + z.flush()) + chunk(b"IEND", b"")
 
 
 def pictures(folder, n, turned=0):
@@ -175,17 +171,9 @@ def what_will_probably_merge():
 
 def main():
     make()
-    print(f"1..{len(TESTS)}")
-    bad = 0
-    for i, f in enumerate(TESTS, 1):
-        try:
-            f()
-            print(f"ok {i} - {f.__name__}", flush=True)
-        except Exception as e:  # the report is the test's
-            bad += 1
-            print(f"not ok {i} - {f.__name__}: {e}", flush=True)
+    failed = made.run(TESTS)
     shutil.rmtree(DIR, ignore_errors=True)
-    return 1 if bad else 0
+    return 1 if failed else 0
 
 
 sys.exit(main())
