@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cli/train.h"
 #include "engine/engine.h"
-#include "engine/job.h"
+#include "engine/job_testing.h"
 #include "serve/testing.h"
 #include "train/job.h"
 #include "weights/fs.h"
@@ -19,11 +19,6 @@ static char *dir;
 static char *in_dir(const char *name)
 {
     return xasprintf("%s/%s", dir, name);
-}
-
-static void nap(int ms)
-{
-    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
 }
 
 static void say_file(const char *name, const char *text)
@@ -124,25 +119,9 @@ static err add(struct engine *e, const char *kind, const char *name, const char 
     return engine_job_add(e, &(struct engine_job_options){.name = name, .kind = kind, .folder = dir, .words = words, .n_words = n, .publish = publish}, made);
 }
 
-static struct engine_job_row row(struct engine *e, const char *name)
-{
-    struct engine_job_row *rows, found = {0};
-    size_t n = engine_jobs(e, &rows);
-    for (size_t i = 0; i < n; i++)
-        if (!strcmp(rows[i].name, name)) found = rows[i];
-    free(rows);
-    return found;
-}
-
 static struct engine_job_row wait_for(struct engine *e, const char *name, enum engine_job_state state)
 {
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; clock_ns() < end; nap(2)) {
-        struct engine_job_row r = row(e, name);
-        if (r.state == state) return r;
-        if (r.state > ENGINE_JOB_RUNNING) break;
-    }
-    fail_msg("%s is not %s but %s: %s", name, engine_job_state_name(state), engine_job_state_name(row(e, name).state), row(e, name).why);
-    return (struct engine_job_row){0};
+    return job_testing_wait(e, name, state, PATIENCE_MS);
 }
 
 static void same_file(const char *a_name, const char *b_name)
@@ -167,8 +146,8 @@ static void box_until_killed(void)
 {
     static const char *const words[] = {WORDS("box")};
     struct engine *e = open_box("site.yaml");
-    if (!row(e, "killed").state && add(e, "train", "killed", words, ARRAY_LEN(words), NULL)) _exit(1);
-    for (;;) nap(100);
+    if (!job_testing_row(e, "killed").state && add(e, "train", "killed", words, ARRAY_LEN(words), NULL)) _exit(1);
+    for (;;) job_testing_nap(100);
 }
 
 static void a_killed_box_goes_on_to_the_same_bits(void **state)
@@ -181,8 +160,8 @@ static void a_killed_box_goes_on_to_the_same_bits(void **state)
         if (!child) box_until_killed();
         assert_true(child > 0);
         int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000;
-        for (; access(last, F_OK) && clock_ns() < end; nap(5)) {}
-        nap(40 + 100 * round);
+        for (; access(last, F_OK) && clock_ns() < end; job_testing_nap(5)) {}
+        job_testing_nap(40 + 100 * round);
         kill(child, SIGKILL);
         int status;
         assert_int_equal(waitpid(child, &status, 0), child);
@@ -233,8 +212,8 @@ static void any_allocation_of_a_job_may_fail(void **state)
         free(command);
         assert_int_equal(add(e, "faulty", "faulty", words, ARRAY_LEN(words), NULL), ERR_OK);
         struct engine_job_row r;
-        for (;; nap(1)) {
-            r = row(e, "faulty");
+        for (;; job_testing_nap(1)) {
+            r = job_testing_row(e, "faulty");
             if (r.state > ENGINE_JOB_RUNNING) break;
         }
         assert_int_equal(mem_budget_used(engine_budget(e)), used);

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cli/merge.h"
 #include "engine/inside.h"
-#include "engine/job.h"
+#include "engine/job_testing.h"
 #include "methods/merge_testing.h"
 #include "model/import.h"
 #include "serve/testing.h"
@@ -15,11 +15,6 @@
 enum { MODELS = 2, PATIENCE_MS = 250000 };
 
 static struct engine_job_kind kinds[1];
-
-static void nap(int ms)
-{
-    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
-}
 
 static void say_file(const char *name, const char *text)
 {
@@ -115,25 +110,9 @@ static err add(struct engine *e, const char *const *words, int n)
     return engine_job_add(e, &(struct engine_job_options){.kind = "merge", .folder = dir, .words = words, .n_words = n}, made);
 }
 
-static struct engine_job_row row(struct engine *e, const char *name)
-{
-    struct engine_job_row *rows, found = {0};
-    size_t n = engine_jobs(e, &rows);
-    for (size_t i = 0; i < n; i++)
-        if (!strcmp(rows[i].name, name)) found = rows[i];
-    free(rows);
-    return found;
-}
-
 static struct engine_job_row wait_for(struct engine *e, const char *name, enum engine_job_state state)
 {
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; clock_ns() < end; nap(2)) {
-        struct engine_job_row r = row(e, name);
-        if (r.state == state) return r;
-        if (r.state > ENGINE_JOB_RUNNING) break;
-    }
-    fail_msg("%s is not %s but %s: %s", name, engine_job_state_name(state), engine_job_state_name(row(e, name).state), row(e, name).why);
-    return (struct engine_job_row){0};
+    return job_testing_wait(e, name, state, PATIENCE_MS);
 }
 
 static double number(const struct engine_job_row *r, const char *name)
@@ -148,7 +127,7 @@ static double number(const struct engine_job_row *r, const char *name)
 static void let_run(struct engine *e, uint64_t more)
 {
     uint64_t first[MODELS] = {0};
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000, round = 0; clock_ns() < end; nap(10), round++) {
+    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000, round = 0; clock_ns() < end; job_testing_nap(10), round++) {
         struct engine_query_row *rows;
         size_t n = engine_queries(e, &rows), enough = 0;
         assert_int_equal(n, MODELS);
@@ -255,7 +234,7 @@ static void box_until_killed(void)
     static const char *const words[] = {WORDS("site.yaml", "out", "90")};
     struct engine *e = open_box();
     if (add(e, words, ARRAY_LEN(words))) _exit(1);
-    for (;;) nap(100);
+    for (;;) job_testing_nap(100);
 }
 
 /* At the first sign of a search, and in its middle. */
@@ -269,7 +248,7 @@ static void a_killed_box_goes_on(void **state)
         pid_t child = fork();
         if (!child) box_until_killed();
         assert_true(child > 0);
-        for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; access(signs[round], F_OK) && clock_ns() < end; nap(1)) {}
+        for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; access(signs[round], F_OK) && clock_ns() < end; job_testing_nap(1)) {}
         kill(child, SIGKILL);
         int status;
         assert_int_equal(waitpid(child, &status, 0), child);

@@ -1,6 +1,6 @@
 /* Jobs beside the cameras, with a kind of job that only counts: one after the other, what is refused and what pauses when the budget shrinks, what is on disk and
  * goes on after the box, every way of stopping. SPDX-License-Identifier: Apache-2.0 */
-#include "engine/job.h"
+#include "engine/job_testing.h"
 #include "engine/job_inside.h"
 
 #include <setjmp.h>
@@ -15,11 +15,6 @@
 enum { MB = 1 << 20, PATIENCE_MS = 60000 };
 
 static char *dir;
-
-static void nap(void)
-{
-    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-}
 
 /* words: bytes to hold in MiB, steps of 2 ms (0: for ever), what it ends with ("ok", "corrupt"), a file that gets 'b' (begun) or 'a' (again) each time. */
 static err count(struct engine_job_run *r)
@@ -38,7 +33,7 @@ static err count(struct engine_job_run *r)
         if (atomic_load(r->stop)) e = err_set(ERR_CANCELLED, "stopped");
         struct engine_job_progress told = {.done = steps ? (double)i / (double)steps : 0.5, .eta_s = 1, .n = 1, .numbers = {{"step", (double)i}}};
         r->tell(r, &told);
-        nap();
+        job_testing_nap(2);
     }
     mem_free(payer, MEM_TRAINING, p, (size_t)megabytes * MB);
     mem_payer_free(&payer);
@@ -112,23 +107,13 @@ static err add(struct engine *e, const char *name, const char *megabytes, const 
     return x;
 }
 
-static struct engine_job_row row(struct engine *e, const char *name)
-{
-    struct engine_job_row *rows, found = {0};
-    size_t n = engine_jobs(e, &rows);
-    for (size_t i = 0; i < n; i++)
-        if (!strcmp(rows[i].name, name)) found = rows[i];
-    free(rows);
-    return found;
-}
-
 static struct engine_job_row wait_for(struct engine *e, const char *name, enum engine_job_state state)
 {
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; clock_ns() < end; nap()) {
-        struct engine_job_row r = row(e, name);
+    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; clock_ns() < end; job_testing_nap(2)) {
+        struct engine_job_row r = job_testing_row(e, name);
         if (r.state == state && (state != ENGINE_JOB_RUNNING || r.n)) return r;
     }
-    fail_msg("%s is not %s but %s: %s", name, engine_job_state_name(state), engine_job_state_name(row(e, name).state), row(e, name).why);
+    fail_msg("%s is not %s but %s: %s", name, engine_job_state_name(state), engine_job_state_name(job_testing_row(e, name).state), job_testing_row(e, name).why);
     return (struct engine_job_row){0};
 }
 
@@ -156,7 +141,7 @@ static void jobs_run_one_after_the_other(void **state)
     assert_non_null(strstr(err_text(), "there is a job 'one' already"));
     struct engine_job_row r = wait_for(e, "one", ENGINE_JOB_RUNNING);
     assert_int_equal(r.bytes, 10 * MB);
-    assert_int_equal(row(e, "two").state, ENGINE_JOB_WAITING);
+    assert_int_equal(job_testing_row(e, "two").state, ENGINE_JOB_WAITING);
     assert_string_equal(r.numbers[0].name, "step");
     assert_int_equal(engine_job_remove(e, "one"), ERR_BUSY);
     assert_int_equal(engine_job_start(e, "one"), ERR_USAGE);
@@ -220,11 +205,11 @@ static void a_smaller_budget_pauses_it(void **state)
     assert_string_equal(r.why, "");
     log_is("paused", "ba");
     assert_int_equal(engine_set_budget(e, 150 * MB), ERR_OK); /* it fits: nothing happens to it */
-    assert_int_equal(row(e, "paused").state, ENGINE_JOB_RUNNING);
+    assert_int_equal(job_testing_row(e, "paused").state, ENGINE_JOB_RUNNING);
     assert_int_equal(engine_set_budget(e, 64 * MB), ERR_OK);
     wait_for(e, "paused", ENGINE_JOB_WAITING);
     assert_int_equal(engine_job_stop(e, "paused"), ERR_OK);
-    assert_int_equal(row(e, "paused").state, ENGINE_JOB_STOPPED);
+    assert_int_equal(job_testing_row(e, "paused").state, ENGINE_JOB_STOPPED);
     engine_close(&e);
 }
 
@@ -262,8 +247,8 @@ static void jobs_outlive_the_box(void **state)
     assert_string_equal(rows[n - 1].name, "dies");
     assert_string_equal(rows[n - 2].name, "next");
     free(rows);
-    assert_int_equal(row(e, "broken").state, 0);
-    assert_int_equal(row(e, "other").state, 0);
+    assert_int_equal(job_testing_row(e, "broken").state, 0);
+    assert_int_equal(job_testing_row(e, "other").state, 0);
     assert_int_equal(engine_job_stop(e, "long"), ERR_OK);
     wait_for(e, "next", ENGINE_JOB_DONE);
     struct engine_job_row r = wait_for(e, "dies", ENGINE_JOB_FAILED);
@@ -273,8 +258,8 @@ static void jobs_outlive_the_box(void **state)
     wait_for(e, "dies", ENGINE_JOB_DONE);
     engine_close(&e);
     e = open_box("200M");
-    assert_int_equal(row(e, "long").state, ENGINE_JOB_STOPPED);
-    assert_int_equal(row(e, "next").state, ENGINE_JOB_DONE);
+    assert_int_equal(job_testing_row(e, "long").state, ENGINE_JOB_STOPPED);
+    assert_int_equal(job_testing_row(e, "next").state, ENGINE_JOB_DONE);
     engine_close(&e);
     char *left = xasprintf("%s/store/jobs/4711-long.json", dir);
     assert_int_equal(access(left, F_OK), -1);
@@ -347,7 +332,7 @@ static void a_fault_ends_the_job_not_the_box(void **state)
         assert_int_equal(add(e, name, "8", "3", "ok"), ERR_OK);
         struct engine_job_row r;
         do {
-            r = row(e, name);
+            r = job_testing_row(e, name);
         } while (r.state == ENGINE_JOB_WAITING || r.state == ENGINE_JOB_RUNNING);
         mem_fault_at(engine_budget(e), 0);
         assert_true(r.state == ENGINE_JOB_DONE || r.state == ENGINE_JOB_FAILED); /* a fault that passes is waited out */
@@ -416,27 +401,27 @@ static void of_the_site(void **state)
     struct engine *e = open_box_with("200M", first);
     wait_for(e, "night", ENGINE_JOB_DONE);
     assert_true(has_problem(e, "four words, not 1") && has_problem(e, "there are no jobs of the kind 'bake'"));
-    for (int i = 0; i < 3000 && !row(e, "later").why[0]; i++) nap();
-    assert_int_equal(row(e, "later").state, ENGINE_JOB_WAITING);
-    assert_non_null(strstr(row(e, "later").why, "it runs from "));
+    for (int i = 0; i < 3000 && !job_testing_row(e, "later").why[0]; i++) job_testing_nap(2);
+    assert_int_equal(job_testing_row(e, "later").state, ENGINE_JOB_WAITING);
+    assert_non_null(strstr(job_testing_row(e, "later").why, "it runs from "));
     engine_close(&e);
 
     e = open_box_with("200M", first); /* what is done stays done */
-    for (int i = 0; i < 3000 && !row(e, "later").why[0]; i++) nap();
-    assert_int_equal(row(e, "night").state, ENGINE_JOB_DONE);
+    for (int i = 0; i < 3000 && !job_testing_row(e, "later").why[0]; i++) job_testing_nap(2);
+    assert_int_equal(job_testing_row(e, "night").state, ENGINE_JOB_DONE);
     log_is("night", "b");
     assert_int_equal(add(e, "mine", "1", "3", "ok"), ERR_OK);
     reload(e, second); /* its hours begin; another's entry goes; one that was given by hand stays */
     wait_for(e, "later", ENGINE_JOB_RUNNING);
-    assert_int_equal(row(e, "night").state, 0);
+    assert_int_equal(job_testing_row(e, "night").state, 0);
     assert_false(has_file("night"));
     assert_true(has_file("later") && has_file("mine"));
 
     char *ended = xasprintf("jobs:\n  later: {do: count, words: '1 0 ok %s/later.log', between: \"%s\"}\n", dir, later);
     reload(e, ended); /* and end */
     wait_for(e, "later", ENGINE_JOB_WAITING);
-    assert_non_null(strstr(row(e, "later").why, "it runs from "));
-    assert_int_equal(row(e, "later").pauses, 0);
+    assert_non_null(strstr(job_testing_row(e, "later").why, "it runs from "));
+    assert_int_equal(job_testing_row(e, "later").pauses, 0);
     reload(e, second);
     wait_for(e, "later", ENGINE_JOB_RUNNING);
     log_is("later", "ba");
