@@ -387,10 +387,12 @@ err engine_jobs_open(struct engine *e)
     if (!js || js->started) return ERR_OK;
     js->dir = xasprintf("%s/jobs", e->store);
     err x = engine_make_folders(js->dir);
-    if (!x) engine_jobs_load(js);
-    if (!x) x = thread_start("brim-jobs", manage, js, &js->manager);
+    if (x) return x;
+    engine_jobs_load(js);
+    js->started = true;
+    engine_jobs_follow_site(e); /* before anything runs: a job's hours are in the site file alone */
+    x = thread_start("brim-jobs", manage, js, &js->manager);
     js->started = !x;
-    engine_jobs_follow_site(e);
     return x;
 }
 

@@ -406,8 +406,11 @@ static void of_the_site(void **state)
     assert_non_null(strstr(job_testing_row(e, "later").why, "it runs from "));
     engine_close(&e);
 
-    e = open_box_with("200M", first); /* what is done stays done */
+    e = open_box_with("200M", first); /* what is done stays done, and what waits for its hours does not begin */
     for (int i = 0; i < 3000 && !job_testing_row(e, "later").why[0]; i++) job_testing_nap(2);
+    char *log = xasprintf("%s/later.log", dir);
+    assert_int_equal(access(log, F_OK), -1);
+    free(log);
     assert_int_equal(job_testing_row(e, "night").state, ENGINE_JOB_DONE);
     log_is("night", "b");
     assert_int_equal(add(e, "mine", "1", "3", "ok"), ERR_OK);
