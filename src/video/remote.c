@@ -237,7 +237,8 @@ static err receive(struct remote *r, struct video_wire *m)
         return ERR_AGAIN;
     }
     ssize_t n = recv(r->fd, m, sizeof *m, MSG_DONTWAIT | MSG_TRUNC);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return ERR_AGAIN;
+    /* A child that went while a packet of ours lay unread there: Linux says so once, and before what the child had still sent. */
+    if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET)) return ERR_AGAIN;
     if (n <= 0) return err_set(ERR_IO, "the decoder process died");
     struct video_wire_state state = {0};
     if (r->slots) {
