@@ -7,6 +7,7 @@ cifar    the shared ResNet-20 and ResNet-44, on all ten classes
 faces    face-detection-retail-0004 and -0044, without labels, on frames of the four cameras
 detect   YOLOX-nano for COCO, people and hand signs, without labels, at 192 pixels
 sisters  two UltraFace networks, without labels
+demo     the demo's own three networks, on rendered sites: cars and people cut out for the two that a cascade uses
 mixed    all of the above that ran, as one box
 
 What merging is worth when models do not all fit is another bench: brim bench serving.
@@ -190,12 +191,27 @@ def sisters(b):
     show("Two UltraFace networks, without labels", [b.merge("sisters", models, *options, "--data", video, "--batch", 8, "--measure", 60)])
 
 
+def demo(b):
+    """Trained with other seeds than those of the pictures they are measured with, as they were trained before."""
+    models = [pathlib.Path(__file__).resolve().parent.parent / "models" / "demo" / f"{n}.onnx" for n in ("colour", "person", "detector")]
+    sites = (("learnt", 41, "day", 8, 60), ("learnt", 42, "dusk", 8, 60), ("asked", 43, "day", 4, 30), ("asked", 44, "dusk", 4, 30))
+    for folder, seed, light, cameras, seconds in sites:
+        if not (b.dir / folder / str(seed) / "scene.json").exists():
+            b.run("scene", "-o", b.dir / folder / str(seed), "--cameras", cameras, "--seconds", seconds, "--fps", 2, "--size", "640x360", "--seed", seed, "--light", light, "--coco", 1)
+    for folder in ("learnt", "asked"):
+        subprocess.run([sys.executable, pathlib.Path(__file__).resolve().parent.parent / "tools" / "demo_labels.py", f"{folder}.json",
+                        *(f"{folder}/{seed}" for f, seed, *_ in sites if f == folder)], cwd=b.dir, check=True, stdout=subprocess.DEVNULL)
+    options = ["--crops", "colour=2:colour", "--crops", "person=1", "--data", f"detector={b.dir / 'learnt.json'}", "--val", f"detector={b.dir / 'asked.json'}"]
+    options += [o for m in ("colour", "person") for o in ("--data", f"{m}={b.dir / 'learnt'}", "--val", f"{m}={b.dir / 'asked'}")]
+    show("The demo's own networks: top-1 of colours and AP50 against the truth, people by likeness to the original", [b.merge("demo", models, *options, "--measure", 500)])
+
+
 def mixed(b):
     """Models of different families on one box: what the merges above keep, together (they have nothing in common between families)."""
-    parts = [r for k, r in b.result.items() if k.split("/")[0] in ("faces", "cifar", "detect", "sisters") and isinstance(r, dict) and "saved_bytes" in r]
+    parts = [r for k, r in b.result.items() if k.split("/")[0] in ("faces", "cifar", "detect", "sisters", "demo") and isinstance(r, dict) and "saved_bytes" in r]
     parts += [r for k, r in b.result.items() if k == "family/grow"]
     if len(parts) < 3:
-        print("\nmixed: needs some of faces, family, cifar, detect, sisters in the same run")
+        print("\nmixed: needs some of faces, family, cifar, detect, sisters, demo in the same run")
         return
     total = {k: sum(r[k] for r in parts) for k in ("bytes", "saved_bytes", "most_bytes", "equal_bytes_before")}
     b.result["mixed"] = total
@@ -203,7 +219,7 @@ def mixed(b):
           f"{share(total['saved_bytes'], total['bytes'])}, of it equal before {share(total['equal_bytes_before'], total['bytes'])}; at most {share(total['most_bytes'], total['bytes'])}")
 
 
-ALL = {"pairs": pairs, "faces": faces, "family": family, "cifar": cifar, "detect": detect, "sisters": sisters, "mixed": mixed}
+ALL = {"pairs": pairs, "faces": faces, "family": family, "cifar": cifar, "detect": detect, "sisters": sisters, "demo": demo, "mixed": mixed}
 
 
 def main():

@@ -169,6 +169,33 @@ def what_will_probably_merge():
     assert "probably" in brim("merge", "--estimate", "a.onnx", "other.onnx")
 
 
+@test
+def a_cascades_model_is_taught_with_crops():
+    """Objects cut out of videos with labels; each class alone, and all of them; what they are called elsewhere is their class."""
+    brim("scene", "-o", "site", "--cameras", "1", "--seconds", "6", "--fps", "5", "--size", "320x192", "--seed", "3", "--people", "6", "--vehicles", "6")
+    brim("new", "brimcrop", "--classes", "8", "--seed", "1", "-o", "e0.onnx")
+    write("e.yaml", "card: 1\nhead: embedding\ninput: {size: [64, 64], mean: 127.5, std: 127.5}\n")
+    names = ["e0", "e1", "e2"]
+    for name in names[1:]:
+        shutil.copy(path("e0.onnx"), path(name + ".onnx"))
+    crops = [w for i, name in enumerate(names) for w in ("--crops", f"{name}={i}")]
+    brim("merge", *(n + ".onnx" for n in names), "--card", "e.yaml", "--data", "site", *crops, "--out", "m8", "--minutes", "0.5", "--batch", "4", "--threads", "1")
+    report = json.load(open(path("m8/merge.json")))
+    rows = [[float(v) for v in r.split(",")] for r in open(path("site/truth/cam1.txt"))]
+    for i, m in enumerate(report["members"]):
+        fit = [r for r in rows if r[0] % 5 == 1 and r[8] >= 0.5 and min(min(r[2] + r[4], 320) - max(r[2], 0), min(r[3] + r[5], 192) - max(r[3], 0)) >= 12]
+        n = sum(not i or r[7] == i for r in fit)
+        assert n > 2 and m["pictures_trained"] + m["pictures_measured"] == n, (m, n)
+    assert {m["measure"] for m in report["members"]} == {"likeness to the original"}, report["members"]
+    brim("merge", "--estimate", "e0.onnx", "e1.onnx", "--data", "site", "--crops", "1", "--card", "e.yaml")
+    two = ("merge", "e0.onnx", "e1.onnx", "--card", "e.yaml", "--data", "site", "--out", "m9", "--minutes", "0.1")
+    brim(*two, "--crops", "e0=people", status=2, says="--crops e0=people: a class of the MOT rows (0: all)")
+    brim(*two, "--crops", "e3=1", status=2, says="no model of this merge is called 'e3'")
+    brim(*two, "--crops", "e0=77", status=2, says="model 'e0'")
+    brim(*two, "--crops", "e0=1:shoes", status=2, says="shoes")
+    assert not os.path.exists(path("m9/e0.onnx"))
+
+
 def main():
     make()
     failed = made.run(TESTS)

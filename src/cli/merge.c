@@ -49,6 +49,7 @@ static err parse(int argc, char **argv, struct words *w)
                                         {"data", ARGS_STRINGS, &run->data, "NAME=PATH: pictures, a video or a labelled set to teach this model with (PATH: all of them)"},
                                         {"val", ARGS_STRINGS, &run->val, "NAME=PATH: what it is measured with (default: a part of --data held out)"},
                                         {"card", ARGS_STRINGS, &run->cards, "NAME=PATH: its card (default: the site's, or the one beside the model)"},
+                                        {"crops", ARGS_STRINGS, &run->crops, "NAME=N[:KEY]: its pictures are objects of class N (0: all) cut out of videos with MOT rows; KEY: their own class in objects.json"},
                                         {"minutes", ARGS_FLOAT, &w->minutes, "how long to search and train (30)"},
                                         {"target", ARGS_FLOAT, &w->target, "percent of its own score that each model must keep (95)"},
                                         {"policy", ARGS_STRING, &run->search.policy, "grow (the heaviest 60 % at once, then more), groups (GEMEL's order) or split (all at once, then give back)"},
@@ -92,6 +93,7 @@ static void words_done(struct words *w)
     free(w->run.data.items);
     free(w->run.val.items);
     free(w->run.cards.items);
+    free(w->run.crops.items);
 }
 
 int cli_merge(int argc, char **argv)

@@ -12,6 +12,7 @@ struct merge_run_options {
     const char *out, *store;
     bool json, guard;
     struct args_list data, val, cards;  /* NAME=PATH, or PATH for all */
+    struct args_list crops;             /* NAME=CATEGORY or NAME=CATEGORY:KEY */
     struct merge_search_options search; /* what the command line says of it */
     struct engine_job_run *job;         /* it is a job of a running box: stored models are the box's, results are published there. NULL: a command */
     bool only_check;                    /* are site, names and cards right? Nothing is done */

@@ -7,7 +7,9 @@
 struct merge_model {
     char *name, *onnx, *data, *val;
     char *stored;             /* its name in the store that it was taken from; NULL: it was a file */
-    bool of_site;
+    bool of_site, crops;
+    int category;             /* crops: of objects of this class; 0: all */
+    char *label;              /* crops: what their class is called in truth/objects.json; NULL: they have none */
     struct task_card *card;
     /* merge_publish.c: what it was when the search began, what the store had under its name (0: nothing), what of ours is there or is about to be */
     uint64_t source, target, ours[2];

@@ -62,6 +62,20 @@ static err load_card(struct merge_run *r, struct merge_model *m, const char *giv
     return e;
 }
 
+/* `N` or `N:KEY`. */
+static err read_crops(struct merge_model *m, const char *text)
+{
+    char *end;
+    if (!text) return ERR_OK;
+    long n = strtol(text, &end, 10);
+    if (end == text || n < 0 || n > 1000000 || (*end && *end != ':') || (*end == ':' && !end[1]))
+        return err_set(ERR_USAGE, "--crops %s=%s: a class of the MOT rows (0: all), then perhaps ':' and a word of objects.json, as in car=2:colour", m->name, text);
+    m->crops = true;
+    m->category = (int)n;
+    if (*end) m->label = xstrdup(end + 1);
+    return ERR_OK;
+}
+
 static err add_member(struct merge_run *r, const char *name, const char *onnx, const char *card, const char *data)
 {
     r->models = xrealloc(r->models, (size_t)(r->n + 1) * sizeof *r->models);
@@ -70,7 +84,8 @@ static err add_member(struct merge_run *r, const char *name, const char *onnx, c
     const char *given = chosen(&r->o->data, name), *val = chosen(&r->o->val, name);
     if (given || data) m->data = xstrdup(given ? given : data);
     if (val) m->val = xstrdup(val);
-    return load_card(r, m, card);
+    err e = read_crops(m, chosen(&r->o->crops, name));
+    return e ? e : load_card(r, m, card);
 }
 
 /* A stored model as a file of the output folder. */
@@ -168,7 +183,7 @@ static err add_path(struct merge_run *r, const char *path)
 
 struct merge_source merge_run_source(const struct merge_model *m)
 {
-    struct merge_source s = {.name = m->name, .onnx = m->onnx, .card = m->card, .data = m->data, .val = m->val};
+    struct merge_source s = {.name = m->name, .onnx = m->onnx, .card = m->card, .data = m->data, .val = m->val, .crops = m->crops, .category = m->category, .label = m->label};
     if (!m->card) return s;
     const struct task_input *in = &m->card->inputs[0];
     memcpy(s.feed.mean, in->mean, sizeof in->mean);
@@ -318,6 +333,7 @@ err merge_run_open(struct merge_run *r, const struct args_list *paths)
     if (!e) e = check_names(r, &o->data, "data");
     if (!e) e = check_names(r, &o->val, "val");
     if (!e) e = check_names(r, &o->cards, "card");
+    if (!e) e = check_names(r, &o->crops, "crops");
     return e;
 }
 
@@ -332,6 +348,7 @@ void merge_run_close(struct merge_run *r)
         free(m->data);
         free(m->val);
         free(m->stored);
+        free(m->label);
     }
     free(r->models);
     mem_payer_free(&r->payer);

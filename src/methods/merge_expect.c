@@ -104,7 +104,7 @@ struct look {
     const struct merge_expect_options *o;
     struct mem_payer *payer;
     int n, n_sets;                /* rows of a matrix; different data */
-    const char **paths;           /* [set] */
+    const struct merge_source **from; /* [set] */
     struct train_set **sets;
     int64_t **samples;            /* [set][each] */
     int *each;
@@ -123,13 +123,13 @@ static err open_sets(struct look *l)
     int want = l->o->pictures > 0 ? l->o->pictures : PICTURES, members = l->p->n_members;
     err e = ERR_OK;
     for (int i = 0; i < members && !e; i++) {
-        const char *path = l->o->sources[i].data;
+        const struct merge_source *s = &l->o->sources[i];
         bool known = false;
-        if (!path) return err_set(ERR_USAGE, "model '%s': no pictures to look at: --data %s=PATH", l->p->names[i], l->p->names[i]);
-        for (int k = 0; k < l->n_sets; k++) known |= !strcmp(l->paths[k], path);
+        if (!s->data) return err_set(ERR_USAGE, "model '%s': no pictures to look at: --data %s=PATH", l->p->names[i], l->p->names[i]);
+        for (int k = 0; k < l->n_sets; k++) known |= !strcmp(l->from[k]->data, s->data) && l->from[k]->crops == s->crops && l->from[k]->category == s->category;
         if (known) continue;
-        l->paths[l->n_sets] = path;
-        e = train_set_open(path, &(struct train_set_options){.unlabelled = true, .every = 5}, l->payer, &l->sets[l->n_sets]);
+        l->from[l->n_sets] = s;
+        e = merge_source_open(s, s->data, false, l->payer, &l->sets[l->n_sets]);
         if (!e) l->n_sets++;
     }
     for (int k = 0; k < l->n_sets && !e; k++) {
@@ -267,7 +267,7 @@ static err look_at_all(struct look *l, const struct graph *const *graphs)
 {
     int n = l->p->n_members;
     l->payer = mem_payer_new(l->o->budget, "expect");
-    l->paths = xnewn(const char *, n);
+    l->from = xnewn(const struct merge_source *, n);
     l->sets = xnewn(struct train_set *, n);
     l->samples = xnewn(int64_t *, n);
     l->each = xnewn(int, n);
@@ -286,7 +286,7 @@ static void look_done(struct look *l)
         free(l->samples[k]);
     }
     free(l->grams);
-    free(l->paths);
+    free(l->from);
     free(l->sets);
     free(l->samples);
     free(l->each);

@@ -82,7 +82,7 @@ static err measure(struct look *l, double *ret)
     int64_t classes = 0;
     err e = load(l, "models/", &l->original);
     if (!e) e = load(l, "", &l->merged);
-    if (!e) e = train_set_open(l->source->data, &(struct train_set_options){.unlabelled = true, .every = 5}, l->payer, &l->set);
+    if (!e) e = merge_source_open(l->source, l->source->data, false, l->payer, &l->set);
     if (!e) e = merge_score_classes(l->original, l->payer, &classes);
     if (e) return e;
     choose_samples(l);

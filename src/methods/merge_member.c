@@ -9,26 +9,36 @@
 #include <string.h>
 
 enum { VIDEO_EVERY = 5 }; /* frames of a video that stand next to each other teach little */
+#define CROPS_SEEN 0.5 /* what is less visible is left out */
 
 /* ---- opening */
 
 /* Boxes come in the head's order; a set of other names keeps its own. What has no labels will do: then the original is the truth. */
-static err open_set(struct merge_member *m, const struct merge_source *s, const char *path, struct train_set **ret)
+err merge_source_open(const struct merge_source *s, const char *path, bool labels, struct mem_payer *payer, struct train_set **ret)
 {
-    struct train_set_options o = {.unlabelled = true, .every = VIDEO_EVERY};
-    bool named = s->card && task_head_detects(s->card->head) && s->card->class_count > 0;
+    struct train_set_options o = {.unlabelled = !s->crops, .every = VIDEO_EVERY};
+    if (s->crops) {
+        o.identities = !s->label;
+        o.named = s->label;
+        o.category = s->category;
+        o.seen = CROPS_SEEN;
+    }
+    bool named = labels && s->card && s->card->class_count > 0 && (s->crops ? s->label != NULL : task_head_detects(s->card->head));
     if (named) {
         o.classes = (const char *const *)s->card->labels;
         o.n_classes = s->card->class_count;
     }
-    err e = train_set_open(path, &o, m->payer, ret);
-    return e && named ? train_set_open(path, &(struct train_set_options){.unlabelled = true, .every = VIDEO_EVERY}, m->payer, ret) : e;
+    err e = train_set_open(path, &o, payer, ret);
+    if (!e || !named || s->crops) return e;
+    o.classes = NULL;
+    o.n_classes = 0;
+    return train_set_open(path, &o, payer, ret);
 }
 
 static err open_sets(struct merge_member *m, const struct merge_source *s)
 {
-    err e = open_set(m, s, s->data, &m->set);
-    return e || !s->val ? e : open_set(m, s, s->val, &m->val_set);
+    err e = merge_source_open(s, s->data, true, m->payer, &m->set);
+    return e || !s->val ? e : merge_source_open(s, s->val, true, m->payer, &m->val_set);
 }
 
 static void all_samples(const struct train_set *set, int64_t **ret, int64_t *ret_n)
@@ -71,7 +81,7 @@ static err prepare_score(struct merge_member *m, const struct merge_source *s)
     if (m->o.size) m->card.inputs[0].width = m->card.inputs[0].height = m->o.size;
     err e = merge_score_classes(m->source, m->payer, &classes);
     if (e) return e;
-    m->score = (struct merge_score){.measure = merge_score_measure(classes, s->card, m->val_set, !s->unlabelled && !train_set_unlabelled(m->val_set)), .classes = classes, .original = m->source, .card = s->card ? &m->card : NULL, .set = m->val_set,
+    m->score = (struct merge_score){.measure = merge_score_measure(classes, s->card, m->val_set, !s->unlabelled && (!s->crops || s->label) && !train_set_unlabelled(m->val_set)), .classes = classes, .original = m->source, .card = s->card ? &m->card : NULL, .set = m->val_set,
                                     .o = {.budget = m->o.budget, .batch = MIN(m->o.batch, 32), .threads = m->o.threads, .feed = s->feed, .samples = m->held, .n_samples = m->n_held, .stop = m->o.stop}};
     m->labels = m->score.measure == MERGE_TOP1;
     return merge_chance(&m->score, &m->chance);
