@@ -8,7 +8,7 @@
  * refused all the same (the reader is fuzzed with right checksums).
  *
  * Invariant of a parsed manifest: every tensor lies inside its blob; graph < n_blobs; tail <= n_blobs. SPDX-License-Identifier: Apache-2.0 */
-#include "weights/store_inside.h"
+#include "weights/wire.h"
 
 #include "base/crc32c.h"
 
@@ -23,119 +23,77 @@ enum { ID = 32, MOST_BYTES = 256 << 20, MOST_BLOBS = 1 << 20, MOST_TENSORS = 1 <
 
 /* ---- reading */
 
-struct in {
-    const char *where;
-    const unsigned char *p, *end;
-    err e;
-};
-
-static err fail(struct in *in, const char *what)
-{
-    if (!in->e) in->e = err_set(ERR_CORRUPT, "%s: damaged (%s); import the model again", in->where, what);
-    return in->e;
-}
-
-static uint64_t number(struct in *in, int bytes)
-{
-    if (in->end - in->p < bytes) {
-        fail(in, "it ends too early");
-        return 0;
-    }
-    uint64_t v = weights_get(in->p, bytes);
-    in->p += bytes;
-    return v;
-}
-
-/* A count of things that take at least `least` bytes each. */
-static size_t count(struct in *in, size_t most, size_t least)
-{
-    uint64_t n = number(in, 4);
-    if (!in->e && (n > most || n > (uint64_t)(in->end - in->p) / least)) fail(in, "a count that cannot be");
-    return in->e ? 0 : (size_t)n;
-}
-
-static char *string(struct in *in)
-{
-    size_t n = count(in, MOST_NAME, 1);
-    for (size_t i = 0; i < n && !in->e; i++)
-        if (in->p[i] < 32 || in->p[i] == 127) fail(in, "a name with control characters");
-    char *s = xstrndup(in->e ? "" : (const char *)in->p, n);
-    if (!in->e) in->p += n;
-    return s;
-}
-
-static void tensor(struct in *in, const struct weights_manifest *m, struct weights_tensor *t)
+static void tensor(struct weights_in *in, const struct weights_manifest *m, struct weights_tensor *t)
 {
     int64_t elements = 0;
-    t->name = string(in);
-    uint64_t dtype = number(in, 4), rank = number(in, 4);
-    if (!in->e && (dtype > TENSOR_DTYPE_LAST || !tensor_dtype_size((enum tensor_dtype)dtype) || rank > TENSOR_MAX_RANK)) fail(in, "a tensor's type");
+    t->name = weights_in_string(in, MOST_NAME);
+    uint64_t dtype = weights_in_number(in, 4), rank = weights_in_number(in, 4);
+    if (!in->e && (dtype > TENSOR_DTYPE_LAST || !tensor_dtype_size((enum tensor_dtype)dtype) || rank > TENSOR_MAX_RANK)) weights_in_fail(in, "a tensor's type");
     if (in->e) return;
     t->dtype = (enum tensor_dtype)dtype;
     t->shape.rank = (int)rank;
     for (int i = 0; i < t->shape.rank; i++) {
-        t->shape.dims[i] = (int64_t)number(in, 8);
-        if (t->shape.dims[i] < 0) fail(in, "a tensor's shape");
+        t->shape.dims[i] = (int64_t)weights_in_number(in, 8);
+        if (t->shape.dims[i] < 0) weights_in_fail(in, "a tensor's shape");
     }
-    t->blob = (uint32_t)number(in, 4);
-    t->offset = number(in, 8);
-    t->bytes = number(in, 8);
+    t->blob = (uint32_t)weights_in_number(in, 4);
+    t->offset = weights_in_number(in, 8);
+    t->bytes = weights_in_number(in, 8);
     if (in->e) return;
-    if (tensor_shape_count(&t->shape, &elements) || (uint64_t)elements * tensor_dtype_size(t->dtype) != t->bytes) fail(in, "a tensor's size");
+    if (tensor_shape_count(&t->shape, &elements) || (uint64_t)elements * tensor_dtype_size(t->dtype) != t->bytes) weights_in_fail(in, "a tensor's size");
     else if (t->blob >= m->n_blobs || t->bytes > m->blob_bytes[t->blob] || t->offset > m->blob_bytes[t->blob] - t->bytes)
-        fail(in, "a tensor outside of its blob");
+        weights_in_fail(in, "a tensor outside of its blob");
 }
 
 /* Of format 2: which tensors other models have as well. */
-static void shared(struct in *in, struct weights_manifest *m)
+static void shared(struct weights_in *in, struct weights_manifest *m)
 {
-    size_t n = count(in, MOST_TENSORS, 4);
+    size_t n = weights_in_count(in, MOST_TENSORS, 4);
     uint64_t next = 0;
     for (size_t i = 0; i < n && !in->e; i++) {
-        uint64_t t = number(in, 4);
-        if (!in->e && (t < next || t >= m->n_tensors)) fail(in, "a shared tensor that is none");
+        uint64_t t = weights_in_number(in, 4);
+        if (!in->e && (t < next || t >= m->n_tensors)) weights_in_fail(in, "a shared tensor that is none");
         if (in->e) return;
         m->tensors[t].shared = true;
         next = t + 1;
     }
-    if (!in->e && !n) fail(in, "no shared tensor");
+    if (!in->e && !n) weights_in_fail(in, "no shared tensor");
 }
 
 err weights_manifest_parse(const char *where, const void *bytes, size_t n, struct weights_manifest *ret)
 {
     const unsigned char *p = bytes;
-    struct in in = {where, p, p + n, ERR_OK};
+    struct weights_in in = {where, "import the model again", p, p + n, ERR_OK};
     struct weights_manifest m = {0};
-    if (n < sizeof MAGIC + 4 + ID || memcmp(p, MAGIC, sizeof MAGIC)) return fail(&in, "not a manifest");
+    if (n < sizeof MAGIC + 4 + ID || memcmp(p, MAGIC, sizeof MAGIC)) return weights_in_fail(&in, "not a manifest");
     unsigned format = (unsigned)weights_get(p + 8, 4);
     if (format != WEIGHTS_FORMAT && format != WEIGHTS_FORMAT_SHARED)
         return err_set(ERR_UNSUPPORTED, "%s: format %u, and this brim knows 1 and 2; use the brim that wrote it, or import the model again", where,
                        format);
     m.id = weights_hash(p, n - ID);
-    if (memcmp(m.id.b, p + n - ID, ID)) return fail(&in, "its checksum is another");
+    if (memcmp(m.id.b, p + n - ID, ID)) return weights_in_fail(&in, "its checksum is another");
     in.p += sizeof MAGIC + 4;
     in.end -= ID;
-    m.version = (uint32_t)number(&in, 4);
-    m.created = number(&in, 8);
-    m.source_bytes = number(&in, 8);
-    m.name = string(&in);
-    m.source = string(&in);
-    m.graph = (uint32_t)number(&in, 4);
-    m.tail = (uint32_t)number(&in, 4);
-    m.n_blobs = count(&in, MOST_BLOBS, ID + 8);
+    m.version = (uint32_t)weights_in_number(&in, 4);
+    m.created = weights_in_number(&in, 8);
+    m.source_bytes = weights_in_number(&in, 8);
+    m.name = weights_in_string(&in, MOST_NAME);
+    m.source = weights_in_string(&in, MOST_NAME);
+    m.graph = (uint32_t)weights_in_number(&in, 4);
+    m.tail = (uint32_t)weights_in_number(&in, 4);
+    m.n_blobs = weights_in_count(&in, MOST_BLOBS, ID + 8);
     m.blobs = xcalloc(m.n_blobs + 1, sizeof *m.blobs);
     m.blob_bytes = xcalloc(m.n_blobs + 1, sizeof *m.blob_bytes);
     for (size_t i = 0; i < m.n_blobs && !in.e; i++) {
-        memcpy(m.blobs[i].b, in.p, ID); /* count() made sure of the bytes */
-        in.p += ID;
-        m.blob_bytes[i] = number(&in, 8);
+        weights_in_id(&in, &m.blobs[i]);
+        m.blob_bytes[i] = weights_in_number(&in, 8);
     }
-    if (!in.e && (m.graph >= m.n_blobs || m.tail > m.n_blobs)) fail(&in, "no graph");
-    size_t n_tensors = count(&in, MOST_TENSORS, 32);
+    if (!in.e && (m.graph >= m.n_blobs || m.tail > m.n_blobs)) weights_in_fail(&in, "no graph");
+    size_t n_tensors = weights_in_count(&in, MOST_TENSORS, 32);
     m.tensors = xcalloc(n_tensors + 1, sizeof *m.tensors);
     while (m.n_tensors < n_tensors && !in.e) tensor(&in, &m, &m.tensors[m.n_tensors++]);
     if (!in.e && format == WEIGHTS_FORMAT_SHARED) shared(&in, &m);
-    if (!in.e && in.p != in.end) fail(&in, "more bytes than it needs");
+    if (!in.e && in.p != in.end) weights_in_fail(&in, "more bytes than it needs");
     if (!in.e) {
         *ret = m;
         return ERR_OK;
@@ -157,58 +115,41 @@ void weights_manifest_done(struct weights_manifest *m)
 
 /* ---- writing */
 
-static void put(struct strbuf *b, uint64_t v, int bytes)
-{
-    unsigned char p[8];
-    weights_put(p, v, bytes);
-    strbuf_addn(b, (const char *)p, (size_t)bytes);
-}
-
-static void put_string(struct strbuf *b, const char *s)
-{
-    size_t n = MIN(strlen(s), (size_t)MOST_NAME);
-    put(b, n, 4);
-    for (size_t i = 0; i < n; i++) {
-        char c = (unsigned char)s[i] < 32 || s[i] == 127 ? '?' : s[i];
-        strbuf_addn(b, &c, 1);
-    }
-}
-
 void weights_manifest_write(const struct weights_manifest *m, void **ret, size_t *ret_n)
 {
     struct strbuf b = {0};
     strbuf_addn(&b, MAGIC, sizeof MAGIC);
     size_t n_shared = 0;
     for (size_t i = 0; i < m->n_tensors; i++) n_shared += m->tensors[i].shared;
-    put(&b, n_shared ? WEIGHTS_FORMAT_SHARED : WEIGHTS_FORMAT, 4);
-    put(&b, m->version, 4);
-    put(&b, m->created, 8);
-    put(&b, m->source_bytes, 8);
-    put_string(&b, m->name);
-    put_string(&b, m->source ? m->source : "");
-    put(&b, m->graph, 4);
-    put(&b, m->tail, 4);
-    put(&b, m->n_blobs, 4);
+    weights_out_number(&b, n_shared ? WEIGHTS_FORMAT_SHARED : WEIGHTS_FORMAT, 4);
+    weights_out_number(&b, m->version, 4);
+    weights_out_number(&b, m->created, 8);
+    weights_out_number(&b, m->source_bytes, 8);
+    weights_out_string(&b, m->name, MOST_NAME);
+    weights_out_string(&b, m->source ? m->source : "", MOST_NAME);
+    weights_out_number(&b, m->graph, 4);
+    weights_out_number(&b, m->tail, 4);
+    weights_out_number(&b, m->n_blobs, 4);
     for (size_t i = 0; i < m->n_blobs; i++) {
-        strbuf_addn(&b, (const char *)m->blobs[i].b, ID);
-        put(&b, m->blob_bytes[i], 8);
+        weights_out_id(&b, &m->blobs[i]);
+        weights_out_number(&b, m->blob_bytes[i], 8);
     }
-    put(&b, m->n_tensors, 4);
+    weights_out_number(&b, m->n_tensors, 4);
     for (size_t i = 0; i < m->n_tensors; i++) {
         const struct weights_tensor *t = &m->tensors[i];
-        put_string(&b, t->name);
-        put(&b, (uint64_t)t->dtype, 4);
-        put(&b, (uint64_t)t->shape.rank, 4);
-        for (int k = 0; k < t->shape.rank; k++) put(&b, (uint64_t)t->shape.dims[k], 8);
-        put(&b, t->blob, 4);
-        put(&b, t->offset, 8);
-        put(&b, t->bytes, 8);
+        weights_out_string(&b, t->name, MOST_NAME);
+        weights_out_number(&b, (uint64_t)t->dtype, 4);
+        weights_out_number(&b, (uint64_t)t->shape.rank, 4);
+        for (int k = 0; k < t->shape.rank; k++) weights_out_number(&b, (uint64_t)t->shape.dims[k], 8);
+        weights_out_number(&b, t->blob, 4);
+        weights_out_number(&b, t->offset, 8);
+        weights_out_number(&b, t->bytes, 8);
     }
-    if (n_shared) put(&b, n_shared, 4);
+    if (n_shared) weights_out_number(&b, n_shared, 4);
     for (size_t i = 0; i < m->n_tensors; i++)
-        if (m->tensors[i].shared) put(&b, i, 4);
+        if (m->tensors[i].shared) weights_out_number(&b, i, 4);
     struct weights_id id = weights_hash(b.s, b.len);
-    strbuf_addn(&b, (const char *)id.b, ID);
+    weights_out_id(&b, &id);
     *ret_n = b.len;
     *ret = strbuf_take(&b);
 }

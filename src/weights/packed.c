@@ -7,7 +7,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "weights/packed.h"
 #include "weights/inside.h"
-#include "weights/store_inside.h"
+#include "weights/wire.h"
 
 #include "base/crc32c.h"
 
@@ -20,123 +20,73 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char MAGIC[8] = "BRIMPACK";
+static const char MAGIC[8] = "BRIMPACK", ADVICE[] = "remove it, it will be made again";
 enum { ID = 32, HEAD = 64, HEADER = HEAD + ID, MOST_INDEX = 512 << 20, MOST_COUNT = 1 << 20, MOST_TEXT = 1 << 14 };
 
 /* ---- the index, read */
-
-struct in {
-    const char *where;
-    const unsigned char *p, *end;
-    err e;
-};
-
-static err fail(struct in *in, const char *what)
-{
-    if (!in->e) in->e = err_set(ERR_CORRUPT, "%s: damaged (%s); remove it, it will be made again", in->where, what);
-    return in->e;
-}
-
-static uint64_t number(struct in *in, int bytes)
-{
-    if (in->e || in->end - in->p < bytes) {
-        fail(in, "it ends too early");
-        return 0;
-    }
-    uint64_t v = weights_get(in->p, bytes);
-    in->p += bytes;
-    return v;
-}
-
-static size_t count(struct in *in, size_t most, size_t least)
-{
-    uint64_t n = number(in, 4);
-    if (!in->e && (n > most || n > (uint64_t)(in->end - in->p) / least)) fail(in, "a count that cannot be");
-    return in->e ? 0 : (size_t)n;
-}
-
-static char *text(struct in *in)
-{
-    size_t n = count(in, MOST_TEXT, 1);
-    for (size_t i = 0; i < n && !in->e; i++)
-        if (in->p[i] < 32 || in->p[i] == 127) fail(in, "a name with control characters");
-    char *s = xstrndup(in->e ? "" : (const char *)in->p, in->e ? 0 : n);
-    if (!in->e) in->p += n;
-    return s;
-}
-
-static void id(struct in *in, struct weights_id *ret)
-{
-    if (in->e || in->end - in->p < ID) {
-        fail(in, "it ends too early");
-        return;
-    }
-    memcpy(ret->b, in->p, ID);
-    in->p += ID;
-}
 
 static size_t crc_count(uint64_t bytes)
 {
     return (size_t)((bytes + WEIGHTS_CRC_BLOCK - 1) / WEIGHTS_CRC_BLOCK);
 }
 
-static void block(struct in *in, const struct weights_packed *p, uint64_t data_end, struct weights_packed_block *b)
+static void block(struct weights_in *in, const struct weights_packed *p, uint64_t data_end, struct weights_packed_block *b)
 {
-    b->file = (uint32_t)number(in, 4);
-    b->offset = number(in, 8);
-    b->bytes = number(in, 8);
-    b->tail = number(in, 4) != 0;
-    id(in, &b->id);
+    b->file = (uint32_t)weights_in_number(in, 4);
+    b->offset = weights_in_number(in, 8);
+    b->bytes = weights_in_number(in, 8);
+    b->tail = weights_in_number(in, 4) != 0;
+    weights_in_id(in, &b->id);
     if (in->e) return;
     if (b->file >= p->n_files || b->offset % WEIGHTS_PAGE || b->bytes % WEIGHTS_PAGE || !b->bytes || b->offset < WEIGHTS_PAGE ||
         b->bytes > (uint64_t)1 << 47 || b->offset > (uint64_t)1 << 47 || (!b->file && (b->bytes > data_end || b->offset > data_end - b->bytes)) ||
         crc_count(b->bytes) > (size_t)(in->end - in->p) / 4) {
-        fail(in, "a block outside of its file");
+        weights_in_fail(in, "a block outside of its file");
         return;
     }
     b->crc = xnewn(uint32_t, crc_count(b->bytes));
-    for (size_t i = 0; i < crc_count(b->bytes); i++) b->crc[i] = (uint32_t)number(in, 4);
+    for (size_t i = 0; i < crc_count(b->bytes); i++) b->crc[i] = (uint32_t)weights_in_number(in, 4);
 }
 
-static void extent(struct in *in, const struct weights_packed *p, struct weights_packed_extent *x)
+static void extent(struct weights_in *in, const struct weights_packed *p, struct weights_packed_extent *x)
 {
-    x->block = (uint32_t)number(in, 4);
-    x->offset = number(in, 8);
-    x->bytes = number(in, 8);
-    x->hash = number(in, 8);
-    x->format = text(in);
+    x->block = (uint32_t)weights_in_number(in, 4);
+    x->offset = weights_in_number(in, 8);
+    x->bytes = weights_in_number(in, 8);
+    x->hash = weights_in_number(in, 8);
+    x->format = weights_in_string(in, MOST_TEXT);
     if (in->e) return;
     if (x->block >= p->n_blocks || x->bytes > p->blocks[x->block].bytes || x->offset > p->blocks[x->block].bytes - x->bytes || x->offset % 64)
-        fail(in, "an extent outside of its block");
+        weights_in_fail(in, "an extent outside of its block");
 }
 
 err weights_packed_parse(const char *where, const void *bytes, size_t n, uint64_t data_end, struct weights_packed *ret)
 {
     struct weights_packed p = {0};
-    struct in in = {where, bytes, (const unsigned char *)bytes + n, ERR_OK};
-    p.key = text(&in);
-    id(&in, &p.manifest);
-    p.stamp = number(&in, 8);
-    size_t files = count(&in, MOST_COUNT, 4);
+    struct weights_in in = {where, ADVICE, bytes, (const unsigned char *)bytes + n, ERR_OK};
+    p.key = weights_in_string(&in, MOST_TEXT);
+    weights_in_id(&in, &p.manifest);
+    p.stamp = weights_in_number(&in, 8);
+    size_t files = weights_in_count(&in, MOST_COUNT, 4);
     p.files = xnewn(char *, files + 1);
     for (p.n_files = 1; p.n_files <= files && !in.e; p.n_files++) {
         struct weights_id unused;
-        p.files[p.n_files] = text(&in);
-        if (!in.e && !weights_id_parse(p.files[p.n_files], &unused)) fail(&in, "a name that is none");
+        p.files[p.n_files] = weights_in_string(&in, MOST_TEXT);
+        if (!in.e && !weights_id_parse(p.files[p.n_files], &unused)) weights_in_fail(&in, "a name that is none");
     }
-    size_t blocks = count(&in, MOST_COUNT, 24 + ID);
+    size_t blocks = weights_in_count(&in, MOST_COUNT, 24 + ID);
     p.blocks = xnewn(struct weights_packed_block, blocks + 1);
     while (p.n_blocks < blocks && !in.e) block(&in, &p, data_end, &p.blocks[p.n_blocks++]);
-    size_t extents = count(&in, MOST_COUNT, 32);
+    size_t extents = weights_in_count(&in, MOST_COUNT, 32);
     p.extents = xnewn(struct weights_packed_extent, extents + 1);
     while (p.n_extents < extents && !in.e) extent(&in, &p, &p.extents[p.n_extents++]);
-    size_t places = count(&in, MOST_COUNT, 4);
+    size_t places = weights_in_count(&in, MOST_COUNT, 4);
     p.places = xnewn(uint32_t, places + 1);
     for (; p.n_places < places && !in.e; p.n_places++) {
-        p.places[p.n_places] = (uint32_t)number(&in, 4);
-        if (!in.e && p.places[p.n_places] >= p.n_extents) fail(&in, "a place without an extent");
+        p.places[p.n_places] = (uint32_t)weights_in_number(&in, 4);
+        if (!in.e && p.places[p.n_places] >= p.n_extents) weights_in_fail(&in, "a place without an extent");
     }
-    if (!in.e && in.p != in.end) fail(&in, "more bytes than it needs");
+    if (!in.e && in.p != in.end) weights_in_fail(&in, "more bytes than it needs");
     if (in.e) weights_packed_done(&p);
     else *ret = p;
     return in.e;
@@ -171,22 +121,22 @@ static err read_file(struct weights_store *s, const char *name, struct weights_p
 {
     char *path = xasprintf("%s/%s", s->packed, name);
     unsigned char head[HEADER], *index = NULL;
-    struct in in = {path, head, head, ERR_OK};
+    struct weights_in in = {path, ADVICE, head, head, ERR_OK};
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     err e = ERR_OK;
     uint64_t at = 0, n = 0;
     if (fd < 0) e = err_set(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path, strerror(errno));
-    if (!e && (fstat(fd, &st) || !S_ISREG(st.st_mode))) e = fail(&in, "no regular file");
+    if (!e && (fstat(fd, &st) || !S_ISREG(st.st_mode))) e = weights_in_fail(&in, "no regular file");
     if (!e) e = weights_fs_read(&s->fs, fd, path, head, sizeof head, 0);
-    if (!e && memcmp(head, MAGIC, sizeof MAGIC)) e = fail(&in, "not a packed file");
+    if (!e && memcmp(head, MAGIC, sizeof MAGIC)) e = weights_in_fail(&in, "not a packed file");
     if (!e && weights_get(head + 8, 4) != WEIGHTS_FORMAT)
         e = err_set(ERR_UNSUPPORTED, "%s: format %u, and this brim knows 1; remove it, it will be made again", path, (unsigned)weights_get(head + 8, 4));
     if (!e) {
         struct weights_id h = weights_hash(head, HEAD);
         at = weights_get(head + 16, 8);
         n = weights_get(head + 24, 8);
-        if (memcmp(h.b, head + HEAD, ID) || n > MOST_INDEX || n > (uint64_t)st.st_size || at != (uint64_t)st.st_size - n) e = fail(&in, "its header");
+        if (memcmp(h.b, head + HEAD, ID) || n > MOST_INDEX || n > (uint64_t)st.st_size || at != (uint64_t)st.st_size - n) e = weights_in_fail(&in, "its header");
     }
     if (!e) {
         index = xcalloc((size_t)n + 1, 1);
@@ -194,7 +144,7 @@ static err read_file(struct weights_store *s, const char *name, struct weights_p
     }
     if (!e) {
         struct weights_id h = weights_hash(index, (size_t)n);
-        if (memcmp(h.b, head + 32, ID)) e = fail(&in, "its index");
+        if (memcmp(h.b, head + 32, ID)) e = weights_in_fail(&in, "its index");
     }
     if (!e) e = weights_packed_parse(path, index, (size_t)n, at, ret);
     if (!e) {
@@ -403,47 +353,34 @@ err weights_packer_add(struct weights_packer *w, const void *p, size_t bytes, bo
     return ERR_OK;
 }
 
-static void put(struct strbuf *b, uint64_t v, int bytes)
-{
-    unsigned char p[8];
-    weights_put(p, v, bytes);
-    strbuf_addn(b, (const char *)p, (size_t)bytes);
-}
-
-static void put_text(struct strbuf *b, const char *s)
-{
-    put(b, strlen(s), 4);
-    strbuf_add(b, s);
-}
-
 static void write_index(const struct weights_packer *w, const struct weights_packed *p, struct strbuf *b)
 {
-    put_text(b, w->key);
-    strbuf_addn(b, (const char *)w->manifest.b, ID);
-    put(b, p->stamp, 8);
-    put(b, p->n_files - 1, 4);
-    for (size_t i = 1; i < p->n_files; i++) put_text(b, p->files[i]);
-    put(b, p->n_blocks, 4);
+    weights_out_string(b, w->key, MOST_TEXT);
+    weights_out_id(b, &w->manifest);
+    weights_out_number(b, p->stamp, 8);
+    weights_out_number(b, p->n_files - 1, 4);
+    for (size_t i = 1; i < p->n_files; i++) weights_out_string(b, p->files[i], MOST_TEXT);
+    weights_out_number(b, p->n_blocks, 4);
     for (size_t i = 0; i < p->n_blocks; i++) {
         const struct weights_packed_block *x = &p->blocks[i];
-        put(b, x->file, 4);
-        put(b, x->offset, 8);
-        put(b, x->bytes, 8);
-        put(b, x->tail, 4);
-        strbuf_addn(b, (const char *)x->id.b, ID);
-        for (size_t k = 0; k < crc_count(x->bytes); k++) put(b, x->crc[k], 4);
+        weights_out_number(b, x->file, 4);
+        weights_out_number(b, x->offset, 8);
+        weights_out_number(b, x->bytes, 8);
+        weights_out_number(b, x->tail, 4);
+        weights_out_id(b, &x->id);
+        for (size_t k = 0; k < crc_count(x->bytes); k++) weights_out_number(b, x->crc[k], 4);
     }
-    put(b, p->n_extents, 4);
+    weights_out_number(b, p->n_extents, 4);
     for (size_t i = 0; i < p->n_extents; i++) {
         const struct weights_packed_extent *x = &p->extents[i];
-        put(b, x->block, 4);
-        put(b, x->offset, 8);
-        put(b, x->bytes, 8);
-        put(b, x->hash, 8);
-        put_text(b, x->format);
+        weights_out_number(b, x->block, 4);
+        weights_out_number(b, x->offset, 8);
+        weights_out_number(b, x->bytes, 8);
+        weights_out_number(b, x->hash, 8);
+        weights_out_string(b, x->format, MOST_TEXT);
     }
-    put(b, p->n_places, 4);
-    for (size_t i = 0; i < p->n_places; i++) put(b, p->places[i], 4);
+    weights_out_number(b, p->n_places, 4);
+    for (size_t i = 0; i < p->n_places; i++) weights_out_number(b, p->places[i], 4);
 }
 
 static err publish(struct weights_packer *w, const struct weights_packed *p)
