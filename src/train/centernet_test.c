@@ -1,6 +1,7 @@
 /* CenterNet's loss against PyTorch (tests/tools/make_centernet_golden.py, written from the papers): the bells of the heat map and how wide they are, the loss, its
  * gradient to every number of the network's outputs, by finite differences, too; what is refused. SPDX-License-Identifier: Apache-2.0 */
 #include "train/centernet.h"
+#include "train/head_testing.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -29,10 +30,7 @@ static void draw(float values[3][MOST])
 }
 
 struct work {
-    struct mem_budget *budget;
-    struct mem_payer *payer;
-    struct model *model;
-    struct model_plan *plan;
+    struct head_work h;
     struct train_centernet c;
 };
 
@@ -40,10 +38,9 @@ struct work {
 static void open_work(struct work *w)
 {
     struct tensor_shape s = {.rank = 4, .dims = {PICTURES, CLASSES, ROWS, COLUMNS}}, two = {.rank = 4, .dims = {PICTURES, 2, ROWS, COLUMNS}};
-    w->budget = mem_budget_new("host", UINT64_MAX);
-    w->payer = mem_payer_new(w->budget, "test");
+    head_work_begin(&w->h);
     w->c = (struct train_centernet){.width = WIDTH, .height = HEIGHT};
-    struct graph *g = graph_new("centernet", 13, w->payer);
+    struct graph *g = graph_new("centernet", 13, w->h.payer);
     int in[3] = {graph_add_input(g, "logits", TENSOR_F32, &s), graph_add_input(g, "size", TENSOR_F32, &two), graph_add_input(g, "offset", TENSOR_F32, &two)}, loss, grads[3];
     struct graph_builder b = {.g = g, .name = "loss"};
     graph_add_output(g, graph_b1(&b, OP_SIGMOID, in[0]));
@@ -55,37 +52,18 @@ static void open_work(struct work *w)
     g->n_outputs = 0;
     graph_add_output(g, loss);
     for (int i = 0; i < 3; i++) graph_add_output(g, grads[i]);
-    assert_int_equal(model_from_graph(g, "centernet", &(struct model_options){.budget = w->budget, .threads = 1}, &w->model), ERR_OK);
-    assert_int_equal(model_plan_new(w->model, NULL, &w->plan), ERR_OK);
-    assert_int_equal(model_plan_reserve(w->plan), ERR_OK);
-    assert_int_equal(model_request(w->model), ERR_OK);
-    assert_int_equal(model_wait(w->model), ERR_OK);
-}
-
-static void close_work(struct work *w)
-{
-    model_release(w->model);
-    model_plan_free(&w->plan);
-    model_free(&w->model);
-    mem_payer_free(&w->payer);
-    mem_budget_free(&w->budget);
-}
-
-static void put(struct work *w, int i, float *from)
-{
-    struct tensor to = model_plan_input(w->plan, i), view = tensor_view(TENSOR_F32, &to.shape, from);
-    assert_int_equal(model_copy(&view, &to), ERR_OK);
+    head_work_plan(&w->h, g);
 }
 
 static double run(struct work *w, float values[3][MOST], float targets[3][MOST], float grads[3][MOST])
 {
-    for (int i = 0; i < 3; i++) put(w, i, values[i]), put(w, 3 + i, targets[i]);
-    assert_int_equal(model_plan_run(w->plan, NULL), ERR_OK);
+    for (int i = 0; i < 3; i++) head_work_put(&w->h, i, values[i]), head_work_put(&w->h, 3 + i, targets[i]);
+    assert_int_equal(model_plan_run(w->h.plan, NULL), ERR_OK);
     for (int i = 0; i < 3 && grads; i++) {
-        struct tensor out = model_plan_output(w->plan, 1 + i), plain = tensor_view(TENSOR_F32, &out.shape, grads[i]);
+        struct tensor out = model_plan_output(w->h.plan, 1 + i), plain = tensor_view(TENSOR_F32, &out.shape, grads[i]);
         assert_int_equal(model_copy(&out, &plain), ERR_OK);
     }
-    return (double)*(float *)model_plan_output(w->plan, 0).data;
+    return (double)*(float *)model_plan_output(w->h.plan, 0).data;
 }
 
 static void aim(const struct train_centernet *c, float targets[3][MOST])
@@ -138,7 +116,7 @@ static void as_pytorch(void **state)
     fclose(f);
     for (int i = 0; i < 6; i++) assert_int_equal(seen[i], PICTURES);
     assert_true(radii >= 8 && losses == 1);
-    close_work(&w);
+    head_work_end(&w.h);
 }
 
 /* The loss is a sum of f32, so steps are wide and what is compared is not small. */
@@ -166,7 +144,7 @@ static void finite_differences(void **state)
             compared++;
         }
     assert_true(compared > 60);
-    close_work(&w);
+    head_work_end(&w.h);
 }
 
 /* A picture without a box; boxes at the very edge, of no area, of a class that is not there. */
@@ -193,7 +171,7 @@ static void edges(void **state)
     values[0][PLANE - 1] = -90;
     run(&w, values, targets, grads);
     assert_float_equal(grads[0][PLANE - 1], -1, 1e-3);
-    close_work(&w);
+    head_work_end(&w.h);
 }
 
 static void what_is_refused(void **state)

@@ -1,6 +1,7 @@
 /* YOLOX's loss against PyTorch (tests/tools/make_yolox_golden.py, written from the paper): which cells SimOTA assigns to whom, the loss, and its gradient to every
  * number of the network's output. SPDX-License-Identifier: Apache-2.0 */
 #include "train/yolox.h"
+#include "train/head_testing.h"
 
 #include "train/net.h"
 
@@ -28,10 +29,7 @@ static void draw(float *rows)
 }
 
 struct work {
-    struct mem_budget *budget;
-    struct mem_payer *payer;
-    struct model *model;
-    struct model_plan *plan;
+    struct head_work h;
     struct train_yolox yolox;
 };
 
@@ -39,10 +37,9 @@ struct work {
 static void open_work(struct work *w)
 {
     struct tensor_shape s = {.rank = 3, .dims = {PICTURES, CELLS, WIDE}};
-    w->budget = mem_budget_new("host", UINT64_MAX);
-    w->payer = mem_payer_new(w->budget, "test");
+    head_work_begin(&w->h);
     w->yolox = (struct train_yolox){.width = SIDE, .height = SIDE};
-    struct graph *g = graph_new("yolox", 13, w->payer);
+    struct graph *g = graph_new("yolox", 13, w->h.payer);
     int x = graph_add_input(g, "x", TENSOR_F32, &s), loss, grad;
     struct graph_builder b = {.g = g, .name = "loss"};
     graph_add_output(g, x);
@@ -52,26 +49,7 @@ static void open_work(struct work *w)
     g->n_outputs = 0;
     graph_add_output(g, loss);
     graph_add_output(g, grad);
-    assert_int_equal(model_from_graph(g, "yolox", &(struct model_options){.budget = w->budget, .threads = 1}, &w->model), ERR_OK);
-    assert_int_equal(model_plan_new(w->model, NULL, &w->plan), ERR_OK);
-    assert_int_equal(model_plan_reserve(w->plan), ERR_OK);
-    assert_int_equal(model_request(w->model), ERR_OK);
-    assert_int_equal(model_wait(w->model), ERR_OK);
-}
-
-static void close_work(struct work *w)
-{
-    model_release(w->model);
-    model_plan_free(&w->plan);
-    model_free(&w->model);
-    mem_payer_free(&w->payer);
-    mem_budget_free(&w->budget);
-}
-
-static void put(struct work *w, int i, void *from)
-{
-    struct tensor to = model_plan_input(w->plan, i), view = tensor_view(TENSOR_F32, &to.shape, from);
-    assert_int_equal(model_copy(&view, &to), ERR_OK);
+    head_work_plan(&w->h, g);
 }
 
 static void as_pytorch(void **state)
@@ -89,13 +67,13 @@ static void as_pytorch(void **state)
     for (int n = 0; n < PICTURES; n++)
         found += train_yolox_assign(&w.yolox, rows + n * CELLS * WIDE, boxes[n], counts[n], scratch, assigned + n * CELLS, box + n * CELLS * 4, class + n * CELLS * CLASSES);
     float share = 1.0f / (float)found;
-    put(&w, 0, rows);
-    put(&w, 1, assigned);
-    put(&w, 2, box);
-    put(&w, 3, class);
-    put(&w, 4, &share);
-    assert_int_equal(model_plan_run(w.plan, NULL), ERR_OK);
-    struct tensor out = model_plan_output(w.plan, 1), plain = tensor_view(TENSOR_F32, &out.shape, grad);
+    head_work_put(&w.h, 0, rows);
+    head_work_put(&w.h, 1, assigned);
+    head_work_put(&w.h, 2, box);
+    head_work_put(&w.h, 3, class);
+    head_work_put(&w.h, 4, &share);
+    assert_int_equal(model_plan_run(w.h.plan, NULL), ERR_OK);
+    struct tensor out = model_plan_output(w.h.plan, 1), plain = tensor_view(TENSOR_F32, &out.shape, grad);
     assert_int_equal(model_copy(&out, &plain), ERR_OK);
     snprintf(path, sizeof path, "%s/tests/data/train/yolox.txt", source ? source : ".");
     FILE *f = fopen(path, "re");
@@ -109,7 +87,7 @@ static void as_pytorch(void **state)
             assert_float_equal(class[i * CLASSES + boxes[n][which].class_id], v, 1e-6f);
             listed++;
         } else if (sscanf(line, "loss %lf", &v) == 1) {
-            assert_float_equal(*(float *)model_plan_output(w.plan, 0).data, v, 2e-6 * v);
+            assert_float_equal(*(float *)model_plan_output(w.h.plan, 0).data, v, 2e-6 * v);
         } else if (str_starts(line, "row ")) {
             for (int k = 0, step; k < WIDE; k++, used += step, at++) {
                 assert_int_equal(sscanf(line + used, "%lf%n", &v, &step), 1);
@@ -121,7 +99,7 @@ static void as_pytorch(void **state)
     assert_int_equal(listed, found);
     assert_int_equal(at, ALL);
     free(scratch);
-    close_work(&w);
+    head_work_end(&w.h);
 }
 
 int main(void)
