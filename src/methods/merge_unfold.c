@@ -241,7 +241,7 @@ static const struct op_node *norm_of(const struct graph *g, const struct op_node
     return NULL;
 }
 
-/* (var + eps) / s^2 = var' + eps, so that not even eps changes anything. */
+/* (var + eps) / s^2 = var' + eps, so that not even eps changes anything. var' is no less than 0, so a long filter of a channel that hardly moves stays longer than 1. */
 static err shorten(struct graph *g, const struct op_node *conv, const struct op_node *norm, bool *ret_changed)
 {
     const struct graph_value *w = &g->values[conv->in[1]];
@@ -255,6 +255,7 @@ static err shorten(struct graph *g, const struct op_node *conv, const struct op_
         double s = 0;
         for (int64_t i = 0; i < each; i++) s += (double)f[k * each + i] * (double)f[k * each + i];
         if (!((s = sqrt(s)) > 1e-12) || !isfinite(s)) continue;
+        if (eps > 0) s = fmin(s, sqrt((fmax((double)var[k], 0) + eps) / eps));
         off = fmax(off, fabs(s - 1));
         for (int64_t i = 0; i < each; i++) f[k * each + i] = (float)((double)f[k * each + i] / s);
         mean[k] = (float)((double)mean[k] / s);

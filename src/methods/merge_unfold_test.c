@@ -114,8 +114,63 @@ static void it_computes_the_same(void **state)
     testing_done(&t);
 }
 
+/* Long filters, and channels that hardly moved when the network was trained: (var + eps) / length^2 is below eps. */
+static void still_channels_stay_as_they_are(void **state)
+{
+    (void)state;
+    struct testing t;
+    testing_init(&t, UINT64_MAX);
+    const char *tmp = getenv("TMPDIR");
+    char *net = xasprintf("%s/brim-unfold-still-%d.onnx", tmp && *tmp ? tmp : "/tmp", (int)getpid());
+    struct graph *g = graph_new("still", 17, t.payer);
+    int x = testing_input(g, "x", DIMS(1, 3, 8, 8)), vectors[4], changed, norms;
+    size_t n, m;
+    struct tensor_shape four = {.rank = 1, .dims = {4}}, filters = {.rank = 4, .dims = {4, 3, 3, 3}};
+    float *w, *v;
+    int weight;
+    assert_int_equal(graph_add_constant(g, "w", TENSOR_F32, &filters, &weight, (void **)&w), ERR_OK);
+    for (int i = 0; i < 4 * 27; i++) w[i] = (float)(i % 27 % 7 - 3) * (i < 54 ? 1.0f : 0.05f);
+    static const float numbers[4][4] = {{1, 0.5f, 2, 1}, {0, 0.1f, -0.2f, 0.3f}, {0.1f, -0.3f, 0.2f, 0}, {0, 1e-6f, 3, 1e-6f}}; /* scale, bias, mean, var */
+    for (int i = 0; i < 4; i++) {
+        char name[2] = {(char)('a' + i), 0};
+        assert_int_equal(graph_add_constant(g, name, TENSOR_F32, &four, &vectors[i], (void **)&v), ERR_OK);
+        memcpy(v, numbers[i], sizeof numbers[i]);
+    }
+    x = testing_node(g, OP_CONV, x, weight, -1);
+    struct graph_node *norm = graph_add_node(g, OP_BATCH_NORM, "norm", 5, 1);
+    memcpy(norm->op.in, (int[]){x, vectors[0], vectors[1], vectors[2], vectors[3]}, 5 * sizeof(int));
+    int y = graph_add_value(g, "y", TENSOR_NONE, NULL);
+    g->nodes[g->n_nodes - 1].op.out[0] = y;
+    graph_add_output(g, y);
+    assert_int_equal(graph_save(g, net), ERR_OK);
+    graph_free(&g);
+    float *before = run(&t, net, &n, &norms);
+    struct train_evaluate_options o = {.budget = t.budget, .batch = 8, .threads = 1};
+    assert_int_equal(merge_unfold(net, 0, NULL, &o, &changed), ERR_OK);
+    assert_int_equal(changed, 0);
+    float *after = run(&t, net, &m, &norms);
+    assert_int_equal(norms, 1);
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(after[i] - before[i]) <= 1e-4f * (1 + fabsf(before[i])))) fail_msg("number %zu was %g and is %g", i, (double)before[i], (double)after[i]);
+    assert_int_equal(m, n);
+    assert_int_equal(graph_load(net, t.payer, &g), ERR_OK);
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        if (g->nodes[i].op.kind != OP_CONV) continue;
+        const float *f = g->values[g->nodes[i].op.in[1]].constant;
+        double length = 0;
+        for (int k = 0; k < 27; k++) length += (double)(f[2 * 27 + k] * f[2 * 27 + k]);
+        assert_float_equal(length, 1, 1e-4); /* of a channel that moves */
+    }
+    graph_free(&g);
+    unlink(net);
+    free(net);
+    free(before);
+    free(after);
+    testing_done(&t);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(it_computes_the_same)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(it_computes_the_same), cmocka_unit_test(still_channels_stay_as_they_are)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
