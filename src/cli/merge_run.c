@@ -259,10 +259,14 @@ static void finish(const struct merge_run *r, const struct merge_result *m)
         return;
     }
     if (r->terminal) fputs("\r\033[K", stdout);
-    if (m->n) print_models(r);
+    if (!m->n) {
+        puts("stopped before anything was tried: say the same command again");
+        return;
+    }
+    print_models(r);
     printf("%s of %s saved (%.1f %%; at most %s; %s were equal before) in %.1f min and %d trials: %s/merge.json, merge.svg and one ONNX file per model\n", size_text(m->saved, a),
            size_text(m->bytes, b), m->bytes ? 100 * (double)m->saved / (double)m->bytes : 0, size_text(m->most, c), size_text(m->equal, d), m->seconds / 60, m->trials, r->o->out);
-    if (m->n && !m->saved && !m->stopped) printf("no sharing kept every model at its target: the originals are left as they were\n");
+    if (!m->saved && !m->stopped) printf("no sharing kept every model at its target: the originals are left as they were\n");
     if (m->stopped) printf("stopped; the same command with --resume goes on\n");
 }
 

@@ -385,10 +385,10 @@ err merge_search(const struct merge_search_options *o, merge_progress_fn *fn, vo
     if (!e) e = run_trials(&s);
     if (s.joint && (!e || e == ERR_CANCELLED)) {
         fill_result(&s, ret);
-        ret->stopped = e == ERR_CANCELLED;
         err written = merge_report_write(&s);
         if (!e) e = written;
     }
+    ret->stopped = e == ERR_CANCELLED;
     merge_joint_free(&s.joint);
     merge_problem_free(&s.problem);
     for (int i = 0; i < o->n; i++) merge_member_free(&s.members[i]);

@@ -36,7 +36,7 @@ struct merge_progress {
 typedef err merge_progress_fn(void *user, const struct merge_progress *p);
 
 struct merge_result {
-    int n, trials;
+    int n, trials;                      /* n 0: stopped before anything was tried, OUT is as it was */
     double seconds;
     uint64_t bytes, most, saved, equal; /* of layers before; could be saved at most; are saved; were equal before */
     bool all_met, stopped;

@@ -436,6 +436,11 @@ static void wrong_input(void **state)
     a->o.stop = &stop;
     a->o.target = 100;
     a->o.seconds = 5;
+    atomic_store(&stop, true);
+    assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_CANCELLED); /* while the members are looked at */
+    assert_true(r.stopped);
+    assert_int_equal(r.n, 0);
+    atomic_store(&stop, false);
     assert_int_equal(merge_search(&a->o, stop_soon, &stop, &r), ERR_CANCELLED); /* the 1x1 is in common */
     assert_true(r.stopped);
     unlink(models);
