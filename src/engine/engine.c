@@ -326,6 +326,7 @@ err engine_reload(struct engine *e, struct site *s)
     site_diff_free(&d);
     pthread_mutex_unlock(&e->lock);
     engine_jobs_go_on(e);
+    engine_jobs_follow_site(e);
     engine_site_unref(&old);
     engine_site_unref(&site);
     return x;

@@ -232,7 +232,7 @@ void engine_job_end(struct engine_job *j)
     settle(j);
     j->row.seconds = (double)(clock_ns() - j->begun_ns) / 1e9;
     if (!j->remove && engine_job_store(j)) log_error("engine", "job '%s': %s", j->row.name, err_text()); /* else its file may be another's already */
-    say(&j->row, js->engine);
+    if (!j->remove) say(&j->row, js->engine);
     pthread_mutex_unlock(&js->lock);
 }
 
@@ -293,6 +293,7 @@ static struct engine_job *next_job(struct engine_jobs *js)
         found->starts = 0;
         snprintf(found->row.why, sizeof found->row.why, "the box ended %d times while it ran; 'brim job start %s' tries again", MOST_STARTS, found->row.name);
         (void)engine_job_store(found);
+        say(&found->row, js->engine);
         found = NULL;
     }
     pthread_mutex_unlock(&js->lock);
@@ -378,7 +379,7 @@ void engine_jobs_go_on(struct engine *e)
     pthread_mutex_lock(&js->lock);
     js->given_way = false;
     pthread_mutex_unlock(&js->lock);
-    engine_jobs_follow_site(e); /* it may be another site now */
+    thread_event_set(&js->wake);
 }
 
 err engine_jobs_open(struct engine *e)

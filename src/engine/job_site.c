@@ -66,6 +66,26 @@ static void follow(struct engine_jobs *js, const struct site *s, const char *fol
     }
 }
 
+static bool lives(const struct engine_jobs *js, const char *name)
+{
+    for (const struct engine_job *j = js->list; j; j = j->next)
+        if (!j->remove && !strcmp(j->row.name, name)) return true;
+    return false;
+}
+
+/* What was wrong with jobs that are nowhere any more: in the list no longer, or never, and not in the file. Lock held. */
+static void forget_problems(struct engine_jobs *js, const struct site *s)
+{
+    struct engine *e = js->engine;
+    const char *what;
+    json_t *sentence;
+    void *next;
+    pthread_mutex_lock(&e->problems_lock);
+    json_object_foreach_safe(e->problems, next, what, sentence)
+        if (str_starts(what, "job ") && !lives(js, what + 4) && !wanted(s, what + 4)) json_object_del(e->problems, what);
+    pthread_mutex_unlock(&e->problems_lock);
+}
+
 static bool is_there(struct engine_jobs *js, const char *name, bool *ret_of_site)
 {
     bool found = false;
@@ -101,6 +121,7 @@ void engine_jobs_follow_site(struct engine *e)
     if (folder) {
         pthread_mutex_lock(&js->lock);
         follow(js, s, folder);
+        forget_problems(js, s);
         pthread_mutex_unlock(&js->lock);
         for (size_t i = 0; i < s->job_count; i++) make(e, s, &s->jobs[i], folder);
     }

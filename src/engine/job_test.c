@@ -117,6 +117,12 @@ static struct engine_job_row wait_for(struct engine *e, const char *name, enum e
     return (struct engine_job_row){0};
 }
 
+static void wait_for_reason(struct engine *e, const char *name)
+{
+    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; !job_testing_row(e, name).why[0] && clock_ns() < end;) job_testing_nap(2);
+    assert_true(job_testing_row(e, name).why[0]);
+}
+
 static void log_is(const char *name, const char *text)
 {
     char *path = xasprintf("%s/%s.log", dir, name), got[32] = {0};
@@ -126,6 +132,18 @@ static void log_is(const char *name, const char *text)
     fclose(f);
     free(path);
     assert_string_equal(got, text);
+}
+
+static bool has_problem(struct engine *e, const char *says)
+{
+    json_t *list = engine_problems(e);
+    size_t i;
+    const json_t *p;
+    bool found = false;
+    json_array_foreach(list, i, p)
+        found = found || strstr(json_string_value(p), says);
+    json_decref(list);
+    return found;
 }
 
 /* ---- */
@@ -254,7 +272,9 @@ static void jobs_outlive_the_box(void **state)
     struct engine_job_row r = wait_for(e, "dies", ENGINE_JOB_FAILED);
     assert_string_equal(r.why, "the box ended 5 times while it ran; 'brim job start dies' tries again");
     assert_int_equal(access(log, F_OK), -1);
+    assert_true(has_problem(e, "job dies: the box ended 5 times"));
     assert_int_equal(engine_job_start(e, "dies"), ERR_OK);
+    assert_false(has_problem(e, "job dies"));
     wait_for(e, "dies", ENGINE_JOB_DONE);
     engine_close(&e);
     e = open_box("200M");
@@ -363,18 +383,6 @@ static void hours_of_the_day(void **state)
                 !engine_job_in_hours(1320, 360, 1319));
 }
 
-static bool has_problem(struct engine *e, const char *says)
-{
-    json_t *list = engine_problems(e);
-    size_t i;
-    const json_t *p;
-    bool found = false;
-    json_array_foreach(list, i, p)
-        found = found || strstr(json_string_value(p), says);
-    json_decref(list);
-    return found;
-}
-
 static bool has_file(const char *name)
 {
     char *path = xasprintf("%s/store/jobs/%s.json", dir, name);
@@ -401,13 +409,13 @@ static void of_the_site(void **state)
     struct engine *e = open_box_with("200M", first);
     wait_for(e, "night", ENGINE_JOB_DONE);
     assert_true(has_problem(e, "four words, not 1") && has_problem(e, "there are no jobs of the kind 'bake'"));
-    for (int i = 0; i < 3000 && !job_testing_row(e, "later").why[0]; i++) job_testing_nap(2);
+    wait_for_reason(e, "later");
     assert_int_equal(job_testing_row(e, "later").state, ENGINE_JOB_WAITING);
     assert_non_null(strstr(job_testing_row(e, "later").why, "it runs from "));
     engine_close(&e);
 
     e = open_box_with("200M", first); /* what is done stays done, and what waits for its hours does not begin */
-    for (int i = 0; i < 3000 && !job_testing_row(e, "later").why[0]; i++) job_testing_nap(2);
+    wait_for_reason(e, "later");
     char *log = xasprintf("%s/later.log", dir);
     assert_int_equal(access(log, F_OK), -1);
     free(log);
@@ -456,6 +464,31 @@ static void of_the_site_and_by_hand(void **state)
     free(jobs);
 }
 
+/* What was wrong with them goes with them; and one that a person removed comes again when the site is read, not when the budget changes. */
+static void of_the_site_and_gone(void **state)
+{
+    (void)state;
+    char *jobs = xasprintf("jobs:\n  wrong: {do: count, words: '0 1 corrupt %s/wrong.log'}\n  bad: {do: count, words: one}\n  night: {do: count, words: [1, 3, ok, %s/night.log]}\n", dir, dir);
+    struct engine *e = open_box_with("200M", jobs);
+    wait_for(e, "night", ENGINE_JOB_DONE);
+    wait_for(e, "wrong", ENGINE_JOB_FAILED);
+    assert_true(has_problem(e, "job wrong: it counted wrong") && has_problem(e, "job bad: four words, not 1"));
+    assert_int_equal(engine_job_remove(e, "night"), ERR_OK);
+    assert_int_equal(engine_set_budget(e, 150 * MB), ERR_OK);
+    assert_int_equal(job_testing_row(e, "night").state, 0);
+    assert_false(has_file("night"));
+    log_is("night", "b");
+    reload(e, jobs);
+    wait_for(e, "night", ENGINE_JOB_DONE);
+    log_is("night", "bb");
+    assert_true(has_problem(e, "job wrong: it counted wrong") && has_problem(e, "job bad: four words, not 1"));
+    reload(e, "");
+    assert_false(has_problem(e, "job "));
+    assert_int_equal(job_testing_row(e, "wrong").state, 0);
+    engine_close(&e);
+    free(jobs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -468,6 +501,7 @@ int main(void)
         cmocka_unit_test(hours_of_the_day),
         cmocka_unit_test_setup_teardown(of_the_site, setup, teardown),
         cmocka_unit_test_setup_teardown(of_the_site_and_by_hand, setup, teardown),
+        cmocka_unit_test_setup_teardown(of_the_site_and_gone, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
