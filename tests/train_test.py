@@ -81,6 +81,21 @@ def other_classes_get_a_new_head():
 
 
 @test
+def a_job_that_goes_on_keeps_its_options():
+    pictures("two")
+    words = ("--data", "two", "--out", "o6", "--epochs", "2", "--held-out", "0")
+    train(*words, "--max-steps", "1", status=1, says="stopped after 1 updates; --resume goes on")
+    before = open(path("o6/last.brim"), "rb").read()
+    for new, says in ((("--epochs", "9"), "--epochs 9: "), (("--epochs=9",), "--epochs=9: "), (("--patience", "3"), "--patience: "), (("nonsense",), "nonsense: ")):
+        brim("train", "--resume", "--out", "o6", *new, status=2,
+             says="brim train: " + says + "a job that goes on keeps the options that it was begun with; leave that out, or begin another job in another --out")
+        assert open(path("o6/last.brim"), "rb").read() == before
+    train(*words, "--resume", "--max-steps", "2", "--json", status=1, says="stopped after 2 updates")  # the command itself, said again
+    brim("train", "--resume", "--out=o6")
+    assert os.path.exists(path("o6/last.onnx"))
+
+
+@test
 def a_loss_that_is_no_number():
     pictures("two")
     brim("train", "--model", "net.onnx", "--data", "two", "--out", "o3", "--batch", "8", "--epochs", "20", "--warmup", "10", "--lr", "900", "--optimizer", "sgd", "--priority", "normal",

@@ -395,8 +395,24 @@ static err first_word(struct options *o, const struct args_list *rest)
     return rest->n ? err_set(ERR_USAGE, "'%s': what is it? Options begin with --", rest->items[rest->n - 1]) : ERR_OK;
 }
 
+/* Said again may be what the job was begun with, word by word, and what a job does not keep. Anything else would be passed over in silence. */
+static err nothing_new(int argc, char **argv, char *const *old, int n)
+{
+    for (int i = 1; i < argc; i++) {
+        bool takes = !strcmp(argv[i], "--out") || !strcmp(argv[i], "--max-steps"), known = takes || !strcmp(argv[i], "--resume") || !strcmp(argv[i], "--json");
+        known |= str_starts(argv[i], "--out=") || str_starts(argv[i], "--max-steps=");
+        for (int k = 0; k < n && !known; k++) known = !strcmp(argv[i], old[k]);
+        const char *option = i > 1 && str_starts(argv[i - 1], "--") && !str_starts(argv[i], "--") && !strchr(argv[i - 1], '=') ? argv[i - 1] : "";
+        if (!known)
+            return err_set(ERR_USAGE, "%s%s%s: a job that goes on keeps the options that it was begun with; leave that out, or begin another job in another --out", option,
+                           *option ? " " : "", argv[i]);
+        i += takes;
+    }
+    return ERR_OK;
+}
+
 /* The arguments of the checkpoint, then --resume and what may be said anew. */
-static err resumed(struct options *o, struct args_list *rest, char ***ret_arguments)
+static err resumed(int argc, char **words, struct options *o, struct args_list *rest, char ***ret_arguments)
 {
     struct options old = defaults();
     int n;
@@ -408,9 +424,10 @@ static err resumed(struct options *o, struct args_list *rest, char ***ret_argume
     char **argv = xnewn(char *, n + 2);
     argv[0] = (char *)(uintptr_t)"train";
     for (int i = 0; i < n; i++) argv[i + 1] = arguments[i];
+    e = nothing_new(argc, words, arguments, n);
     free(rest->items);
     *rest = (struct args_list){0};
-    e = parse(n + 1, argv, &old, rest);
+    if (!e) e = parse(n + 1, argv, &old, rest);
     if (!e) e = first_word(&old, rest);
     old.job.out = out;
     old.job.resume = true;
@@ -419,6 +436,7 @@ static err resumed(struct options *o, struct args_list *rest, char ***ret_argume
     old.job.arguments = (const char *const *)arguments;
     old.job.n_arguments = n;
     free(argv);
+    free(o->freeze.items);
     *o = old;
     *ret_arguments = arguments;
     return e;
@@ -474,7 +492,7 @@ static err prepare(int argc, char **argv, const char *folder, struct prepared *p
     if (!o->job.out) return err_set(ERR_USAGE, "--out DIR is needed");
     join(folder, &o->job.out, &p->paths[3]);
     if (o->job.resume) {
-        e = resumed(o, &p->rest, &p->old);
+        e = resumed(argc, argv, o, &p->rest, &p->old);
     } else {
         if (!o->job.model || !o->job.data) return err_set(ERR_USAGE, "--model and --data are needed");
         p->kept = xnewn(char *, argc + 2);
