@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LOOK_MS = 250, RETRY = 5 /* times `every` */ };
+enum { LOOK_MS = 250 };
 
 /* What came back from an eye. */
 struct sample {
@@ -104,6 +104,7 @@ static void remove_gone(struct engine_guards *gs, const struct site *s)
         pthread_mutex_lock(&gs->lock);
         *at = g->next;
         pthread_mutex_unlock(&gs->lock);
+        engine_guard_clear(g);
         free_guard(&g);
     }
 }
@@ -115,6 +116,7 @@ static void set_state(struct engine_guard *g, enum engine_guard_state state, con
     g->row.state = state;
     snprintf(g->row.why, sizeof g->row.why, "%s", why);
     pthread_mutex_unlock(&g->guards->lock);
+    if (state != ENGINE_GUARD_REVERTED) engine_guard_clear(g);
     if (news) log_warn("engine", "model '%s' is not guarded: %s", g->row.model, why);
 }
 
@@ -166,7 +168,7 @@ static void examine(struct engine_guard *g, const struct site_model *o, bool sto
     g->file = xstrdup(o->onnx);
     g->original = o->guard.original ? xstrdup(o->guard.original) : stored ? engine_guard_search_of(g->guards, o->name) : kept_beside(o->onnx);
     if (g->original) name_search(g);
-    g->attach_ns = INT64_MAX;
+    g->attach_ns = g->examine_ns = INT64_MAX;
     if (g->drift) merge_drift_clear(g->drift);
     pthread_mutex_lock(&g->guards->lock);
     g->row.target = g->o.target;
@@ -183,6 +185,7 @@ static void examine(struct engine_guard *g, const struct site_model *o, bool sto
     }
     if (engine_guard_equal(g, &equal) || (g->out && !g->o.original && merge_guard_shares(g->out, g->member, &shares))) {
         set_state(g, ENGINE_GUARD_CANNOT, err_text());
+        g->examine_ns = clock_ns() + ENGINE_GUARD_RETRY * g->o.every_ms * 1000000;
         return;
     }
     const json_t *was = engine_guard_record(g);
@@ -230,15 +233,27 @@ static err join(struct engine_guard *g, struct engine_site *hold, struct engine_
     return x;
 }
 
+/* Its original is beside it already: only the window was missing. */
+static bool joined(struct engine_guard *g)
+{
+    struct engine *e = g->guards->engine;
+    pthread_mutex_lock(&e->lock);
+    struct engine_model *m = running(e, g->row.model);
+    bool yes = m && m->serial == g->serial && atomic_load(&m->eye);
+    pthread_mutex_unlock(&e->lock);
+    return yes;
+}
+
 static void attach(struct engine_guard *g, struct engine_site *hold, const struct site_model *o)
 {
     struct engine_eye *y = NULL;
-    err x = engine_eye_new(g->guards, hold, o, g->original, &y);
-    if (!x) x = join(g, hold, &y);
+    bool there = joined(g);
+    err x = there ? ERR_OK : engine_eye_new(g->guards, hold, o, g->original, &y);
+    if (!x && !there) x = join(g, hold, &y);
     engine_eye_close(&y);
     merge_drift_free(&g->drift); /* of another measure or window, perhaps */
     if (!x) x = new_window(g);
-    g->attach_ns = x ? clock_ns() + RETRY * g->o.every_ms * 1000000 : INT64_MAX;
+    g->attach_ns = x ? clock_ns() + ENGINE_GUARD_RETRY * g->o.every_ms * 1000000 : INT64_MAX;
     if (x == ERR_AGAIN) return;
     if (x) {
         set_state(g, ENGINE_GUARD_CANNOT, err_text());
@@ -310,7 +325,8 @@ static void weigh(struct engine_guard *g, const struct sample *s)
     g->row.pictures = v.pictures;
     g->row.why[0] = 0;
     pthread_mutex_unlock(&g->guards->lock);
-    if (v.below && engine_guard_go_back(g, &v)) skipped(g, err_text()); /* tried again after the next frame */
+    if (!v.below) engine_guard_clear(g);
+    else if (engine_guard_go_back(g, &v)) skipped(g, err_text()); /* tried again after the next frame */
 }
 
 static void tend(struct engine_guard *g, struct engine_site *hold, const struct site_model *o)
@@ -323,7 +339,7 @@ static void tend(struct engine_guard *g, struct engine_site *hold, const struct 
     bool stored = m && m->stored;
     pthread_mutex_unlock(&e->lock);
     if (!serial) return;
-    if (g->serial != serial) {
+    if (g->serial != serial || clock_ns() >= g->examine_ns) {
         g->serial = serial;
         examine(g, o, stored);
     }

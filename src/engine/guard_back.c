@@ -223,24 +223,57 @@ static void go_on(struct engine_guards *gs, const struct engine_job_row *job)
     else log_info("engine", "the search of job '%s' goes on from here", job->name);
 }
 
+/* Before it is told anything its job must not run, nor begin: it would write over it. Noted first, so that a box that dies or ends now starts it again the next time. */
+static bool stands_still(struct engine_guard *g, json_t *record, const struct engine_job_row *job)
+{
+    const char *stopped = json_string_value(json_object_get(record, "stopped"));
+    if (job->state != ENGINE_JOB_RUNNING && job->state != ENGINE_JOB_WAITING) return true;
+    if (!stopped || strcmp(stopped, job->name) != 0) {
+        json_object_set_new(record, "stopped", json_string(job->name));
+        store(g->guards);
+    }
+    (void)engine_job_stop(g->guards->engine, job->name); /* it may have ended just now */
+    return false;
+}
+
+/* A search that is not told would bring the merged one back, so it waits until it is. One whose report is gone has nothing to hear. */
+static bool tell(struct engine_guard *g, json_t *record)
+{
+    struct engine *e = g->guards->engine;
+    char what[80], text[512];
+    if (clock_ns() < g->tell_ns) return false;
+    err x = merge_guard_note(g->out, g->member);
+    snprintf(text, sizeof text, x ? "it could not be told that the model went back, and stands still until it is: %.400s" : "", x ? err_text() : "");
+    snprintf(what, sizeof what, "search of %.64s", g->row.model);
+    engine_set_problem(e, what, x == ERR_NOT_FOUND ? "" : text);
+    g->tell_ns = x ? clock_ns() + ENGINE_GUARD_RETRY * g->o.every_ms * 1000000 : 0;
+    if (x && x != ERR_NOT_FOUND) return false;
+    json_object_set_new(record, "told", json_true());
+    store(g->guards);
+    return true;
+}
+
 void engine_guard_settle(struct engine_guard *g)
 {
     struct engine_guards *gs = g->guards;
     struct engine_job_row job;
     json_t *r = json_object_get(gs->record, g->row.model);
     bool told = !r || json_is_true(json_object_get(r, "told"));
-    if (!g->out || (told && !g->stopped[0])) return;
+    if (!g->out || (told && !json_object_get(r, "stopped"))) return;
     bool is_job = find_search(gs, same_folder, g->out, &job, NULL);
-    if (is_job && job.state == ENGINE_JOB_RUNNING) { /* it would write over what it is told */
-        if (!g->stopped[0] && !engine_job_stop(gs->engine, job.name)) snprintf(g->stopped, sizeof g->stopped, "%s", job.name);
-        return;
-    }
-    if (!told) {
-        if (merge_guard_note(g->out, g->member)) log_warn("engine", "model '%s': the search does not hear that it went back: %s", g->row.model, err_text());
-        json_object_set_new(r, "told", json_true());
-        store(gs);
-    }
-    bool ours = is_job && !strcmp(g->stopped, job.name);
-    g->stopped[0] = 0;
+    if (!told && ((is_job && !stands_still(g, r, &job)) || !tell(g, r))) return;
+    const char *stopped = json_string_value(json_object_get(r, "stopped"));
+    bool ours = is_job && stopped && !strcmp(stopped, job.name) && (job.state == ENGINE_JOB_STOPPED || job.state == ENGINE_JOB_FAILED);
     if (is_job && (ours || job.state == ENGINE_JOB_DONE)) go_on(gs, &job);
+    if (stopped && !json_object_del(r, "stopped")) store(gs);
+}
+
+void engine_guard_clear(struct engine_guard *g)
+{
+    static const char *const of[] = {"guard", "search of"};
+    char what[80];
+    for (size_t i = 0; i < ARRAY_LEN(of); i++) {
+        snprintf(what, sizeof what, "%s %.64s", of[i], g->row.model);
+        engine_set_problem(g->guards->engine, what, "");
+    }
 }

@@ -12,6 +12,8 @@
 #include "engine/inside.h"
 #include "methods/merge_drift.h"
 
+enum { ENGINE_GUARD_RETRY = 5 }; /* times `every`: when what failed is tried again */
+
 /* Of the executor while IDLE and TAKEN, of the guard thread (under engine->lock) while DONE and FAILED. */
 enum engine_eye_state { ENGINE_EYE_IDLE, ENGINE_EYE_TAKEN, ENGINE_EYE_DONE, ENGINE_EYE_FAILED };
 
@@ -54,7 +56,8 @@ struct engine_guard { /* one per guarded model; all but row of the guard thread 
     uint64_t serial;               /* of the model that was looked at */
     char *file, *original;
     char *out, *member;            /* the folder of the search, and what it calls the model; NULL: none */
-    char stopped[72];              /* the search's job, which was stopped to be told; "": none */
+    int64_t tell_ns;               /* when the search is told again, if it could not be */
+    int64_t examine_ns;            /* when it is examined again, if that could not be done */
     bool stored;                   /* file is a name of the store */
     int64_t attach_ns;             /* when the original is opened, or tried again */
     struct site_guard o;
@@ -72,7 +75,7 @@ struct engine_guards {
     atomic_bool stop;
     struct thread_event wake;
     char *record_path;             /* STORE/guard.json; guard thread */
-    json_t *record;                /* model -> {file, id, time, score, target, noted}: what went back */
+    json_t *record;                /* model -> {file, content, time, score, target, frames, told, stopped: the search's job, until it goes on}: what went back */
     pthread_mutex_t lock;          /* guards list and rows; taken last */
     struct engine_guard *list;
 };
@@ -113,3 +116,5 @@ char *engine_guard_search_of(struct engine_guards *gs, const char *member);
 err engine_guard_go_back(struct engine_guard *g, const struct merge_drift_verdict *v);
 /* Tells the search, and starts its job again, when the job does not run; called until it is done. */
 void engine_guard_settle(struct engine_guard *g);
+/* What the box says of its going back, or not, is over. */
+void engine_guard_clear(struct engine_guard *g);

@@ -394,6 +394,8 @@ static void what_cannot_go_back_is_tried_again(void **state)
 
 /* ---- a model of the store, merged by a job of the box */
 
+static atomic_bool held, asked; /* a search that is told to stop goes on while `held` */
+
 /* A search that only waits; its last word: a file that gets 'b' or 'a' (again) each time it begins. */
 static err search(struct engine_job_run *r)
 {
@@ -402,6 +404,8 @@ static err search(struct engine_job_run *r)
     fputc(r->again ? 'a' : 'b', f);
     assert_int_equal(fclose(f), 0);
     while (!atomic_load(r->stop)) nap();
+    atomic_store(&asked, true);
+    while (atomic_load(&held)) nap();
     return err_set(ERR_CANCELLED, "stopped");
 }
 
@@ -470,24 +474,36 @@ static uint32_t version_of(const char *name, char content[65])
     return version;
 }
 
+static void stored_box_start(struct box *b)
+{
+    b->budget = mem_budget_new("host", 256 * MB);
+    assert_int_equal(engine_open(stored_site(8), &(struct engine_options){.budget = b->budget}, &b->e), ERR_OK);
+    engine_job_kinds(b->e, kinds, 1);
+    engine_guard_enable(b->e);
+    assert_int_equal(engine_start(b->e), ERR_OK);
+}
+
+/* A box with a stored model, and a search for it that runs. */
+static void search_in_box(struct box *b, const char *log_name)
+{
+    char name[72], *log = in_dir(log_name), content[65];
+    const char *words[] = {"site.yaml", "--out", "out", "--on-box", log};
+    write_merge(CLASSIFIER);
+    import("out/cars.onnx", "autos");
+    assert_int_equal(version_of("autos", content), 1);
+    stored_box_start(b);
+    assert_non_null(strstr(await(b, "cars", ENGINE_GUARD_CANNOT, 0).why, "there is no original of it"));
+    assert_int_equal(engine_job_add(b->e, &(struct engine_job_options){.kind = "merge", .folder = dir, .words = words, .n_words = 5}, name), ERR_OK);
+    await_log(log_name, "b");
+    free(log);
+}
+
 static void a_stored_model_goes_back_and_its_search_goes_on(void **state)
 {
     (void)state;
     struct box b;
-    char name[72], *log = in_dir("search.log"), content[65];
-    const char *words[] = {"site.yaml", "--out", "out", "--on-box", log};
-    write_merge(CLASSIFIER);
-    copy("out/cars.onnx", "kept.onnx");
-    import("out/cars.onnx", "autos");
-    assert_int_equal(version_of("autos", content), 1);
-    b.budget = mem_budget_new("host", 256 * MB);
-    assert_int_equal(engine_open(stored_site(8), &(struct engine_options){.budget = b.budget}, &b.e), ERR_OK);
-    engine_job_kinds(b.e, kinds, 1);
-    engine_guard_enable(b.e);
-    assert_int_equal(engine_start(b.e), ERR_OK);
-    assert_non_null(strstr(await(&b, "cars", ENGINE_GUARD_CANNOT, 0).why, "there is no original of it"));
-    assert_int_equal(engine_job_add(b.e, &(struct engine_job_options){.kind = "merge", .folder = dir, .words = words, .n_words = 5}, name), ERR_OK);
-    await_log("search.log", "b");
+    char content[65];
+    search_in_box(&b, "search.log");
     assert_int_equal(engine_reload(b.e, stored_site(9)), ERR_OK); /* opened again, and its search is known now */
     struct engine_guard_row r = await(&b, "cars", ENGINE_GUARD_REVERTED, 0);
     assert_true(r.reverted_score < 0.9);
@@ -498,14 +514,77 @@ static void a_stored_model_goes_back_and_its_search_goes_on(void **state)
     assert_true(equal("out/cars.onnx", "out/models/cars.onnx"));
     await_run(&b, "one");
     box_end(&b);
-    b.budget = mem_budget_new("host", 256 * MB);
-    assert_int_equal(engine_open(stored_site(8), &(struct engine_options){.budget = b.budget}, &b.e), ERR_OK);
-    engine_job_kinds(b.e, kinds, 1);
-    engine_guard_enable(b.e);
-    assert_int_equal(engine_start(b.e), ERR_OK);
+    stored_box_start(&b);
     assert_true(await(&b, "cars", ENGINE_GUARD_REVERTED, 0).reverted_at == r.reverted_at); /* the next start knows */
     box_end(&b);
-    free(log);
+}
+
+/* The guard stops the search, and the box ends before the search does: the next one tells it, and starts it again. */
+static void a_search_that_was_stopped_goes_on_in_the_next_box(void **state)
+{
+    (void)state;
+    struct box b;
+    atomic_store(&held, true);
+    atomic_store(&asked, false);
+    search_in_box(&b, "held.log");
+    assert_int_equal(engine_reload(b.e, stored_site(9)), ERR_OK);
+    await(&b, "cars", ENGINE_GUARD_REVERTED, 0);
+    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; !atomic_load(&asked) && clock_ns() < end;) nap();
+    assert_true(atomic_load(&asked));
+    engine_guards_close(b.e); /* as the box does first */
+    atomic_store(&held, false);
+    box_end(&b);
+    await_log("held.log", "b");
+    stored_box_start(&b);
+    json_decref(await_report("cars"));
+    await_log("held.log", "ba");
+    box_end(&b);
+}
+
+static void await_problem(struct box *b, const char *part, bool there)
+{
+    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; has_problem(b, part) != there && clock_ns() < end;) nap();
+    assert_int_equal(has_problem(b, part), there);
+}
+
+/* The report cannot be written (a folder has the name of the new one): said, and done later. And what the box says of a model is over when it is merged anew. */
+static void what_the_search_is_not_told_is_told_later(void **state)
+{
+    (void)state;
+    struct box b;
+    char *name = xasprintf("out/%ld-merge.json", (long)getpid()), *in_the_way = in_dir(name);
+    write_merge(CLASSIFIER);
+    copy("out/merge.json", "report.json");
+    assert_int_equal(engine_make_folders(in_the_way), ERR_OK);
+    box_start(&b, site_of("dark.mp4", FAST, ""), 256 * MB);
+    await_problem(&b, "search of cars: it could not be told that the model went back, and stands still until it is: ", true);
+    assert_int_equal(row(&b, "cars").state, ENGINE_GUARD_REVERTED);
+    assert_true(equal("out/merge.json", "report.json"));
+    assert_int_equal(rmdir(in_the_way), 0);
+    json_decref(await_report("cars"));
+    await_problem(&b, "search of cars", false);
+    assert_true(has_problem(&b, "guard cars: merged, it was "));
+    copy("merged.onnx", "out/cars.onnx");
+    copy("report.json", "out/merge.json");
+    assert_int_equal(engine_reload(b.e, site_of("bright.mp4", "{every: 100ms, window: 9, target: 0.9}", "")), ERR_OK);
+    await(&b, "cars", ENGINE_GUARD_ON, 1);
+    assert_false(has_problem(&b, "guard cars"));
+    box_end(&b);
+    free(in_the_way);
+    free(name);
+}
+
+/* An original that is not there yet, or cannot be read for a moment, is looked for again. */
+static void an_original_that_comes_later_is_found(void **state)
+{
+    (void)state;
+    struct box b;
+    write_merge(CLASSIFIER);
+    box_start(&b, site_of("bright.mp4", "{every: 100ms, window: 8, target: 0.9, original: out/models/late.onnx}", ""), 256 * MB);
+    assert_non_null(strstr(await(&b, "cars", ENGINE_GUARD_CANNOT, 0).why, "out/models/late.onnx: No such file or directory"));
+    copy("out/models/cars.onnx", "out/models/late.onnx");
+    await(&b, "cars", ENGINE_GUARD_ON, 1);
+    box_end(&b);
 }
 
 /* ---- memory */
@@ -566,6 +645,28 @@ static void a_small_budget_sends_it_away(void **state)
     box_end(&b);
 }
 
+/* Room for its original, but not for the window: it waits for that, and nothing is left behind. */
+static void the_window_may_come_later(void **state)
+{
+    (void)state;
+    struct box b;
+    void *rest;
+    write_merge(DETECTOR);
+    box_start(&b, site_of("bright.mp4", "off", ""), 256 * MB);
+    await_run(&b, "one");
+    await_run(&b, "two");
+    const size_t window = 4 * (size_t)MERGE_DRIFT_MOST * TASK_ALIKE_MOST * sizeof(struct task_ap_box), size = 256 * (size_t)MB - mem_budget_used(b.budget) - window * 9 / 10;
+    struct mem_payer *p = mem_payer_new(b.budget, "somebody");
+    assert_int_equal(mem_alloc(p, MEM_OTHER, size, &rest), ERR_OK);
+    assert_int_equal(engine_reload(b.e, site_of("bright.mp4", "{every: 100ms, window: 200, target: 0.9}", "")), ERR_OK);
+    await(&b, "cars", ENGINE_GUARD_CANNOT, 0);
+    mem_free(p, MEM_OTHER, rest, size);
+    sched_given_back(b.e->sched, size);
+    await(&b, "cars", ENGINE_GUARD_ON, 1);
+    mem_payer_free(&p);
+    box_end(&b);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
@@ -575,6 +676,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_embedding_goes_back),
         cmocka_unit_test(what_cannot_go_back_is_tried_again),
         cmocka_unit_test(a_stored_model_goes_back_and_its_search_goes_on),
+        cmocka_unit_test(a_search_that_was_stopped_goes_on_in_the_next_box),
+        cmocka_unit_test(what_the_search_is_not_told_is_told_later),
+        cmocka_unit_test(an_original_that_comes_later_is_found),
+        cmocka_unit_test(the_window_may_come_later),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(a_small_budget_sends_it_away),
     };
