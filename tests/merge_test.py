@@ -170,6 +170,20 @@ def what_will_probably_merge():
 
 
 @test
+def another_size_is_another_network():
+    """What was measured is what is written: merged at 24 x 24, original and result take 24 x 24, and what takes the place of a stored model must not."""
+    merge("--out", "m10", "--minutes", "1", "--size", "24")
+    work = json.loads(brim("explain", "a.onnx", "--json"))["flops"]
+    for name in ("m10/a.onnx", "m10/models/a.onnx"):
+        assert abs(json.loads(brim("explain", name, "--json"))["flops"] / work - (24 / 32) ** 2) < 0.01, name
+    for name in "ab":
+        write(f"m10/{name}.yaml", open(path(name + ".yaml")).read().replace("[32, 32]", "[24, 24]"))
+    brim("merge", "m10/a.onnx", "m10/b.onnx", "--guard", "--data", "val", "--out", "m10")
+    brim("merge", "a.onnx", "b.onnx", "--data", "train", "--out", "m11", "--size", "24", "--store", "s6", status=2, says="merge without --size, or into --out alone")
+    assert not os.path.exists(path("m11")) and not os.path.exists(path("s6"))
+
+
+@test
 def a_cascades_model_is_taught_with_crops():
     """Objects cut out of videos with labels; each class alone, and all of them; what they are called elsewhere is their class."""
     brim("scene", "-o", "site", "--cameras", "1", "--seconds", "6", "--fps", "5", "--size", "320x192", "--seed", "3", "--people", "6", "--vehicles", "6")

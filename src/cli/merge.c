@@ -56,7 +56,7 @@ static err parse(int argc, char **argv, struct words *w)
                                         {"share-norm", ARGS_FLAG, &run->search.share_norm, "batch norms behind shared weights are shared, too (default: each model's own)"},
                                         {"labels-only", ARGS_FLAG, &run->search.only_labels, "where there are labels, do without the original as a teacher"},
                                         {"batch", ARGS_INT, &w->batch, "pictures of a model in a step (32)"},
-                                        {"size", ARGS_INT, &w->size, "sides of the pictures that models are trained and measured with (their own)"},
+                                        {"size", ARGS_INT, &w->size, "merge them as networks for pictures of N x N (default: their own size)"},
                                         {"lr", ARGS_FLOAT, &w->lr, "learning rate at its highest (0.001; 0.003 where the networks have no common ancestor)"},
                                         {"held-out", ARGS_FLOAT, &w->held_out, "part of --data to measure with, without --val (0.2)"},
                                         {"measure", ARGS_INT, &w->most_val, "pictures to measure a model with, at most (1000)"},

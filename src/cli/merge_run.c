@@ -266,6 +266,7 @@ static void finish(const struct merge_run *r, const struct merge_result *m)
     print_models(r);
     printf("%s of %s saved (%.1f %%; at most %s; %s were equal before) in %.1f min and %d trials: %s/merge.json, merge.svg and one ONNX file per model\n", size_text(m->saved, a),
            size_text(m->bytes, b), m->bytes ? 100 * (double)m->saved / (double)m->bytes : 0, size_text(m->most, c), size_text(m->equal, d), m->seconds / 60, m->trials, r->o->out);
+    if (m->saved && r->o->search.size) printf("they are networks for pictures of %d x %d now: their cards need 'size: [%d, %d]'\n", r->o->search.size, r->o->search.size, r->o->search.size, r->o->search.size);
     if (!m->saved && !m->stopped) printf("no sharing kept every model at its target: the originals are left as they were\n");
     if (m->stopped) printf("stopped; the same command with --resume goes on\n");
 }
@@ -338,6 +339,8 @@ err merge_run_open(struct merge_run *r, const struct args_list *paths)
     if (!e) e = check_names(r, &o->val, "val");
     if (!e) e = check_names(r, &o->cards, "card");
     if (!e) e = check_names(r, &o->crops, "crops");
+    if (!e && o->search.size && merge_publishes(r))
+        e = err_set(ERR_USAGE, "--size makes networks for other pictures than the site's cards feed them with, so they cannot take the place of stored ones: merge without --size, or into --out alone");
     return e;
 }
 

@@ -262,7 +262,7 @@ static err graph_of(struct merge_member *m, int size, const float *values, struc
 
 err merge_member_graph(struct merge_member *m, const float *values, struct graph **ret)
 {
-    return graph_of(m, 0, values, ret);
+    return graph_of(m, m->o.size, values, ret);
 }
 
 void merge_member_original(const struct merge_member *m, float *values)
