@@ -5,7 +5,7 @@ pairs    the upper bound of pairs of published architectures (two classes, as in
 family   four ResNet-20 for CIFAR-10, each trained here on five classes of its own with a seed of its own, merged with two policies in equal minutes
 cifar    the shared ResNet-20 and ResNet-44, on all ten classes
 faces    face-detection-retail-0004 and -0044, without labels, on frames of the four cameras
-detect   YOLOX-nano for COCO, people and hand signs, without labels, at 192 pixels
+detect   YOLOX-nano for COCO, people and hand signs, without labels, at their own 416 pixels
 sisters  two UltraFace networks, without labels
 demo     the demo's own three networks, on rendered sites: cars and people cut out for the two that a cascade uses
 mixed    all of the above that ran, as one box
@@ -180,8 +180,8 @@ def detect(b):
     options = [o for m in models for o in ("--card", f"{m.stem}={raw if m is models[2] else cards(b) / (m.stem + '.yaml')}")]
     video = DATA / "videos" / "multicam" / "four_cam"
     options += [o for i, m in enumerate(models) for o in ("--data", f"{m.stem}={video / f'cam{i}.mp4'}")]
-    show("YOLOX-nano for COCO, people and hand signs at 192 pixels, a camera each, without labels: AP50 against the originals' detections; hand signs: likeness of outputs",
-         [b.merge("detect", models, *options, "--size", 192, "--batch", 8, "--measure", 60)])
+    show("YOLOX-nano for COCO, people and hand signs, a camera each, without labels: AP50 against the originals' detections; hand signs: likeness of outputs",
+         [b.merge("detect", models, *options, "--batch", 8, "--measure", 60)])
 
 
 def sisters(b):
