@@ -180,7 +180,8 @@ err engine_open(struct site *s, const struct engine_options *o, struct engine **
     return x;
 }
 
-err engine_start(struct engine *e)
+/* With engine->lock held: somebody may give the box another site at any time, also before it runs. */
+static err start(struct engine *e)
 {
     err x = sched_start(e->sched);
     if (!x) x = thread_start("brim-pump", engine_pump, e, &e->pump);
@@ -190,6 +191,15 @@ err engine_start(struct engine *e)
     }
     e->running = true;
     if (engine_precise_start(e, &e->precise)) log_warn("engine", "precision is not measured: %s", err_text());
+    return ERR_OK;
+}
+
+err engine_start(struct engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    err x = start(e);
+    pthread_mutex_unlock(&e->lock);
+    if (x) return x;
     if (engine_jobs_open(e)) log_error("engine", "jobs do not run: %s", err_text());
     if (engine_guards_open(e)) log_error("engine", "nothing is guarded: %s", err_text());
     return ERR_OK;
@@ -204,8 +214,10 @@ void engine_stop(struct engine *e)
     atomic_store(&e->stop, true);
     thread_event_set(&e->wake);
     pthread_join(e->pump, NULL);
+    pthread_mutex_lock(&e->lock); /* a reload stops and starts it, too: not any more */
     sched_stop(e->sched);
     e->running = false;
+    pthread_mutex_unlock(&e->lock);
 }
 
 void engine_close(struct engine **ep)

@@ -137,7 +137,7 @@ struct engine {
     int64_t started_ns;
     struct thread_event wake;      /* frames came, or stop */
     atomic_bool stop;
-    bool running;
+    bool running;                  /* written by engine_start and engine_stop under lock */
     pthread_t pump;
     bool measure_now;              /* precision is measured while models are opened; else beside the running box (precise.c) */
     struct engine_precise *precise; /* NULL: nothing to measure */

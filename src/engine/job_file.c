@@ -164,7 +164,9 @@ void engine_jobs_load(struct engine_jobs *js)
             log_warn("engine", "%s; it is left alone", err_text());
             continue;
         }
+        pthread_mutex_lock(&js->lock); /* the box may be asked what it has by now */
         insert(js, j);
+        pthread_mutex_unlock(&js->lock);
         n++;
     }
     if (d) closedir(d);

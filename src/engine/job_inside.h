@@ -49,8 +49,7 @@ struct engine_jobs {
     int n_kinds;
     char *dir;                     /* STORE/jobs */
     pthread_t manager;
-    bool started;
-    atomic_bool closing;
+    atomic_bool started, closing;
     struct thread_event wake;
     pthread_mutex_t lock;          /* guards what follows; no engine or sched lock is taken under it, only the one of problems */
     struct engine_job *list, *running;

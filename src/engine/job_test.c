@@ -464,6 +464,57 @@ static void of_the_site_and_by_hand(void **state)
     free(jobs);
 }
 
+static atomic_bool over, looked;
+
+/* What the control socket and the page do at any time. */
+static void *reloads(void *arg)
+{
+    do {
+        if (engine_reload(arg, site_with("200M", ""))) abort();
+    } while (!atomic_load(&over));
+    if (engine_reload(arg, site_with("200M", ""))) abort();
+    return NULL;
+}
+
+static void *looks(void *arg)
+{
+    struct engine_job_row *rows;
+    do {
+        engine_jobs(arg, &rows);
+        free(rows);
+        atomic_store_explicit(&looked, true, memory_order_relaxed);
+    } while (!atomic_load(&over));
+    return NULL;
+}
+
+/* Reloads and snapshots while it starts, while it stops, and after: nothing runs then. (The thread sanitizer sees what is wrong.) */
+static void a_box_is_asked_while_it_starts_and_stops(void **state)
+{
+    (void)state;
+    struct engine *e = open_box("200M");
+    assert_int_equal(add(e, "kept", "1", "0", "ok"), ERR_OK);
+    wait_for(e, "kept", ENGINE_JOB_RUNNING);
+    engine_close(&e);
+    for (int i = 0; i < 3; i++) {
+        pthread_t reloader, looker;
+        assert_int_equal(engine_open(site_with("200M", ""), &(struct engine_options){0}, &e), ERR_OK);
+        engine_job_kinds(e, kinds, 1);
+        atomic_store(&over, false);
+        atomic_store(&looked, false);
+        assert_int_equal(pthread_create(&looker, NULL, looks, e), 0);
+        while (!atomic_load_explicit(&looked, memory_order_relaxed)) job_testing_nap(1);
+        assert_int_equal(pthread_create(&reloader, NULL, reloads, e), 0);
+        assert_int_equal(engine_start(e), ERR_OK);
+        wait_for(e, "kept", ENGINE_JOB_RUNNING);
+        engine_stop(e);
+        atomic_store(&over, true);
+        pthread_join(reloader, NULL);
+        pthread_join(looker, NULL);
+        assert_int_equal(job_testing_row(e, "kept").state, ENGINE_JOB_WAITING);
+        engine_close(&e);
+    }
+}
+
 /* What was wrong with them goes with them; and one that a person removed comes again when the site is read, not when the budget changes. */
 static void of_the_site_and_gone(void **state)
 {
@@ -502,6 +553,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(of_the_site, setup, teardown),
         cmocka_unit_test_setup_teardown(of_the_site_and_by_hand, setup, teardown),
         cmocka_unit_test_setup_teardown(of_the_site_and_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_box_is_asked_while_it_starts_and_stops, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
