@@ -96,18 +96,13 @@ static size_t gather(struct task_ap_box *to, size_t at, const struct task_ap_box
 static err score_boxes(struct merge_drift *d, int without, double *ret)
 {
     size_t n_truth = 0, n_found = 0;
-    struct task_ap ap;
     for (int i = 0; i < d->count; i++) {
         size_t slot = (size_t)i * TASK_ALIKE_MOST;
         if (i == without) continue;
         n_truth = gather(d->all_truth, n_truth, d->truth + slot, d->pictures[i].n_truth, i);
         n_found = gather(d->all_found, n_found, d->found + slot, d->pictures[i].n_found, i);
     }
-    *ret = 0;
-    if (!n_truth) return ERR_OK; /* the merged one alone sees something */
-    err e = task_ap_compute(d->payer, d->all_truth, n_truth, d->all_found, n_found, MAX(d->o.classes, 1), TASK_ALIKE_SURE, NULL, &ap);
-    if (!e) *ret = MAX(ap.ap50, 0);
-    return e;
+    return task_alike_ap(d->payer, d->all_truth, n_truth, d->all_found, n_found, MAX(d->o.classes, 1), ret); /* 0 where the merged one alone sees something */
 }
 
 /* Over the window without one picture; -1: all of it. */

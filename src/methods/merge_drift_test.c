@@ -126,6 +126,24 @@ static void detections(void **state)
     end(&w);
 }
 
+static void rare_classes_do_not_decide(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, MERGE_SAME_BOXES, 10, 0.95);
+    for (int i = 0; i < 10; i++) assert_true(i % 3 == 1 ? add_boxes(&w, 1, 0, 0, 0, 1) : add_boxes(&w, 2, 2, 0, 0.8f, 0));
+    struct merge_drift_verdict v = look(&w); /* three handbags, none found, among fourteen people */
+    assert_float_equal(v.score, 1, 1e-9);
+    assert_false(v.below);
+    assert_true(add_boxes(&w, 2, 0, 0, 0, 1)); /* five, and only twelve people left in the window */
+    v = look(&w);
+    assert_float_equal(v.score, 0.5, 1e-9);
+    merge_drift_clear(w.d);
+    for (int i = 0; i < 8; i++) assert_true(add_boxes(&w, 1, 1, 25, 0.8f, i % 2)); /* no class was seen five times: all count */
+    assert_true(look(&w).score == 0);
+    end(&w);
+}
+
 static void memory_may_be_refused(void **state)
 {
     (void)state;
@@ -156,6 +174,6 @@ static void memory_may_be_refused(void **state)
 int main(int argc, char **argv)
 {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(classes), cmocka_unit_test(numbers), cmocka_unit_test(detections), cmocka_unit_test(memory_may_be_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(classes), cmocka_unit_test(numbers), cmocka_unit_test(detections), cmocka_unit_test(rare_classes_do_not_decide), cmocka_unit_test(memory_may_be_refused)};
     return cmocka_run_group_tests_name("merge drift", tests, NULL, NULL);
 }

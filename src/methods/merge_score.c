@@ -152,20 +152,6 @@ static err take_batch(struct sums *u, struct answers *y, struct answers *t, cons
     return e;
 }
 
-/* The mean over classes that the original saw SEEN_LEAST times or more: whether one rare thing is found or not would weigh as much as all people otherwise.
- * Where it saw none so often, all count. */
-static double mean_of_common(const struct sums *u, const double *class_ap, int classes, double all)
-{
-    enum { SEEN_LEAST = 5 };
-    int *seen = xcalloc((size_t)classes, sizeof *seen), n = 0;
-    double sum = 0;
-    for (size_t i = 0; i < u->n_truth; i++) seen[u->truth[i].class_id]++;
-    for (int c = 0; c < classes; c++)
-        if (seen[c] >= SEEN_LEAST) sum += class_ap[c], n++;
-    free(seen);
-    return n ? sum / n : all;
-}
-
 static err finish(struct sums *u, double *ret)
 {
     struct task_ap ap;
@@ -173,12 +159,10 @@ static err finish(struct sums *u, double *ret)
     if (!u->pictures) return err_set(ERR_FORMAT, "none of the pictures to score with could be read");
     if (u->s->measure == MERGE_SAME_CLASS) return *ret = (double)u->same / (double)u->pictures, ERR_OK;
     if (u->s->measure == MERGE_SAME_NUMBERS) return *ret = fmax(0, 1 - u->wrong / (double)u->pictures), ERR_OK;
-    double *class_ap = xnewn(double, classes);
-    err e = task_ap_compute(u->payer, u->truth, u->n_truth, u->found, u->n_found, classes, TASK_ALIKE_SURE, class_ap, &ap);
-    if (!e && !u->n_truth)
-        e = err_set(ERR_FORMAT, "there is no box in any of the %lld pictures to score with, so nothing can be measured: give others", (long long)u->pictures);
-    if (!e) *ret = u->s->measure == MERGE_SAME_BOXES ? mean_of_common(u, class_ap, classes, ap.ap50) : ap.ap50;
-    free(class_ap);
+    if (!u->n_truth) return err_set(ERR_FORMAT, "there is no box in any of the %lld pictures to score with, so nothing can be measured: give others", (long long)u->pictures);
+    if (u->s->measure == MERGE_SAME_BOXES) return task_alike_ap(u->payer, u->truth, u->n_truth, u->found, u->n_found, classes, ret);
+    err e = task_ap_compute(u->payer, u->truth, u->n_truth, u->found, u->n_found, classes, TASK_ALIKE_SURE, NULL, &ap);
+    if (!e) *ret = ap.ap50;
     return e;
 }
 

@@ -2,6 +2,7 @@
 #include "task/alike.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 struct task_card task_alike_card(const struct task_card *c)
 {
@@ -53,4 +54,19 @@ int task_alike_boxes(const struct task_result *r, float least, int image, struct
         if (d->score >= least) ret[n++] = (struct task_ap_box){.image = image, .class_id = d->class_id, .score = d->score, .box = d->box};
     }
     return n;
+}
+
+err task_alike_ap(struct mem_payer *payer, const struct task_ap_box *truth, size_t n_truth, const struct task_ap_box *found, size_t n_found, int classes, double *ret)
+{
+    struct task_ap ap = {0};
+    double *each = xnewn(double, classes + 1), sum = 0;
+    int *seen = xcalloc((size_t)classes + 1, sizeof *seen), n = 0;
+    err e = n_truth ? task_ap_compute(payer, truth, n_truth, found, n_found, classes, TASK_ALIKE_SURE, each, &ap) : ERR_OK;
+    for (size_t i = 0; i < n_truth && !e; i++) seen[truth[i].class_id]++; /* in range: task_ap_compute has looked */
+    for (int c = 0; c < classes && !e; c++)
+        if (seen[c] >= TASK_ALIKE_OFTEN) sum += each[c], n++;
+    if (!e) *ret = n ? sum / n : fmax(ap.ap50, 0);
+    free(each);
+    free(seen);
+    return e;
 }

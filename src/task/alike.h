@@ -10,7 +10,7 @@
 #include "task/head.h"
 #include "task/metric.h"
 
-enum { TASK_ALIKE_MOST = 100 }; /* detections of a picture */
+enum { TASK_ALIKE_MOST = 100 /* detections of a picture */, TASK_ALIKE_OFTEN = 5 };
 #define TASK_ALIKE_SURE 0.3f
 #define TASK_ALIKE_LEAST 0.01f
 
@@ -22,3 +22,6 @@ int task_alike_class(const struct task_output *outputs, int item);
 double task_alike_distance(const struct task_output *y, int y_item, const struct task_output *t, int t_item, int n);
 /* Detections of `least` and more as rows of picture `image`, TASK_ALIKE_MOST at most; how many. */
 int task_alike_boxes(const struct task_result *r, float least, int image, struct task_ap_box *ret);
+/* AP50 of `found` over the classes that the original saw TASK_ALIKE_OFTEN times or more: whether one rare thing is found or not would weigh as much as all people
+ * otherwise. Where it saw none so often, all classes count; where it saw nothing at all, 0. */
+err task_alike_ap(struct mem_payer *payer, const struct task_ap_box *truth, size_t n_truth, const struct task_ap_box *found, size_t n_found, int classes, double *ret);
