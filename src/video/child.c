@@ -17,12 +17,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1 /* shadow memory needs terabytes of address space */
-#else
-#define SANITIZED 0
-#endif
-
 enum { CHILD_FD = 3, BEAT_NS = 500000000, TICK_NS = 10000000 };
 #define SPACE_BYTES  (4ULL << 30) /* of address space, libraries included */
 #define BUDGET_BYTES (2ULL << 30) /* of pictures */
@@ -189,7 +183,7 @@ int video_decode_main(int argc, char **argv)
     (void)argv;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NAME, "brim decode");
-    if (!SANITIZED) {
+    if (!VIDEO_SANITIZED) { /* shadow memory needs terabytes of address space */
         struct rlimit space = {SPACE_BYTES, SPACE_BYTES}, none = {0, 0};
         setrlimit(RLIMIT_AS, &space);
         setrlimit(RLIMIT_CORE, &none);

@@ -18,6 +18,13 @@ enum video_wire_type {
     WIRE_END       /* from the child: code and text */
 };
 
+/* A sanitizer's shadow and what it keeps of freed memory are no business of the budget. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define VIDEO_SANITIZED 1
+#else
+#define VIDEO_SANITIZED 0
+#endif
+
 struct video_wire {
     uint32_t magic, type;
     uint64_t pictures, decoded, skipped, corrupt, no_memory,
