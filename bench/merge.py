@@ -65,9 +65,9 @@ def share(part, whole):
 
 
 def show(title, reports):
-    print(f"\n{title}\n\n| policy | saved | of all | at most | equal before | minutes | trials | scores before -> after (target) |\n|---|---|---|---|---|---|---|---|")
+    print(f"\n{title}\n\n| policy | saved | of all | at most | equal before | minutes | trials | scores before -> after +- standard error (target; pictures measured) |\n|---|---|---|---|---|---|---|---|")
     for r in reports:
-        scores = ", ".join(f"{m['name']} {100 * m['before']:.1f} -> {100 * m['after']:.1f} ({100 * m['target']:.1f})" for m in r["members"])
+        scores = ", ".join(f"{m['name']} {100 * m['before']:.1f} -> {100 * m['after']:.1f} +- {100 * (m['after_error'] or 0):.1f} ({100 * m['target']:.1f}; {m['pictures_measured']})" for m in r["members"])
         print(f"| {r['policy']} | {r['saved_bytes'] / MIB:.2f} MiB | {share(r['saved_bytes'], r['bytes'])} | {share(r['most_bytes'], r['bytes'])} | "
               f"{share(r['equal_bytes_before'], r['bytes'])} | {r['seconds'] / 60:.1f} | {r['trials']} | {scores} |")
 
@@ -166,7 +166,7 @@ def faces(b):
     models = [DATA / "models" / "openvino" / f"face-detection-retail-{n}.onnx" for n in ("0004", "0044")]
     options = [o for m in models for o in ("--card", f"{m.stem}={cards(b) / (m.stem + '.yaml')}")]
     video = DATA / "videos" / "intel" / "one-by-one-person-detection.mp4"
-    show("Two face detectors, without labels: AP50 against the originals' detections", [b.merge("faces", models, *options, "--data", video, "--batch", 8, "--measure", 60)])
+    show("Two face detectors, without labels: AP50 against the originals' detections", [b.merge("faces", models, *options, "--data", video, "--batch", 8)])
     served(b, "faces", models, lambda m: cards(b) / (m.stem + ".yaml"), video)
 
 
@@ -181,14 +181,14 @@ def detect(b):
     video = DATA / "videos" / "multicam" / "four_cam"
     options += [o for i, m in enumerate(models) for o in ("--data", f"{m.stem}={video / f'cam{i}.mp4'}")]
     show("YOLOX-nano for COCO, people and hand signs, a camera each, without labels: AP50 against the originals' detections; hand signs: likeness of outputs",
-         [b.merge("detect", models, *options, "--batch", 8, "--measure", 60)])
+         [b.merge("detect", models, *options, "--batch", 8)])
 
 
 def sisters(b):
     models = [DATA / "models" / "ultraface" / f"version-{n}.onnx" for n in ("RFB-320", "slim-320")]
     options = [o for m in models for o in ("--card", f"{m.stem}={cards(b) / (m.stem + '.yaml')}")]
     video = DATA / "videos" / "intel" / "one-by-one-person-detection.mp4"
-    show("Two UltraFace networks, without labels", [b.merge("sisters", models, *options, "--data", video, "--batch", 8, "--measure", 60)])
+    show("Two UltraFace networks, without labels", [b.merge("sisters", models, *options, "--data", video, "--batch", 8)])
 
 
 def demo(b):

@@ -92,6 +92,7 @@ def equal_models_share_at_once_and_the_report_says_all():
     for m in r["members"]:
         assert m["measure"] == "top-1" and m["chance"] == 0.5 and m["chance_is"] == "always the most frequent class", m  # 10 of 20 are red
         assert m["after"] >= m["target"] == 0.95 * m["before"] > 0.5, m
+        assert abs(m["after_error"] - (m["after"] * (1 - m["after"]) / 20) ** 0.5) < 1e-6, m  # of a share of 20 pictures
     models = json.loads(brim("models", "list", "--store", "s1", "--json"))
     assert sorted(m["name"] for m in models["models"]) == ["a", "b"], models
 
@@ -167,6 +168,19 @@ def what_will_probably_merge():
     p = json.loads(brim("merge", "--estimate", "a.onnx", "other.onnx", "--data", "val", "--card", "other=a.yaml", "--json"))
     assert p["expected_from"] == "weights and pictures" and p["expected_bytes"] != r["expected_bytes"], p
     assert "probably" in brim("merge", "--estimate", "a.onnx", "other.onnx")
+
+
+@test
+def of_a_short_video_every_frame_counts():
+    """Frames held out lie in five stretches all over it."""
+    brim("scene", "-o", "short", "--cameras", "1", "--seconds", "6", "--fps", "5", "--size", "160x96", "--seed", "4")
+    brim("new", "brimcrop", "--classes", "8", "--seed", "1", "-o", "v0.onnx")
+    shutil.copy(path("v0.onnx"), path("v1.onnx"))
+    write("v.yaml", "card: 1\nhead: embedding\ninput: {size: [64, 64], mean: 127.5, std: 127.5}\n")
+    brim("merge", "v0.onnx", "v1.onnx", "--card", "v.yaml", "--data", "short/cam1.mp4", "--out", "m12", "--minutes", "0.5", "--batch", "4", "--threads", "1")
+    for m in report("m12")["members"]:
+        assert (m["pictures_trained"], m["pictures_measured"]) == (25, 5), m  # 30 frames: the last of each six
+        assert m["after"] > 0.9999 and 0 <= m["after_error"] < 1e-4, m
 
 
 @test

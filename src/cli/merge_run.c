@@ -240,11 +240,11 @@ static void print_models(const struct merge_run *r)
     char *path = xasprintf("%s/merge.json", r->o->out);
     json_t *report = json_load_file(path, 0, NULL), *m;
     size_t i;
-    printf("%-24s %-28s %7s %7s %7s %7s\n", "model", "measure", "before", "after", "needs", "chance");
+    printf("%-24s %-28s %7s %7s %5s %7s %7s\n", "model", "measure", "before", "after", "+-", "needs", "chance");
     json_array_foreach(json_object_get(report, "members"), i, m) {
         const char *name = json_string_value(json_object_get(m, "name")), *measure = json_string_value(json_object_get(m, "measure")), *is = json_string_value(json_object_get(m, "chance_is"));
-        printf("%-24s %-28s %7.1f %7.1f %7.1f %7.1f  %s\n", name ? name : "", measure ? measure : "", 100 * json_number_value(json_object_get(m, "before")),
-               100 * json_number_value(json_object_get(m, "after")), 100 * json_number_value(json_object_get(m, "target")), 100 * json_number_value(json_object_get(m, "chance")), is ? is : "");
+        printf("%-24s %-28s %7.1f %7.1f %5.1f %7.1f %7.1f  %s\n", name ? name : "", measure ? measure : "", 100 * json_number_value(json_object_get(m, "before")),
+               100 * json_number_value(json_object_get(m, "after")), 100 * json_number_value(json_object_get(m, "after_error")), 100 * json_number_value(json_object_get(m, "target")), 100 * json_number_value(json_object_get(m, "chance")), is ? is : "");
     }
     json_decref(report);
     free(path);

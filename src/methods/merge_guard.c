@@ -91,7 +91,7 @@ static err measure(struct look *l, double *ret)
     struct merge_score s = {.classes = classes, .original = l->original, .card = l->source->card ? &l->card : NULL, .set = l->set,
                             .o = {.budget = l->budget, .batch = 8, .threads = l->o->threads, .feed = l->source->feed, .samples = l->samples, .n_samples = l->n}};
     s.measure = merge_score_measure(classes, s.card, l->set, false);
-    return merge_score_run(&s, l->merged, ret);
+    return merge_score_run(&s, l->merged, ret, NULL);
 }
 
 static err put_back(const struct look *l)

@@ -360,8 +360,17 @@ static err common_step(struct merge_joint *j, const struct merge_trial *t)
 
 /* ---- measuring */
 
+/* Of the members that share in `c` the least part of original - target that a score lies above its target. */
+static double slack(const struct merge_joint *j, const struct merge_config *c, const double *scores)
+{
+    double least = 1;
+    for (int i = 0; i < j->n; i++)
+        if (shares(c, i)) least = fmin(least, (scores[i] - j->targets[i]) / fmax(j->members[i]->original - j->targets[i], 1e-9));
+    return least;
+}
+
 /* The state that the members in it would leave: who missed its target goes back to what it was. */
-static void offer_state(struct merge_joint *j)
+static void offer_state(struct merge_joint *j, const struct merge_trial *t)
 {
     struct merge_config c;
     merge_config_init(&c, j->p);
@@ -371,15 +380,18 @@ static void offer_state(struct merge_joint *j)
             if (j->active[i] ? !j->pace[i].met : shares(&j->now, i)) merge_config_set(&c, s, i, false);
         for (int i = 0; i < j->n && merge_config_users(&c, s) == 1; i++) merge_config_set(&c, s, i, false);
     }
-    if (merge_config_saved(&c, j->p) > merge_config_saved(&j->best, j->p)) {
+    bool firmer = t->firm && merge_config_equal(&c, &j->best) && slack(j, &c, j->scores) > slack(j, &c, j->best_scores);
+    if (firmer || merge_config_saved(&c, j->p) > merge_config_saved(&j->best, j->p)) {
         for (int i = 0; i < j->n; i++) {
             struct merge_member *m = j->members[i];
             if (shares(&c, i)) {
                 memcpy(j->good[i], m->values, (size_t)m->n_values * sizeof(float));
                 j->best_scores[i] = j->scores[i];
+                m->best_error = m->error;
             } else {
                 merge_member_original(m, j->good[i]);
                 j->best_scores[i] = m->original;
+                m->best_error = 0;
             }
         }
         merge_config_copy(&j->best, &c);
@@ -427,8 +439,8 @@ static err measure(struct merge_joint *j, const struct merge_trial *t)
     struct merge_config before;
     merge_config_init(&before, j->p);
     merge_config_copy(&before, &j->best);
-    offer_state(j);
-    bool changed = !merge_config_equal(&before, &j->best) || (j->accepted && !was);
+    offer_state(j, t);
+    bool changed = !t->firm && (!merge_config_equal(&before, &j->best) || (j->accepted && !was));
     merge_config_done(&before);
     for (int i = 0; i < j->n; i++)
         if (j->pace[i].given_up) j->active[i] = false;
@@ -459,6 +471,7 @@ static int count_active(const struct merge_joint *j, bool unmet)
 
 static bool is_over(const struct merge_joint *j, const struct merge_trial *t)
 {
+    if (t->firm && merge_joint_slack(j) >= MERGE_JOINT_FIRM) return true;
     return seconds_since(j->trial_ns) >= t->seconds || (t->most_epochs && j->steps >= t->most_epochs * j->epoch) || count_active(j, false) < 2;
 }
 
@@ -481,7 +494,7 @@ static err train(struct merge_joint *j, const struct merge_trial *t)
     err e = t->go_on ? ERR_OK : settle(j, t);
     if (!e) e = measure(j, t);
     int64_t next = next_measure(j);
-    while (!e && count_active(j, true) && !is_over(j, t)) {
+    while (!e && (count_active(j, true) || t->firm) && !is_over(j, t)) {
         if (j->o.stop && atomic_load(j->o.stop)) return err_set(ERR_CANCELLED, "stopped");
         e = common_step(j, t);
         if (e || (j->steps < next && !is_over(j, t))) continue;
@@ -527,6 +540,11 @@ const double *merge_joint_best_scores(const struct merge_joint *j)
     return j->best_scores;
 }
 
+double merge_joint_slack(const struct merge_joint *j)
+{
+    return slack(j, &j->best, j->best_scores);
+}
+
 double merge_joint_seconds(const struct merge_joint *j)
 {
     return j->seconds + (j->running ? seconds_since(j->trial_ns) : 0);
@@ -561,6 +579,7 @@ void merge_joint_restored(struct merge_joint *j, const struct merge_config *now,
     merge_config_copy(&j->best, best);
     memcpy(j->best_scores, best_scores, (size_t)j->n * sizeof *best_scores);
     memcpy(j->scores, best_scores, (size_t)j->n * sizeof *best_scores);
+    for (int i = 0; i < j->n; i++) j->members[i]->best_error = shares(best, i) ? -1 : 0;
     j->seconds = seconds;
 }
 
@@ -572,4 +591,5 @@ void merge_joint_revert(struct merge_joint *j, int member)
     }
     merge_member_original(j->members[member], j->good[member]);
     j->best_scores[member] = j->members[member]->original;
+    j->members[member]->best_error = 0;
 }

@@ -5,18 +5,30 @@
 #include "methods/merge_unfold.h"
 #include "train/checkpoint.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { VIDEO_EVERY = 5 }; /* frames of a video that stand next to each other teach little */
+enum { VIDEO_EVERY = 5, VIDEO_ENOUGH = 400 }; /* frames that stand next to each other teach little; of a short video they are better than nothing */
+enum { STRETCHES = 5 };                        /* of a video, held out */
 #define CROPS_SEEN 0.5 /* what is less visible is left out */
 
 /* ---- opening */
 
+static err open_densely(const char *path, struct train_set_options *o, struct mem_payer *payer, struct train_set **ret)
+{
+    o->every = VIDEO_EVERY;
+    err e = train_set_open(path, o, payer, ret);
+    if (e || train_set_kind(*ret) != TRAIN_SET_VIDEO || train_set_count(*ret) >= VIDEO_ENOUGH) return e;
+    o->every = (int)MAX(1, VIDEO_EVERY * train_set_count(*ret) / VIDEO_ENOUGH);
+    train_set_free(ret);
+    return train_set_open(path, o, payer, ret);
+}
+
 /* Boxes come in the head's order; a set of other names keeps its own. What has no labels will do: then the original is the truth. */
 err merge_source_open(const struct merge_source *s, const char *path, bool labels, struct mem_payer *payer, struct train_set **ret)
 {
-    struct train_set_options o = {.unlabelled = !s->crops, .every = VIDEO_EVERY};
+    struct train_set_options o = {.unlabelled = !s->crops};
     if (s->crops) {
         o.identities = !s->label;
         o.named = s->label;
@@ -28,11 +40,11 @@ err merge_source_open(const struct merge_source *s, const char *path, bool label
         o.classes = (const char *const *)s->card->labels;
         o.n_classes = s->card->class_count;
     }
-    err e = train_set_open(path, &o, payer, ret);
+    err e = open_densely(path, &o, payer, ret);
     if (!e || !named || s->crops) return e;
     o.classes = NULL;
     o.n_classes = 0;
-    return train_set_open(path, &o, payer, ret);
+    return open_densely(path, &o, payer, ret);
 }
 
 static err open_sets(struct merge_member *m, const struct merge_source *s)
@@ -48,14 +60,30 @@ static void all_samples(const struct train_set *set, int64_t **ret, int64_t *ret
     for (int64_t i = 0; i < *ret_n; i++) (*ret)[i] = i;
 }
 
+/* Of a video some stretches all over it: its end alone may be another scene than the rest, single frames are nearly those beside them. */
+static void hold_stretches_out(struct merge_member *m, double held_out)
+{
+    int64_t n = train_set_count(m->set);
+    m->val_set = m->set;
+    m->train = xnewn(int64_t, n + 1);
+    m->held = xnewn(int64_t, n + 1);
+    for (int64_t i = 0; i < n; i++) {
+        double at = (double)i * STRETCHES / (double)n;
+        if (at - floor(at) < 1 - held_out) m->train[m->n_train++] = i;
+        else m->held[m->n_held++] = i;
+    }
+}
+
 static err divide(struct merge_member *m)
 {
+    double held = m->o.held_out > 0 ? m->o.held_out : 0.2;
     if (m->val_set) {
         all_samples(m->set, &m->train, &m->n_train);
         all_samples(m->val_set, &m->held, &m->n_held);
     } else {
         m->val_set = m->set;
-        train_data_split(m->set, m->o.held_out > 0 ? m->o.held_out : 0.2, m->o.seed, &m->train, &m->n_train, &m->held, &m->n_held);
+        if (train_set_kind(m->set) == TRAIN_SET_VIDEO) hold_stretches_out(m, held);
+        else train_data_split(m->set, held, m->o.seed, &m->train, &m->n_train, &m->held, &m->n_held);
     }
     int64_t most = m->o.most_val > 0 ? m->o.most_val : 1000;
     if (m->n_held > most) { /* evenly, not the first: sets are often sorted by class or time */
@@ -91,7 +119,7 @@ static err measure_original(struct merge_member *m, double target)
 {
     m->original = 1;
     bool against_labels = m->score.measure == MERGE_TOP1 || m->score.measure == MERGE_AP50;
-    err e = against_labels ? merge_score_run(&m->score, m->source, &m->original) : ERR_OK;
+    err e = against_labels ? merge_score_run(&m->score, m->source, &m->original, NULL) : ERR_OK;
     if (e) return e;
     m->target = target * m->original;
     if (m->score.measure == MERGE_SAME_CLASS && m->chance >= 1)
@@ -278,7 +306,7 @@ err merge_member_score(struct merge_member *m, double *ret)
     struct graph *g;
     err e = graph_of(m, m->o.size, NULL, &g);
     if (e) return e;
-    e = merge_score_run(&m->score, g, ret);
+    e = merge_score_run(&m->score, g, ret, &m->error);
     graph_free(&g);
     return e ? err_wrap(e, "model '%s'", m->name) : ERR_OK;
 }

@@ -51,6 +51,7 @@ struct merge_member {
     bool labels;
     int unfolded;                      /* batch norms that merge_unfold put back */
     double original, target, chance;   /* scores; target: what it must reach */
+    double error, best_error;          /* standard errors of the last score, and of the best state's; below 0: not known */
     struct train_net *net;
     struct train_data *data;
     float *values, *grads;             /* the net's flat arrays */

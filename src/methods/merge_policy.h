@@ -21,6 +21,7 @@ struct merge_trial {
     int most_epochs;            /* of the longest data; 0: as many as fit */
     bool go_on;                 /* from the weights as the last trial left them; else from the best state's */
     bool gentle;                /* the same again or less of it: the learning rate begins at three tenths */
+    bool firm;                  /* the searcher's own: the best configuration again, until every score lies half-way between target and original */
 };
 struct merge_outcome {
     const struct merge_config *tried, *best; /* best: of the best state, after the trial */

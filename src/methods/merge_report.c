@@ -28,8 +28,8 @@ static json_t *members_json(const struct merge_search *s)
             shared++;
             bytes += s->problem->slots[k].bytes;
         }
-        json_array_append_new(a, json_pack("{s:o, s:s, s:f, s:f, s:f, s:f, s:s, s:I, s:I, s:i, s:I}", "name", text_json(m->name), "measure", merge_measure_name(m->score.measure),
-                                           "before", m->original, "after", merge_joint_best_scores(s->joint)[i], "target", m->target, "chance", m->chance, "chance_is", merge_chance_name(m->score.measure),
+        json_array_append_new(a, json_pack("{s:o, s:s, s:f, s:f, s:o, s:f, s:f, s:s, s:I, s:I, s:i, s:I}", "name", text_json(m->name), "measure", merge_measure_name(m->score.measure),
+                                           "before", m->original, "after", merge_joint_best_scores(s->joint)[i], "after_error", m->best_error < 0 ? json_null() : json_real(m->best_error), "target", m->target, "chance", m->chance, "chance_is", merge_chance_name(m->score.measure),
                                            "pictures_trained", (json_int_t)m->n_train, "pictures_measured", (json_int_t)m->n_held, "shared_layers", shared,
                                            "shared_bytes", (json_int_t)bytes));
     }

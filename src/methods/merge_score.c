@@ -107,14 +107,21 @@ static err answer(struct answers *a, const struct train_picture *p, const struct
 
 /* ---- sums */
 
+enum { STRETCHES = 20 };
+
 struct sums {
     const struct merge_score *s;
     struct mem_payer *payer;
     struct task_ap_box *truth, *found;
     size_t n_truth, n_found;
-    int64_t room, pictures, same;
-    double wrong;
+    int64_t room, pictures, same[STRETCHES], each[STRETCHES]; /* each: pictures of a stretch */
+    double wrong[STRETCHES];
 };
+
+static int stretch_of(const struct sums *u, int64_t picture)
+{
+    return (int)(picture * STRETCHES / MAX(u->room, 1));
+}
 
 static err offer_boxes(struct sums *u, struct answers *a, int item, bool truth)
 {
@@ -139,30 +146,82 @@ static err take_batch(struct sums *u, struct answers *y, struct answers *t, cons
     err e = ERR_OK;
     for (int i = 0; i < b->count && !e; i++) {
         if (b->samples[i] < 0) continue;
+        int at = stretch_of(u, u->pictures);
         switch (u->s->measure) {
-        case MERGE_SAME_CLASS: u->same += task_alike_class(y->out, i) == task_alike_class(t->out, i); break;
+        case MERGE_SAME_CLASS: u->same[at] += task_alike_class(y->out, i) == task_alike_class(t->out, i); break;
         case MERGE_AP50: offer_truth(u, b, i); e = offer_boxes(u, y, i, false); break;
         case MERGE_SAME_BOXES:
             if (!(e = offer_boxes(u, t, i, true))) e = offer_boxes(u, y, i, false);
             break;
-        default: u->wrong += task_alike_distance(y->out, i, t->out, i, y->n); break;
+        default: u->wrong[at] += task_alike_distance(y->out, i, t->out, i, y->n); break;
         }
         u->pictures++;
+        u->each[at]++;
     }
     return e;
 }
 
-static err finish(struct sums *u, double *ret)
+/* Boxes of all pictures but one stretch's, which lie side by side. */
+static size_t leave_out(const struct sums *u, int without, const struct task_ap_box *from, size_t n, struct task_ap_box *to)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (stretch_of(u, from[i].image) != without) to[kept++] = from[i];
+    return kept;
+}
+
+static err score_boxes(const struct sums *u, const struct task_ap_box *truth, size_t n_truth, const struct task_ap_box *found, size_t n_found, double *ret)
 {
     struct task_ap ap;
     int classes = MAX(u->s->card ? u->s->card->class_count : 1, 1);
+    if (u->s->measure == MERGE_SAME_BOXES) return task_alike_ap(u->payer, truth, n_truth, found, n_found, classes, ret);
+    err e = task_ap_compute(u->payer, truth, n_truth, found, n_found, classes, TASK_ALIKE_SURE, NULL, &ap);
+    if (!e) *ret = fmax(ap.ap50, 0);
+    return e;
+}
+
+/* Without one stretch of the pictures; -1: of all. `room`: for the boxes that are left, if it is a measure of boxes. */
+static err score_without(const struct sums *u, int without, struct task_ap_box *room, double *ret)
+{
+    int64_t same = 0, n = 0;
+    double wrong = 0;
+    if (room) {
+        size_t n_truth = leave_out(u, without, u->truth, u->n_truth, room), n_found = leave_out(u, without, u->found, u->n_found, room + n_truth);
+        return score_boxes(u, room, n_truth, room + n_truth, n_found, ret);
+    }
+    for (int k = 0; k < STRETCHES; k++)
+        if (k != without) same += u->same[k], wrong += u->wrong[k], n += u->each[k];
+    *ret = !n ? 0 : u->s->measure == MERGE_SAME_CLASS ? (double)same / (double)n : fmax(0, 1 - wrong / (double)n);
+    return ERR_OK;
+}
+
+static err jackknife(const struct sums *u, struct task_ap_box *room, double *ret)
+{
+    double part[STRETCHES], mean = 0, spread = 0;
+    int n = 0;
+    for (int k = 0; k < STRETCHES; k++) {
+        if (!u->each[k]) continue;
+        err e = score_without(u, k, room, &part[n]);
+        if (e) return e;
+        mean += part[n++];
+    }
+    for (int k = 0; k < n; k++) spread += (part[k] - mean / n) * (part[k] - mean / n);
+    *ret = n > 1 ? sqrt(spread * (n - 1) / n) : 0;
+    return ERR_OK;
+}
+
+static err finish(const struct sums *u, double *ret, double *ret_error)
+{
+    struct task_ap_box *room = NULL;
+    size_t bytes = (u->n_truth + u->n_found) * sizeof *room;
     if (!u->pictures) return err_set(ERR_FORMAT, "none of the pictures to score with could be read");
-    if (u->s->measure == MERGE_SAME_CLASS) return *ret = (double)u->same / (double)u->pictures, ERR_OK;
-    if (u->s->measure == MERGE_SAME_NUMBERS) return *ret = fmax(0, 1 - u->wrong / (double)u->pictures), ERR_OK;
-    if (!u->n_truth) return err_set(ERR_FORMAT, "there is no box in any of the %lld pictures to score with, so nothing can be measured: give others", (long long)u->pictures);
-    if (u->s->measure == MERGE_SAME_BOXES) return task_alike_ap(u->payer, u->truth, u->n_truth, u->found, u->n_found, classes, ret);
-    err e = task_ap_compute(u->payer, u->truth, u->n_truth, u->found, u->n_found, classes, TASK_ALIKE_SURE, NULL, &ap);
-    if (!e) *ret = ap.ap50;
+    if (u->truth && !u->n_truth)
+        return err_set(ERR_FORMAT, "there is no box in any of the %lld pictures to score with, so nothing can be measured: give others", (long long)u->pictures);
+    err e = u->truth ? score_boxes(u, u->truth, u->n_truth, u->found, u->n_found, ret) : score_without(u, -1, NULL, ret);
+    if (e || !ret_error) return e;
+    if (u->truth) e = mem_alloc(u->payer, MEM_OTHER, bytes, (void **)&room);
+    if (!e) e = jackknife(u, room, ret_error);
+    if (room) mem_free(u->payer, MEM_OTHER, room, bytes);
     return e;
 }
 
@@ -182,12 +241,13 @@ static err run_over(struct sums *u, const struct train_picture *picture, struct 
     return e == ERR_CLOSED ? ERR_OK : e;
 }
 
-err merge_score_run(const struct merge_score *s, const struct graph *g, double *ret)
+err merge_score_run(const struct merge_score *s, const struct graph *g, double *ret, double *ret_error)
 {
     struct train_scores scores;
     if (s->measure == MERGE_TOP1) {
         err e = train_evaluate_classify(g, s->set, &s->o, &scores);
         if (!e) *ret = scores.top1;
+        if (!e && ret_error) *ret_error = sqrt(scores.top1 * (1 - scores.top1) / (double)MAX(s->o.samples ? s->o.n_samples : train_set_count(s->set), 1));
         return e;
     }
     struct train_picture picture;
@@ -201,7 +261,7 @@ err merge_score_run(const struct merge_score *s, const struct graph *g, double *
     if (!e) e = open_answers(&y, s, g, u.payer);
     if (!e && teacher) e = open_answers(&t, s, s->original, u.payer);
     if (!e) e = run_over(&u, &picture, &y, &t, teacher);
-    if (!e) e = finish(&u, ret);
+    if (!e) e = finish(&u, ret, ret_error);
     close_answers(&y);
     close_answers(&t);
     if (boxes) {

@@ -27,4 +27,6 @@ struct merge_score {
 err merge_score_classes(const struct graph *g, struct mem_payer *payer, int64_t *ret);
 /* Which measure it is. `labels`: the set's labels are the model's own. */
 enum merge_measure merge_score_measure(int64_t classes, const struct task_card *card, const struct train_set *set, bool labels);
-err merge_score_run(const struct merge_score *s, const struct graph *g, double *ret);
+/* `ret_error`, if not NULL: the standard error of the score, for it is a sample that was measured: the jackknife's over 20 stretches of the pictures (Efron and Stein
+ * 1981; neighbours in a video are alike, so stretches and not single ones), for top-1 that of a share. */
+err merge_score_run(const struct merge_score *s, const struct graph *g, double *ret, double *ret_error);
