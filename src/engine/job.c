@@ -169,9 +169,9 @@ static err start_job(struct engine_job *j)
 static err remove_job(struct engine_job *j)
 {
     if (j->row.state == ENGINE_JOB_RUNNING || j == j->jobs->running) return err_set(ERR_BUSY, "job '%s' runs: 'brim job stop %s' first", j->row.name, j->row.name);
-    engine_job_forget(j);
-    j->remove = true; /* the manager frees it */
-    return ERR_OK;
+    err e = engine_job_forget(j);
+    j->remove = !e; /* the manager frees it */
+    return e;
 }
 
 static err with_job(struct engine *e, const char *name, err (*act)(struct engine_job *j))

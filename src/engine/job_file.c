@@ -7,6 +7,7 @@
 #include "weights/fs.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,11 +72,12 @@ err engine_job_store(struct engine_job *j)
     return e;
 }
 
-void engine_job_forget(struct engine_job *j)
+err engine_job_forget(struct engine_job *j)
 {
     char *path = xasprintf("%s/%s.json", j->jobs->dir, j->row.name);
-    unlink(path);
+    err e = unlink(path) && errno != ENOENT ? err_set(ERR_IO, "%s cannot be removed, and the job would be there again at the next start: %s", path, strerror(errno)) : ERR_OK;
     free(path);
+    return e;
 }
 
 static const struct engine_job_kind *kind_of(const struct engine_jobs *js, const char *name)

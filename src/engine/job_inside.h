@@ -59,7 +59,7 @@ struct engine_jobs {
 
 /* job_file.c */
 err engine_job_store(struct engine_job *j);          /* jobs->lock held */
-void engine_job_forget(struct engine_job *j);
+err engine_job_forget(struct engine_job *j);
 /* All of the folder into the list; what cannot be read is said in the log and left alone. */
 void engine_jobs_load(struct engine_jobs *js);
 struct engine_job *engine_job_make(struct engine_jobs *js, const struct engine_job_options *o, const struct engine_job_kind *kind, int64_t number);

@@ -134,7 +134,7 @@ void engine_job_begin(struct engine_job *j)
     char *name = xasprintf("job %s", j->row.name);
     uint64_t room = engine_job_room(js->engine);
     pthread_mutex_lock(&js->lock);
-    if (j->row.state != ENGINE_JOB_WAITING || j->remove) { /* somebody was faster */
+    if (j->row.state != ENGINE_JOB_WAITING || j->remove || js->given_way) { /* somebody was faster */
         pthread_mutex_unlock(&js->lock);
         free(name);
         return;

@@ -48,7 +48,7 @@ static void drop(struct engine_job *j)
         j->reason = ENGINE_JOB_USER;
         atomic_store(&j->stop, true);
     }
-    engine_job_forget(j);
+    (void)engine_job_forget(j); /* what is left is of the site file, and goes at the next start */
     j->remove = true; /* the manager frees it */
 }
 

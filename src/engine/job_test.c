@@ -464,6 +464,43 @@ static void of_the_site_and_by_hand(void **state)
     free(jobs);
 }
 
+/* The manager had chosen it when another site was given to the box, whose models need the memory: it begins afterwards. */
+static void none_begins_while_the_site_changes(void **state)
+{
+    (void)state;
+    struct engine *e = open_box("200M");
+    engine_jobs_give_way(e, 0);
+    assert_int_equal(add(e, "chosen", "1", "3", "ok"), ERR_OK);
+    pthread_mutex_lock(&e->jobs->lock);
+    struct engine_job *j = e->jobs->list;
+    pthread_mutex_unlock(&e->jobs->lock);
+    engine_job_begin(j);
+    assert_int_equal(job_testing_row(e, "chosen").state, ENGINE_JOB_WAITING);
+    engine_jobs_go_on(e);
+    wait_for(e, "chosen", ENGINE_JOB_DONE);
+    log_is("chosen", "b");
+    engine_close(&e);
+}
+
+static void what_cannot_be_removed_stays(void **state)
+{
+    (void)state;
+    struct engine *e = open_box("200M");
+    char *file = xasprintf("%s/store/jobs/stuck.json", dir);
+    assert_int_equal(add(e, "stuck", "1", "1", "ok"), ERR_OK);
+    wait_for(e, "stuck", ENGINE_JOB_DONE);
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(engine_make_folders(file), ERR_OK); /* a folder in its place cannot be unlinked */
+    assert_int_equal(engine_job_remove(e, "stuck"), ERR_IO);
+    assert_non_null(strstr(err_text(), "/store/jobs/stuck.json cannot be removed, and the job would be there again"));
+    assert_int_equal(job_testing_row(e, "stuck").state, ENGINE_JOB_DONE);
+    assert_int_equal(rmdir(file), 0);
+    assert_int_equal(engine_job_remove(e, "stuck"), ERR_OK);
+    assert_int_equal(job_testing_row(e, "stuck").state, 0);
+    engine_close(&e);
+    free(file);
+}
+
 static atomic_bool over, looked;
 
 /* What the control socket and the page do at any time. */
@@ -553,6 +590,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(of_the_site, setup, teardown),
         cmocka_unit_test_setup_teardown(of_the_site_and_by_hand, setup, teardown),
         cmocka_unit_test_setup_teardown(of_the_site_and_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(none_begins_while_the_site_changes, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_removed_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(a_box_is_asked_while_it_starts_and_stops, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
