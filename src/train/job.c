@@ -150,18 +150,10 @@ static struct train_evaluate_options evaluation(const struct train_job *j, struc
                                            .n_samples = j->n_val, .stop = stop, .idle = j->o->idle};
 }
 
-/* What an evaluation takes, found by one that is stopped at once; it also tells whether classes and outputs fit before hours went by. */
-static err evaluation_bytes(struct train_job *j, uint64_t *ret)
+/* To see what something takes. */
+static struct mem_budget *trial_budget(const struct train_job *j, const char *name)
 {
-    static const atomic_bool at_once = true;
-    struct train_scores scores;
-    *ret = 0;
-    struct mem_budget *b = j->o->host ? mem_budget_within(j->payer, "evaluation", NULL, NULL) : mem_budget_new("host", UINT64_MAX);
-    struct train_evaluate_options o = evaluation(j, b, &at_once);
-    err e = j->kind->evaluate(j->source, j->val ? j->val : j->set, &o, &scores);
-    *ret = mem_budget_peak(b);
-    mem_budget_free(&b);
-    return e == ERR_CANCELLED ? ERR_OK : e;
+    return j->o->host ? mem_budget_within(j->payer, name, NULL, NULL) : mem_budget_new("host", UINT64_MAX);
 }
 
 static uint64_t constant_bytes(const struct graph *g)
@@ -171,21 +163,75 @@ static uint64_t constant_bytes(const struct graph *g)
     return sum;
 }
 
+/* What an evaluation takes, found by one that is stopped at once; it also tells whether classes and outputs fit before hours went by. Scored is a copy of the network,
+ * of which every number is set anew. */
+static err evaluation_bytes(struct train_job *j, uint64_t *ret)
+{
+    static const atomic_bool at_once = true;
+    struct train_scores scores;
+    struct graph *g;
+    struct mem_budget *b = trial_budget(j, "evaluation");
+    struct mem_payer *payer = mem_payer_new(b, "evaluation");
+    struct train_evaluate_options o = evaluation(j, b, &at_once);
+    char *path = xasprintf("%s/model.onnx", j->o->out);
+    err e = graph_load(path, payer, &g);
+    if (!e) {
+        e = j->kind->evaluate(g, j->val ? j->val : j->set, &o, &scores);
+        graph_free(&g);
+    }
+    *ret = mem_budget_peak(b) + constant_bytes(j->source);
+    free(path);
+    mem_payer_free(&payer);
+    mem_budget_free(&b);
+    return e == ERR_CANCELLED ? ERR_OK : e;
+}
+
+/* What batches made ahead take, found by making the first. */
+static err data_bytes(struct train_job *j, uint64_t *ret)
+{
+    struct mem_budget *b = trial_budget(j, "data");
+    struct mem_payer *payer = mem_payer_new(b, "data");
+    struct train_data_options d = data_options(j);
+    struct train_data *data = NULL;
+    const struct train_batch *batch;
+    err e = j->net && j->kind->data ? j->kind->data(j, &d) : ERR_OK;
+    if (!e) e = train_data_open(j->set, &d, payer, &data);
+    if (!e) e = train_data_next(data, &batch);
+    train_data_close(&data);
+    *ret = mem_budget_peak(b);
+    mem_payer_free(&payer);
+    mem_budget_free(&b);
+    return e;
+}
+
+/* The task has taken memory of its own, and its data may be larger than was known before the net: nothing is to run out after the first epoch. */
+static err check_room(struct train_job *j, uint64_t evaluation, uint64_t data)
+{
+    char a[16], b[16];
+    err e = j->kind->data ? data_bytes(j, &data) : ERR_OK;
+    uint64_t need = j->need = mem_budget_used(j->budget) + evaluation + data, limit = mem_budget_limit(j->budget);
+    if (e || need <= limit) return e;
+    return err_set(ERR_NOMEM, "the job needs %s, the budget is %s: give it --budget %lluM or more, or take a smaller --batch", size_text(need, a), size_text(limit, b),
+                   (unsigned long long)((need + (1 << 20) - 1) >> 20));
+}
+
 static err open_net(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
     struct tensor_shape shape = j->source->values[j->source->inputs[0]].shape;
-    uint64_t beside;
+    uint64_t evaluation, data;
     shape.dims[0] = o->batch;
-    err e = evaluation_bytes(j, &beside);
+    err e = evaluation_bytes(j, &evaluation);
+    if (!e) e = data_bytes(j, &data);
     if (!e) e = choose_last(j, &shape);
     if (e) return e;
-    struct train_net_options n = {.budget = j->budget, .beside = beside + constant_bytes(j->source), .input_shapes = &shape, .threads = o->threads, .choose = choose,
+    struct train_net_options n = {.budget = j->budget, .beside = evaluation + data, .input_shapes = &shape, .threads = o->threads, .choose = choose,
                                   .choose_context = j, .frozen_statistics = o->frozen_statistics, .optimiser = o->optimiser, .accumulate = o->accumulate,
                                   .precision = o->precision, .trade = o->trade, .trade_user = j->user};
     if ((e = j->kind->loss(j, &n)) || (e = train_net_new(j->source, &n, &j->net))) return e;
     train_net_set_stop(j->net, o->stop);
-    return j->kind->ready ? j->kind->ready(j) : ERR_OK;
+    if (j->kind->ready && (e = j->kind->ready(j))) return e;
+    return check_room(j, evaluation, data);
 }
 
 static void make_schedule(struct train_job *j)
@@ -444,7 +490,6 @@ err train_job(const struct train_job_options *o, train_progress_fn *fn, void *us
     if (!e && !o->dry_run) e = score_first(&j, fn, user);
     if (!e && !o->dry_run) e = loop(&j, fn, user, &r);
     if (!e && !o->dry_run) e = train_job_write_onnx(&j, "last");
-    r.need = mem_budget_used(j.budget);
     r.epochs = j.state.epochs_done;
     r.updates = j.state.updates;
     r.best_epoch = j.state.best_epoch;
@@ -458,6 +503,7 @@ err train_job(const struct train_job_options *o, train_progress_fn *fn, void *us
     }
     r.seconds = elapsed(&j);
     if (j.net) r.sizes = train_net_sizes(j.net);
+    r.need = MAX(r.sizes.need, j.need);
     close_job(&j);
     if (!e || e == ERR_CANCELLED) *ret = r;
     return e;

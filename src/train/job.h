@@ -94,7 +94,7 @@ struct train_result {
     uint64_t peak;
     double seconds;
     struct train_net_sizes sizes;
-    uint64_t need;              /* bytes that were set aside for all of it */
+    uint64_t need;              /* bytes of all of it, scores and batches made ahead included */
     int64_t corrupt;            /* how often a picture was met that cannot be decoded; another took its place */
     char problem[256];          /* the first */
 };

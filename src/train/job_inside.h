@@ -39,6 +39,7 @@ struct train_job {
     void *scratch;                 /* detect, of YOLOX: of the assignment */
     float *rows;                   /* detect, of YOLOX: the network's answers */
     size_t scratch_bytes, row_bytes;
+    uint64_t need;                 /* bytes of everything, with an evaluation and the batches that are made ahead */
     struct train_net *net;
     struct train_data *data;
     struct train_schedule schedule;

@@ -331,6 +331,35 @@ static void refusals(void **state)
     done(&p);
 }
 
+/* Scores and batches made ahead are in what it is said to need: nothing runs out after an epoch. */
+static void what_it_needs_is_enough(void **state)
+{
+    (void)state;
+    struct paths p;
+    struct train_result r;
+    struct train_job_options o = options(&p, "dry");
+    o.dry_run = true;
+    o.epochs = 1;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_OK);
+    done(&p);
+    uint64_t need = r.need;
+    o = options(&p, "enough");
+    o.epochs = 1;
+    o.budget = need + 4096; /* names of files are a little longer */
+    if (train_job(&o, NULL, NULL, &r)) fail_msg("%s", err_text());
+    assert_int_equal(r.epochs, 1);
+    assert_true(r.peak > need * 3 / 4 && r.peak <= need + 4096);
+    done(&p);
+    o = options(&p, "less");
+    o.epochs = 1;
+    o.budget = need - (32 << 10);
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_NOMEM);
+    char *last = in_dir("less/last.brim");
+    assert_int_not_equal(access(last, F_OK), 0);
+    free(last);
+    done(&p);
+}
+
 static void frozen(void **state)
 {
     (void)state;
@@ -354,6 +383,7 @@ int main(void)
         cmocka_unit_test(killed_anywhere),
         cmocka_unit_test(other_classes),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(what_it_needs_is_enough),
         cmocka_unit_test(frozen),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

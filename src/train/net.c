@@ -38,7 +38,7 @@ struct train_net {
     float *kept;                  /* states as of the last update; NULL without accumulation */
     float *loss;                  /* one number in a block of 64 bytes */
     int accumulate, runs;
-    uint64_t fixed;
+    uint64_t fixed, need;
     int level;                    /* of recomputation; `again` says what it costs */
     struct graph_recompute_cost again;
     struct train_optimiser *optimiser;
@@ -308,6 +308,7 @@ static err choose_plan(struct train_net *n, const struct graph *source, const st
     if (!e && o->trade) e = show_trade(n, source, o, t, &need);
     if (!e && need > limit && o->recompute == 0 && n->again.levels) e = search(n, source, o, limit, t, &need);
     mem_budget_set_limit(o->budget, limit);
+    n->need = need;
     if (!e) e = need > limit ? refuse(n, need, limit) : mem_budget_hold(o->budget, need);
     return e;
 }
@@ -482,7 +483,7 @@ err train_net_store(const struct train_net *n, struct graph *g, bool mean)
 
 struct train_net_sizes train_net_sizes(const struct train_net *n)
 {
-    struct train_net_sizes s = {.fixed = n->fixed, .plan = model_plan_sizes(n->plan), .level = n->level, .again = n->again};
+    struct train_net_sizes s = {.fixed = n->fixed, .need = n->need, .plan = model_plan_sizes(n->plan), .level = n->level, .again = n->again};
     for (int i = 0; i < n->n_trained; i++) {
         if (n->places[i].grad < 0) continue;
         s.parameters += (int64_t)n->places[i].count;

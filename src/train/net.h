@@ -88,6 +88,7 @@ struct train_net_sizes {
     int64_t parameters;      /* trained numbers */
     int tensors;             /* trained tensors */
     uint64_t fixed;          /* bytes of parameters, gradients, optimiser, targets */
+    uint64_t need;           /* bytes of everything, as it was held against the budget */
     struct model_sizes plan;
     int level;               /* of recomputation, and what that costs */
     struct graph_recompute_cost again;
