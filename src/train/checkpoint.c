@@ -46,6 +46,7 @@ err train_checkpoint_write(const struct weights_fs *fs, const char *dir, const c
     unsigned char head[HEAD + ENTRY * TRAIN_CHECKPOINT_SECTIONS + ALIGN] = {0};
     const void *parts[2 * TRAIN_CHECKPOINT_SECTIONS + 1];
     size_t sizes[2 * TRAIN_CHECKPOINT_SECTIONS + 1];
+    if (strlen(job) > TRAIN_CHECKPOINT_JOB) return err_set(ERR_LIMIT, "%s/%s: what is to be remembered takes %zu bytes; at most %d can be read back", dir, name, strlen(job), TRAIN_CHECKPOINT_JOB);
     if (n + 1 > TRAIN_CHECKPOINT_SECTIONS) return err_set(ERR_INTERNAL, "a checkpoint of %d sections", n + 1);
     uint64_t at = up(HEAD + ENTRY * (uint64_t)(n + 1));
     int n_parts = 0;

@@ -12,7 +12,7 @@
 #include "mem/mem.h"
 #include "weights/fs.h"
 
-enum { TRAIN_CHECKPOINT_VERSION = 1, TRAIN_CHECKPOINT_SECTIONS = 128, TRAIN_CHECKPOINT_JOB = 16 << 20 /* most bytes of the JSON */ };
+enum { TRAIN_CHECKPOINT_VERSION = 1, TRAIN_CHECKPOINT_SECTIONS = 128, TRAIN_CHECKPOINT_JOB = 64 << 20 /* most bytes of the JSON; the log of a merge grows with every trial */ };
 
 struct train_section {
     char name[32];

@@ -169,9 +169,33 @@ static void killed_anywhere(void **state)
     remove_folder(dir);
 }
 
+/* The log of a long merge: what can be written can be read, and what cannot be read is not written over what can. */
+static void long_jobs(void **state)
+{
+    (void)state;
+    char *dir = folder(), *path = xasprintf("%s/last.brim", dir);
+    size_t most = TRAIN_CHECKPOINT_JOB, some = 20 << 20;
+    char *job = xcalloc(most + 2, 1);
+    struct train_checkpoint c;
+    memset(job, 'x', some);
+    assert_int_equal(train_checkpoint_write(&weights_fs_system, dir, "last.brim", job, NULL, 0), ERR_OK);
+    assert_int_equal(train_checkpoint_open(path, &c), ERR_OK);
+    assert_int_equal(strlen(c.job), some);
+    train_checkpoint_close(&c);
+    memset(job, 'x', most + 1);
+    assert_int_equal(train_checkpoint_write(&weights_fs_system, dir, "last.brim", job, NULL, 0), ERR_LIMIT);
+    assert_int_equal(train_checkpoint_open(path, &c), ERR_OK);
+    assert_int_equal(strlen(c.job), some);
+    train_checkpoint_close(&c);
+    free(job);
+    free(path);
+    remove_folder(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(long_jobs),
         cmocka_unit_test(round_trip),
         cmocka_unit_test(cut_and_altered),
         cmocka_unit_test(killed_anywhere),
