@@ -83,16 +83,16 @@ def other_classes_get_a_new_head():
 @test
 def a_job_that_goes_on_keeps_its_options():
     pictures("two")
-    words = ("--data", "two", "--out", "o6", "--epochs", "2", "--held-out", "0")
+    words = ("--data", "two", "--out", "kept", "--epochs", "2", "--held-out", "0")
     train(*words, "--max-steps", "1", status=1, says="stopped after 1 updates; --resume goes on")
-    before = open(path("o6/last.brim"), "rb").read()
+    before = open(path("kept/last.brim"), "rb").read()
     for new, says in ((("--epochs", "9"), "--epochs 9: "), (("--epochs=9",), "--epochs=9: "), (("--patience", "3"), "--patience: "), (("nonsense",), "nonsense: ")):
-        brim("train", "--resume", "--out", "o6", *new, status=2,
+        brim("train", "--resume", "--out", "kept", *new, status=2,
              says="brim train: " + says + "a job that goes on keeps the options that it was begun with; leave that out, or begin another job in another --out")
-        assert open(path("o6/last.brim"), "rb").read() == before
+        assert open(path("kept/last.brim"), "rb").read() == before
     train(*words, "--resume", "--max-steps", "2", "--json", status=1, says="stopped after 2 updates")  # the command itself, said again
-    brim("train", "--resume", "--out=o6")
-    assert os.path.exists(path("o6/last.onnx"))
+    brim("train", "--resume", "--out=kept")
+    assert os.path.exists(path("kept/last.onnx"))
 
 
 @test
@@ -182,6 +182,13 @@ def words_and_data_that_do_not_fit():
         shutil.rmtree(path("o6"), ignore_errors=True)
     brim("eval", "text", "--model", "net.onnx", "--data", "two", status=2, says="a language model has one input of int64 [N, tokens]")
     brim("eval", "classify", "--model", "net.onnx", "--data", "two", "--gallery", "two", status=2, says="--gallery is for embed")
+    for option, value, says in (("held-out", "1.5", "--held-out goes from 0 to below 1"), ("held-out", "-1", "--held-out goes from 0 to below 1"), ("batch", "-3", "--batch goes from 1 to 4096"),
+                                ("batch", "5000", "--batch goes from 1 to 4096"), ("threads", "-2", "--threads goes from 0"), ("seed", "-1", "--seed: 0 or more"),
+                                ("mean", "1,2", "--mean: one number or three with commas, not '1,2'"), ("mean", "127.5x", "not '127.5x'"), ("mean", "1,2,3,4", "not '1,2,3,4'"),
+                                ("std", "nan", "not 'nan'")):
+        brim("eval", "classify", "--model", "net.onnx", "--data", "two", "--" + option, value, status=2, says=says)
+    for option in ("max-steps", "patience", "freeze-but", "every", "save-every"):
+        train("--data", "two", "--out", "o6", "--" + option, "-1", status=2, says="--max-steps, --patience, --freeze-but, --every and --save-every are 0 or more")
 
 
 def main():

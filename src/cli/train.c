@@ -153,6 +153,8 @@ static err digest(struct options *o)
     if (e) return e;
     if (o->threads < 0 || o->threads > 1024 || o->data_threads < 0 || o->data_threads > 64) return err_set(ERR_USAGE, "--threads and --data-threads: out of range");
     if (o->seed < 0) return err_set(ERR_USAGE, "--seed: 0 or more");
+    if (o->max_steps < 0 || o->patience < 0 || o->freeze_but < 0 || o->every < 0 || o->save_seconds < 0 || o->save_seconds > 1000000)
+        return err_set(ERR_USAGE, "--max-steps, --patience, --freeze-but, --every and --save-every are 0 or more");
     j->task = (enum train_task)(task + 1);
     /* exported detectors have their batch norms folded in: plain steps ruin them (train/optimise.h) */
     if (!e) e = word("rate", o->rate ? o->rate : task == 1 && rule != 2 ? "relative" : "plain", (const char *const[]){"plain", "relative", NULL}, &rate);

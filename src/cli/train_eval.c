@@ -3,6 +3,7 @@
 #include "cli/train.h"
 #include "train/job.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,8 +70,10 @@ err cli_train_classes(const char *text, char ***ret, size_t *ret_n)
 static err numbers(const char *name, const char *text, float *to)
 {
     double v[3];
-    int n = sscanf(text, "%lf,%lf,%lf", &v[0], &v[1], &v[2]);
-    if (n != 1 && n != 3) return err_set(ERR_USAGE, "--%s: one number or three with commas, not '%s'", name, text);
+    int n = 0, end = 0;
+    if (sscanf(text, "%lf%n,%lf,%lf%n", &v[0], &end, &v[1], &v[2], &end) == 3) n = 3;
+    else if (sscanf(text, "%lf%n", &v[0], &end) == 1) n = 1;
+    if (!n || text[end] || !isfinite(v[0]) || (n == 3 && !(isfinite(v[1]) && isfinite(v[2])))) return err_set(ERR_USAGE, "--%s: one number or three with commas, not '%s'", name, text);
     for (int i = 0; i < 3; i++) to[i] = (float)v[n == 1 ? 0 : i];
     return ERR_OK;
 }
@@ -91,6 +94,16 @@ static err feed(const struct options *o, struct train_feed *ret)
     else if (strcmp(o->fit, "stretch")) return err_set(ERR_USAGE, "--fit: stretch, letterbox or crop, not '%s'", o->fit);
     *ret = f;
     return ERR_OK;
+}
+
+static err check(const struct options *o)
+{
+    if (!o->model || !o->data) return err_set(ERR_USAGE, "--model and --data are needed");
+    if (o->gallery && (!o->embed || o->held_out > 0)) return err_set(ERR_USAGE, "--gallery is for embed, without --held-out");
+    if (!(o->held_out >= 0 && o->held_out < 1)) return err_set(ERR_USAGE, "--held-out goes from 0 to below 1");
+    if (o->batch < 0 || o->batch > 4096) return err_set(ERR_USAGE, "--batch goes from 1 to 4096");
+    if (o->threads < 0 || o->threads > 1024) return err_set(ERR_USAGE, "--threads goes from 0 (all) to 1024");
+    return o->seed < 0 ? err_set(ERR_USAGE, "--seed: 0 or more") : ERR_OK;
 }
 
 static err score(enum train_task task, const struct graph *g, const struct train_set *set, const struct train_set *gallery, const struct train_evaluate_options *o,
@@ -114,7 +127,7 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
     char **names = NULL;
     size_t n_names = 0;
     int64_t *part = NULL, *held = NULL, n_part, n_held;
-    struct train_evaluate_options e_options = {.budget = b, .batch = (int)MIN(o->batch, 4096), .threads = (int)MIN(o->threads, 1024)};
+    struct train_evaluate_options e_options = {.budget = b, .batch = (int)o->batch, .threads = (int)o->threads};
     err e = feed(o, &e_options.feed);
     if (!e) e = graph_load(o->model, payer, &g);
     if (!e && o->classes) e = cli_train_classes(o->classes, &names, &n_names);
@@ -202,8 +215,7 @@ int cli_eval_network(int argc, char **argv)
     err e = args_parse(argc, argv, table, &rest, &o.help);
     if (!e && o.help) args_help("eval classify|detect|embed|image|attributes|text --model F.onnx --data DATA [options]", table);
     if (!e && !o.help) {
-        if (!o.model || !o.data) e = err_set(ERR_USAGE, "--model and --data are needed");
-        if (!e && o.gallery && (!o.embed || o.held_out > 0)) e = err_set(ERR_USAGE, "--gallery is for embed, without --held-out");
+        e = check(&o);
         struct mem_budget *b = mem_budget_new("host", o.budget ? o.budget : mem_budget_auto());
         if (!e) e = work(&o, b, &s);
         mem_budget_free(&b);
