@@ -405,6 +405,9 @@ def merge_gets_wrong_input():
     brim("merge", "l1.onnx", "nowhere.onnx", "--out", "m", status=2, says="nowhere.onnx")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--minutes", "0", status=2, says="--minutes")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--target", "101", status=2, says="--target")
+    brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--lr", "-1", status=2, says="--lr: above 0")
+    for part in ("0", "1", "-0.2", "2"):
+        brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--held-out", part, status=2, says="--held-out: a part of --data, above 0 and below 1")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--policy", "luck", status=2, says="none of groups, grow, split")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "m", "--data", "other=x", status=2, says="no model of this merge is called 'other'")
     brim("merge", "l1.onnx", "l2.onnx", "--out", "none/m", status=1, says="none/m")

@@ -26,6 +26,8 @@ static err check_numbers(const struct words *w)
     if (!w->run.out) return err_set(ERR_USAGE, "--out DIR is needed: where the merged models go (or --estimate: what sharing could save)");
     if (!(w->minutes > 0) || w->minutes > 100000) return err_set(ERR_USAGE, "--minutes: more than 0");
     if (!(w->target > 0) || w->target > 100) return err_set(ERR_USAGE, "--target: percent of the model's own score, above 0 to 100");
+    if (!(w->lr >= 0 && w->lr < 1000)) return err_set(ERR_USAGE, "--lr: above 0 (0: by what the networks have in common)");
+    if (!(w->held_out > 0 && w->held_out < 1)) return err_set(ERR_USAGE, "--held-out: a part of --data, above 0 and below 1");
     if (w->batch < 1 || w->batch > 4096) return err_set(ERR_USAGE, "--batch: 1 to 4096");
     if (w->threads < 0 || w->threads > 1024) return err_set(ERR_USAGE, "--threads: 0 (all) to 1024");
     if (w->seed < 0 || w->most_val < 1) return err_set(ERR_USAGE, "--seed: 0 or more; --measure: 1 picture or more");
