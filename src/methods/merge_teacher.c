@@ -103,6 +103,7 @@ static int add_hints(struct graph_builder *b, struct merge_teacher *t)
     t->weight_target = b->g->n_inputs - 1;
     for (int i = 0; i < t->n_hints; i++) {
         struct tensor_shape s = *graph_b_shape(b, values[i]);
+        free(t->names[i]); /* a loss is built once for each level of recomputation that is tried */
         t->names[i] = xstrdup(b->g->values[values[i]].name);
         char *name = xasprintf("merge_hint_%d", i);
         int target = graph_add_input(b->g, name, TENSOR_F32, &s), one = hint_loss(b, values[i], target);
