@@ -63,19 +63,24 @@ struct table {
     struct model_blocks_problem problems[LARGEST_DIVISION];
 };
 
+static void table_add(struct sched *s, struct table *t, struct sched_model *m, double speed, int64_t now)
+{
+    m->left_out = false;
+    t->models[t->n] = m;
+    model_blocks_problem(m->one, speed, &t->problems[t->n]);
+    t->tenants[t->n].rate = rate_of(s, m, now);
+    wishes_of(s, m, &t->tenants[t->n]);
+    t->n++;
+}
+
+/* Guests last: they take nobody's place in the table either. */
 static void table_fill(struct sched *s, struct table *t, int64_t now)
 {
     double speed = bandwidth(s);
     s->blocks.bandwidth = speed;
-    for (struct sched_model *m = s->models; m && t->n < LARGEST_DIVISION; m = m->next) {
-        if (!m->one || m->pinned) continue;
-        m->left_out = false;
-        t->models[t->n] = m;
-        model_blocks_problem(m->one, speed, &t->problems[t->n]);
-        t->tenants[t->n].rate = rate_of(s, m, now);
-        wishes_of(s, m, &t->tenants[t->n]);
-        t->n++;
-    }
+    for (int guests = 0; guests <= 1; guests++)
+        for (struct sched_model *m = s->models; m && t->n < LARGEST_DIVISION; m = m->next)
+            if (m->one && !m->pinned && m->guest == guests) table_add(s, t, m, speed, now);
     for (int i = 0; i < t->n; i++) t->tenants[i].problem = &t->problems[i].problem;
 }
 

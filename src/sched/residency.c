@@ -70,7 +70,7 @@ static err evict(struct sched *s, struct sched_model *v, int64_t now)
 {
     int64_t need = s->blind ? INT64_MIN : sched_next_need(s, v, now);
     for (struct sched_model *m = s->models; m && !s->blind; m = m->next)
-        if (m != v && !has_bytes(m) && !m->left_out && sched_next_need(s, m, now) < need) weights_hold_shared(model_weights(m->model));
+        if (m != v && !m->guest && !has_bytes(m) && !m->left_out && sched_next_need(s, m, now) < need) weights_hold_shared(model_weights(m->model));
     err e = model_evict(v->model);
     if (!e) v->evictions++;
     return e;
@@ -208,6 +208,7 @@ err sched_acquire(struct sched *s, struct sched_model *m, bool *ret_loaded)
         e = request(s, m, begin, INT64_MIN);
     }
     if (s->prefetched == m) sched_forget_prefetch(s);
+    if (e && m->guest) model_evict(m->model); /* what it held of others must not stay because of it */
     m->impossible = e == ERR_NOMEM;
     pthread_mutex_unlock(&s->lock);
     if (e) return e;

@@ -254,6 +254,67 @@ static void a_guest_streams_or_is_left_out(void **state)
     assert_int_equal(refused, 0);
 }
 
+/* v (needed last), p and a guest that has all of v. x comes, and v goes: nothing of it stays for the guest, or p had to go as well. What p reads then. */
+static int read_by_p(bool ran_before)
+{
+    struct world w;
+    begin(&w, true);
+    w.refused = 0;
+    struct query *v = add(&w, 'v', "TUV", 100000, 0), *p = add(&w, 'p', "abc", 2000, 0), *g = add(&w, 'g', "TUVg", 500, 0), *x = add(&w, 'x', "xyz", 1000, 0);
+    sched_model_set_guest(w.sched, g->sm);
+    room_for(&w, 6);
+    if (ran_before) offer(g);
+    assert_int_equal(finish(&w), ran_before ? 4 : 0);
+    offer(v);
+    assert_int_equal(finish(&w), 3);
+    offer(p);
+    assert_int_equal(finish(&w), 3);
+    if (!ran_before) offer(g);
+    assert_int_equal(finish(&w), 0);
+    assert_int_equal(w.refused, !ran_before);
+    offer(x);
+    assert_int_equal(finish(&w), 3);
+    offer(p);
+    int layers = finish(&w);
+    end(&w);
+    return layers;
+}
+
+static void nothing_is_kept_for_a_guest(void **state)
+{
+    (void)state;
+    assert_int_equal(read_by_p(true), 0);
+    assert_int_equal(read_by_p(false), 0);
+}
+
+/* More guests than a division can have: the others are divided all the same. */
+static void many_guests_take_no_place(void **state)
+{
+    enum { GUESTS = 64 };
+    struct sched_model *guests[GUESTS];
+    struct world w;
+    (void)state;
+    begin(&w, true);
+    w.real = true;
+    w.refused = 0;
+    struct query *a = add(&w, 'a', "TUVa", 100, 90), *g = add(&w, 'g', "WXYZ", 1000, 0);
+    w.window = mem_payer_new(w.budget, "window");
+    room_for(&w, 3);
+    sched_model_set_plans(w.sched, a->sm, a->plan, NULL);
+    for (int i = 0; i < GUESTS; i++) { /* each as the original of another model */
+        guests[i] = sched_model_add(w.sched, g->model, false, 0);
+        sched_model_set_guest(w.sched, guests[i]);
+        sched_model_set_plans(w.sched, guests[i], g->plan, NULL);
+    }
+    sched_set_blocks(w.sched, w.window, w.reader, 0);
+    offer(a);
+    assert_int_equal(finish(&w), 4);
+    assert_int_equal(w.refused, 0);
+    assert_true(sched_blocks_get_stats(w.sched).window > 0); /* it streams: all of it has no room */
+    for (int i = 0; i < GUESTS; i++) sched_model_remove(w.sched, &guests[i]);
+    end(&w);
+}
+
 static void blocks_that_are_shared_do_not_stream(void **state)
 {
     (void)state;
@@ -364,6 +425,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(families_run_together), cmocka_unit_test(eviction_keeps_what_is_needed_sooner), cmocka_unit_test(parts_are_victims_too),
-        cmocka_unit_test(nothing_shared_nothing_changed), cmocka_unit_test(a_guest_streams_or_is_left_out), cmocka_unit_test(blocks_that_are_shared_do_not_stream)};
+        cmocka_unit_test(nothing_shared_nothing_changed), cmocka_unit_test(a_guest_streams_or_is_left_out), cmocka_unit_test(nothing_is_kept_for_a_guest), cmocka_unit_test(many_guests_take_no_place), cmocka_unit_test(blocks_that_are_shared_do_not_stream)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
