@@ -49,6 +49,14 @@ static err check_outputs(const struct engine_model *a, const struct engine_model
     return same ? ERR_OK : err_set(ERR_SHAPE, "%s and %s have different outputs: it is not its original", b->path, a->path);
 }
 
+/* Without where its numbers are: the executor, which may be running the model, writes that at each run. */
+static struct task_output form_of(const struct task_output *o)
+{
+    struct task_output form = {.name = o->name, .rank = o->rank};
+    memcpy(form.dims, o->dims, sizeof form.dims);
+    return form;
+}
+
 static err open_rows(struct engine_eye *y, const struct engine_model *m)
 {
     size_t count = 0;
@@ -58,7 +66,7 @@ static err open_rows(struct engine_eye *y, const struct engine_model *m)
             const struct task_output *o = &m->one.outputs[k];
             size_t n = 1;
             for (int i = 1; i < o->rank; i++) n *= (size_t)o->dims[i];
-            y->copy[k] = *o;
+            y->copy[k] = form_of(o);
             y->copy[k].data = y->rows ? y->rows + at : NULL;
             at += n;
         }
@@ -77,9 +85,11 @@ static err open_measure(struct engine_eye *y, const struct engine_model *m)
     y->measure = measure_of(m->card);
     if (e || y->measure == MERGE_SAME_CLASS) return e;
     if (y->measure == MERGE_SAME_NUMBERS) return open_rows(y, m);
+    struct task_output ours[TASK_MAX_OUTPUTS];
+    for (int k = 0; k < m->n_outputs; k++) ours[k] = form_of(&m->one.outputs[k]);
     y->our_card = task_alike_card(m->card);
     y->their_card = task_alike_card(y->theirs->card);
-    e = task_head_new(y->payer, &y->our_card, m->one.outputs, m->n_outputs, &y->our_head);
+    e = task_head_new(y->payer, &y->our_card, ours, m->n_outputs, &y->our_head);
     return e ? e : task_head_new(y->payer, &y->their_card, y->theirs->one.outputs, y->theirs->n_outputs, &y->their_head);
 }
 
