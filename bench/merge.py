@@ -39,7 +39,7 @@ class Bench:
         self.args, self.brim = args, args.brim
         self.dir = pathlib.Path(args.keep or tempfile.mkdtemp(prefix="brim-merge-"))
         self.dir.mkdir(exist_ok=True)
-        self.result = {}
+        self.result = {f"{f.parent.name.removesuffix('-grow')}/grow": json.loads(f.read_text()) for f in self.dir.glob("*-grow/merge.json")}  # of earlier runs with the same --keep
 
     def run(self, *argv, ok=(0,)):
         p = subprocess.run([self.brim, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -196,12 +196,13 @@ def demo(b):
     models = [pathlib.Path(__file__).resolve().parent.parent / "models" / "demo" / f"{n}.onnx" for n in ("colour", "person", "detector")]
     sites = (("learnt", 41, "day", 8, 60), ("learnt", 42, "dusk", 8, 60), ("asked", 43, "day", 4, 30), ("asked", 44, "dusk", 4, 30))
     for folder, seed, light, cameras, seconds in sites:
+        (b.dir / folder).mkdir(exist_ok=True)
         if not (b.dir / folder / str(seed) / "scene.json").exists():
             b.run("scene", "-o", b.dir / folder / str(seed), "--cameras", cameras, "--seconds", seconds, "--fps", 2, "--size", "640x360", "--seed", seed, "--light", light, "--coco", 1)
     for folder in ("learnt", "asked"):
-        subprocess.run([sys.executable, pathlib.Path(__file__).resolve().parent.parent / "tools" / "demo_labels.py", f"{folder}.json",
-                        *(f"{folder}/{seed}" for f, seed, *_ in sites if f == folder)], cwd=b.dir, check=True, stdout=subprocess.DEVNULL)
-    options = ["--crops", "colour=2:colour", "--crops", "person=1", "--data", f"detector={b.dir / 'learnt.json'}", "--val", f"detector={b.dir / 'asked.json'}"]
+        subprocess.run([sys.executable, pathlib.Path(__file__).resolve().parent.parent / "tools" / "demo_labels.py", "labels.json",
+                        *(str(seed) for f, seed, *_ in sites if f == folder)], cwd=b.dir / folder, check=True, stdout=subprocess.DEVNULL)
+    options = ["--crops", "colour=2:colour", "--crops", "person=1", "--data", f"detector={b.dir / 'learnt' / 'labels.json'}", "--val", f"detector={b.dir / 'asked' / 'labels.json'}"]
     options += [o for m in ("colour", "person") for o in ("--data", f"{m}={b.dir / 'learnt'}", "--val", f"{m}={b.dir / 'asked'}")]
     show("The demo's own networks: top-1 of colours and AP50 against the truth, people by likeness to the original", [b.merge("demo", models, *options, "--measure", 500)])
 

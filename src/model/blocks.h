@@ -67,6 +67,8 @@ err blocks_divide(const struct blocks_tenant *t, int n, size_t bytes, struct blo
 /* The same where tenants have weights in common, which are in memory once. twice: of their `fixed` bytes, those that others have as well. */
 err blocks_divide_shared(const struct blocks_tenant *t, int n, size_t bytes, size_t twice, struct blocks_division *ret);
 void blocks_division_done(struct blocks_division *d, int n);
+/* What a division costs (divide.c): seconds a second that runs wait and are late, weighted, and a price for a disk that is asked for too much. */
+double blocks_division_cost(const struct blocks_tenant *t, int n, const struct blocks_plan *plans);
 /* Sums over the plans, anew. */
 void blocks_division_account(const struct blocks_tenant *t, int n, struct blocks_division *d);
 /* The least bytes with which blocks_divide succeeds. */

@@ -249,8 +249,47 @@ static void what_is_shared_counts_once(void **state)
     blocks_division_done(&d, 2);
 }
 
+/* Three models that differ by their heads: what all have stays, a window for a head is enough, though their largest layer is eight times as large. */
+static void a_window_for_what_differs(void **state)
+{
+    enum { MB = 1 << 20 };
+    static const uint8_t ids[5][32] = {{1}, {2}, {3}, {4}, {5}};
+    const int64_t ns[6] = {100000, 100000, 100000, 100000, 100000, 100000};
+    struct blocks_use uses[3][6];
+    struct blocks_problem p[3];
+    struct blocks_tenant t[3];
+    struct blocks_division d, apart;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        for (int u = 0; u < 6; u++) uses[i][u] = (struct blocks_use){u, u, u == 2 ? 8 * MB : MB, u < 5 ? ids[u] : NULL};
+        p[i] = (struct blocks_problem){.n_steps = 6, .n_uses = 6, .step_ns = ns, .uses = uses[i], .fixed = 4096, .bandwidth = 1e9};
+        t[i] = (struct blocks_tenant){.problem = &p[i], .rate = 20, .weight = 1};
+    }
+    size_t bytes = 13 * MB + 3 * 4096 + MB / 2; /* all of it would be 15 */
+    assert_int_equal(blocks_divide(t, 3, bytes, &apart), ERR_OK);
+    assert_true(apart.window >= 8 * MB);
+    assert_int_equal(blocks_divide_shared(t, 3, bytes, 0, &d), ERR_OK);
+    assert_true(d.window >= MB && d.window <= MB + MB / 2);
+    for (int i = 0; i < 3; i++) {
+        for (int u = 0; u < 6; u++) assert_int_equal(d.plans[i].keep[u], u < 5);
+        assert_int_equal(d.plans[i].streamed, MB);
+        assert_int_equal(d.plans[i].kept, 12 * MB + 4096);
+        assert_int_equal(d.plans[i].predicted_ns, blocks_predict(&p[i], d.plans[i].keep, d.window, false));
+    }
+    assert_int_equal(d.shared, 2 * 12 * MB);
+    assert_true(d.kept - d.shared + d.window <= bytes);
+    assert_true(blocks_division_cost(t, 3, d.plans) < blocks_division_cost(t, 3, apart.plans));
+    blocks_division_done(&apart, 3);
+    blocks_division_done(&d, 3);
+    for (size_t least = 8 * MB; least < 13 * MB; least += MB / 4) { /* with less: never more than there is */
+        if (blocks_divide_shared(t, 3, least + 3 * 4096, 0, &d)) continue;
+        assert_true(d.kept - d.shared + d.window <= least + 3 * 4096);
+        blocks_division_done(&d, 3);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_shared_counts_once), cmocka_unit_test(by_hand), cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(near_the_bound), cmocka_unit_test(several_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_shared_counts_once), cmocka_unit_test(a_window_for_what_differs), cmocka_unit_test(by_hand), cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(near_the_bound), cmocka_unit_test(several_models)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

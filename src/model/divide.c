@@ -76,10 +76,10 @@ static double disk_share(const struct blocks_tenant *t, int n, const struct bloc
     return share;
 }
 
-static double cost(const struct search *s, const struct blocks_plan *plans)
+double blocks_division_cost(const struct blocks_tenant *t, int n, const struct blocks_plan *plans)
 {
-    double share = disk_share(s->t, s->n, plans), c = 0.05 * share;
-    for (int i = 0; i < s->n; i++) c += lateness(&s->t[i], &plans[i]);
+    double share = disk_share(t, n, plans), c = 0.05 * share;
+    for (int i = 0; i < n; i++) c += lateness(&t[i], &plans[i]);
     return c + (share > 0.8 ? 20 * (share - 0.8) : 0);
 }
 
@@ -117,7 +117,7 @@ static bool try_move(struct search *s, int a, int b, size_t portion, double *now
     }
     s->plans[a] = less;
     s->plans[b] = more;
-    double c = cost(s, s->plans);
+    double c = blocks_division_cost(s->t, s->n, s->plans);
     if (c < *now * (1 - 1e-6)) {
         *now = c;
         s->room[a] -= bytes;
@@ -158,7 +158,7 @@ static bool with_window(const struct blocks_tenant *t, int n, size_t room, size_
     bool fits = true;
     for (int i = 0; i < n && fits; i++) fits = plan_for(&s, i, s.room[i], &s.plans[i]);
     if (fits) {
-        *ret_cost = cost(&s, s.plans);
+        *ret_cost = blocks_division_cost(s.t, s.n, s.plans);
         improve(&s, room, ret_cost);
         *ret = s.plans;
     } else {
