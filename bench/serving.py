@@ -94,7 +94,7 @@ class Bench:
 
     def workload(self, name):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="brim-serving-", dir=self.args.folder))
-        a, todo = self.args, runs()
+        a, todo = self.args, [run for run in runs() if run[0] in ("no limit", *self.args.systems.split(","))]
         spec = {"folder": str(folder), "pace": a.pace, "threads": a.threads, "load": a.load, "deadline_ms": a.deadline, "seconds": a.seconds, "most_seconds": a.most_seconds, "warm_up": a.warm_up,
                 "no_live": a.rehearse, "queries": queries(WORKLOADS[name]), "runs": [how for _, _, how in todo]}
         (folder / "spec.json").write_text(json.dumps(spec))
@@ -148,18 +148,20 @@ class Bench:
         for group in CLASSES:
             for setting in SETTINGS:
                 row = [cells.get((group, setting, system)) for system in ["no limit", *SYSTEMS]]
-                if all(row):
-                    print(f"| {group} | {setting} | " + " | ".join(f"{least:.1f}, {mean:.1f} % ({bytes_s / 1e6:.0f})" for least, mean, bytes_s in row) + " |")
+                if any(row):
+                    print(f"| {group} | {setting} | " + " | ".join(f"{c[0]:.1f}, {c[1]:.1f} % ({c[2] / 1e6:.0f})" if c else "-" for c in row) + " |")
 
     def summary(self):
         kind = "rehearsed" if self.args.rehearse else "live"
         self.table(kind)
         skipped = [100 - shares(r[kind])[1] for r in self.rows if r["system"] == "time sharing"]
-        print(f"\ntime sharing alone skips {min(skipped):.0f} to {max(skipped):.0f} % of the frames")
+        if skipped:
+            print(f"\ntime sharing alone skips {min(skipped):.0f} to {max(skipped):.0f} % of the frames")
         aware, blind = ([r for r in self.rows if r["system"] == s] for s in ("merged", "blind"))
         gain = [shares(a[kind])[1] - shares(b[kind])[1] for a, b in zip(aware, blind)]
-        print(f"knowing what models share: {statistics.mean(gain):+.1f} points (from {min(gain):+.1f} to {max(gain):+.1f}), bytes read "
-              f"{sum(rate(r[kind]) for r in aware) / max(sum(rate(r[kind]) for r in blind), 1):.2f} times those of the blind scheduler")
+        if gain:
+            print(f"knowing what models share: {statistics.mean(gain):+.1f} points (from {min(gain):+.1f} to {max(gain):+.1f}), bytes read "
+                  f"{sum(rate(r[kind]) for r in aware) / max(sum(rate(r[kind]) for r in blind), 1):.2f} times those of the blind scheduler")
         if not self.args.rehearse:
             self.agreement()
 
@@ -178,6 +180,7 @@ def main():
     p = argparse.ArgumentParser(prog="brim bench serving", description=__doc__.split("\n")[0])
     p.add_argument("--brim", default=os.environ.get("BRIM_SELF", "brim"), help=argparse.SUPPRESS)
     p.add_argument("--workloads", default=",".join(WORKLOADS), help="of " + ", ".join(WORKLOADS))
+    p.add_argument("--systems", default=",".join(SYSTEMS), help="beside no limit, of " + ", ".join(SYSTEMS))
     p.add_argument("--quick", action="store_true", help="only " + ", ".join(QUICK))
     p.add_argument("--rehearse", action="store_true", help="rehearsals only: no run takes real time")
     p.add_argument("--seconds", type=float, default=4, help="of each run (4)")
@@ -194,6 +197,9 @@ def main():
     for w in wanted:
         if w not in WORKLOADS:
             sys.exit(f"brim bench serving: --workloads: '{w}' is none of {', '.join(WORKLOADS)}")
+    for w in args.systems.split(","):
+        if w not in SYSTEMS:
+            sys.exit(f"brim bench serving: --systems: '{w}' is none of {', '.join(SYSTEMS)}")
     b, begin = Bench(args), time.time()
     for w in wanted:
         b.workload(w)
