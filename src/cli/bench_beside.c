@@ -147,6 +147,7 @@ static err rounds(struct beside *b)
     err e = ERR_OK;
     for (int64_t i = 0; i < b->rounds && !e; i++) {
         b->without[i] = measure(b, false);
+        if (!b->without[i].n) return err_set(ERR_NOT_FOUND, "no result in %lld s: what is wrong with the site is said above", (long long)b->seconds);
         e = i ? engine_job_start(b->engine, "beside") : add_job(b);
         if (!e) e = wait_running(b);
         if (!e) b->with[i] = measure(b, true);
@@ -158,11 +159,9 @@ static err rounds(struct beside *b)
 
 /* ---- */
 
-static err default_site(struct beside *b, char *path)
+static err write_site(struct beside *b, const char *data, const char *source)
 {
     FILE *f;
-    const char *data = getenv("BRIM_DATA"), *source = getenv("BRIM_SOURCE");
-    if (!data) return err_set(ERR_USAGE, "BRIM_DATA is not set: where are the shared videos? Or give a site file");
     err e = bench_file(&b->place, "site.yaml", &f);
     if (e) return e;
     fprintf(f, "version: 1\nbudget: 1G\nprecision: f32\ndefaults:\n  cameras: {loop: true}\n  queries: {deadline_ms: 1000}\n"
@@ -171,9 +170,21 @@ static err default_site(struct beside *b, char *path)
                "  nanodet: {onnx: \"%s/models/nanodet/nanodet_m_320.onnx\", card: \"%s/models/cards/nanodet_m_320.yaml\"}\n"
                "queries:\n  cars: {cameras: cars, model: yolox_nano, fps: 5}\n  people: {cameras: room, model: nanodet, fps: 5}\n"
                "outputs: {database: off, http: off}\n",
-            data, data, data, source ? source : ".", data, source ? source : ".");
+            data, data, data, source, data, source);
+    return fclose(f) ? err_set(ERR_IO, "%s: cannot write the site", b->place.folder) : ERR_OK;
+}
+
+/* Paths in a site file are seen from its folder, which is a temporary one. */
+static err default_site(struct beside *b, char *path)
+{
+    const char *data = getenv("BRIM_DATA"), *source = getenv("BRIM_SOURCE");
+    if (!data) return err_set(ERR_USAGE, "BRIM_DATA is not set: where are the shared videos? Or give a site file");
+    char *real_data = realpath(data, NULL), *real_source = realpath(source ? source : ".", NULL);
+    err e = real_data && real_source ? write_site(b, real_data, real_source) : err_set(ERR_NOT_FOUND, "BRIM_DATA is %s, which is not there", data);
     sprintf(path, "%s/site.yaml", b->place.folder);
-    return fclose(f) ? err_set(ERR_IO, "%s: cannot write", path) : ERR_OK;
+    free(real_data);
+    free(real_source);
+    return e;
 }
 
 static err open_box(struct beside *b)
