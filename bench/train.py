@@ -250,6 +250,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 def torch_cifar(train, test, seed, epochs, batch, lr, threads, onnx):
     """Writes the first weights as ONNX and waits for a line; then trains."""
+    import inspect
     import numpy as np
     import torch
     import warnings
@@ -259,7 +260,8 @@ def torch_cifar(train, test, seed, epochs, batch, lr, threads, onnx):
     net = torch_resnet20()
     net.train()
     state = {k: v.clone() for k, v in net.state_dict().items()}
-    torch.onnx.export(net, torch.zeros(2, 3, 32, 32), onnx, opset_version=13, training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False,
+    old = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}  # the new exporter wants onnxscript, and knows no training
+    torch.onnx.export(net, torch.zeros(2, 3, 32, 32), onnx, **old, opset_version=13, training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False,
                       input_names=["x"], output_names=["y"], dynamic_axes={"x": {0: "N"}, "y": {0: "N"}})
     net.load_state_dict(state)
     net = net.to(memory_format=torch.channels_last)
