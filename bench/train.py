@@ -12,7 +12,7 @@ person      the 192-pixel person detector on frames of one fixed camera, taught 
 memory      ResNet-50, batch 32, with and without recomputed activations: bytes that the plan says and bytes that the process grows by
 
 The peer is the PyTorch of --python ($BRIM_PEERS, else Debian's /usr/bin/python3 with python3-torch and python3-torchvision); parts that need it say so and are
-left out where there is none. Data: $BRIM_DATA. SPDX-License-Identifier: Apache-2.0"""
+left out where there is none (cifar also wants its package onnx). Data: $BRIM_DATA. SPDX-License-Identifier: Apache-2.0"""
 import argparse
 import json
 import lzma
