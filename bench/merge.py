@@ -67,7 +67,7 @@ def share(part, whole):
 def show(title, reports):
     print(f"\n{title}\n\n| policy | saved | of all | at most | equal before | minutes | trials | scores before -> after +- standard error (target; pictures measured) |\n|---|---|---|---|---|---|---|---|")
     for r in reports:
-        scores = ", ".join(f"{m['name']} {100 * m['before']:.1f} -> {100 * m['after']:.1f} +- {100 * (m['after_error'] or 0):.1f} ({100 * m['target']:.1f}; {m['pictures_measured']})" for m in r["members"])
+        scores = ", ".join(f"{m['name']} {100 * m['before']:.1f} -> {100 * m['after']:.1f} +- {'?' if m['after_error'] is None else format(100 * m['after_error'], '.1f')} ({100 * m['target']:.1f}; {m['pictures_measured']})" for m in r["members"])
         print(f"| {r['policy']} | {r['saved_bytes'] / MIB:.2f} MiB | {share(r['saved_bytes'], r['bytes'])} | {share(r['most_bytes'], r['bytes'])} | "
               f"{share(r['equal_bytes_before'], r['bytes'])} | {r['seconds'] / 60:.1f} | {r['trials']} | {scores} |")
 

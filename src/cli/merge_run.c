@@ -242,9 +242,12 @@ static void print_models(const struct merge_run *r)
     size_t i;
     printf("%-24s %-28s %7s %7s %5s %7s %7s\n", "model", "measure", "before", "after", "+-", "needs", "chance");
     json_array_foreach(json_object_get(report, "members"), i, m) {
+        const json_t *known = json_object_get(m, "after_error");
+        char error[16] = "?"; /* of a state that an earlier run kept */
+        if (json_is_number(known)) snprintf(error, sizeof error, "%.1f", 100 * json_number_value(known));
         const char *name = json_string_value(json_object_get(m, "name")), *measure = json_string_value(json_object_get(m, "measure")), *is = json_string_value(json_object_get(m, "chance_is"));
-        printf("%-24s %-28s %7.1f %7.1f %5.1f %7.1f %7.1f  %s\n", name ? name : "", measure ? measure : "", 100 * json_number_value(json_object_get(m, "before")),
-               100 * json_number_value(json_object_get(m, "after")), 100 * json_number_value(json_object_get(m, "after_error")), 100 * json_number_value(json_object_get(m, "target")), 100 * json_number_value(json_object_get(m, "chance")), is ? is : "");
+        printf("%-24s %-28s %7.1f %7.1f %5s %7.1f %7.1f  %s\n", name ? name : "", measure ? measure : "", 100 * json_number_value(json_object_get(m, "before")),
+               100 * json_number_value(json_object_get(m, "after")), error, 100 * json_number_value(json_object_get(m, "target")), 100 * json_number_value(json_object_get(m, "chance")), is ? is : "");
     }
     json_decref(report);
     free(path);

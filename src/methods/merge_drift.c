@@ -120,15 +120,11 @@ static err score(struct merge_drift *d, int without, double *ret)
 err merge_drift_look(struct merge_drift *d, struct merge_drift_verdict *ret)
 {
     struct merge_drift_verdict v = {.pictures = d->count, .score = 1};
-    double part[MERGE_DRIFT_MOST], mean = 0, spread = 0;
+    double part[MERGE_DRIFT_MOST];
     err e = d->count ? score(d, -1, &v.score) : ERR_OK;
-    for (int i = 0; i < d->count && d->count > 1 && !e; i++) {
-        e = score(d, i, &part[i]);
-        mean += part[i] / d->count;
-    }
+    for (int i = 0; i < d->count && d->count > 1 && !e; i++) e = score(d, i, &part[i]);
     if (e) return e;
-    for (int i = 0; i < d->count && d->count > 1; i++) spread += (part[i] - mean) * (part[i] - mean);
-    if (d->count > 1) v.error = sqrt(spread * (d->count - 1) / d->count);
+    v.error = task_alike_error(part, d->count);
     v.below = d->count >= MERGE_DRIFT_LEAST && v.score + SURE * v.error < d->o.target;
     *ret = v;
     return ERR_OK;

@@ -2,7 +2,6 @@
  *
  * Invariant: row k of every member's matrices is of the same picture. SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_expect.h"
-#include "methods/merge_unfold.h"
 #include "train/runner.h"
 
 #include <math.h>
@@ -184,7 +183,7 @@ static err open_watch(struct watch *w, const struct look *l, int member, const s
     struct train_evaluate_options o = {.budget = l->o->budget, .batch = BATCH, .threads = l->o->threads, .feed = source->feed};
     struct graph *g;
     size_t most = 0;
-    err e = merge_load(source->onnx, l->o->size, l->payer, &g);
+    err e = merge_source_load(source->onnx, l->o->size, l->payer, &g);
     if (e) return e;
     e = train_picture_input(g, &w->picture);
     if (!e) e = add_outputs(w, l, member, seen, g);

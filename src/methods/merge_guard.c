@@ -2,7 +2,6 @@
  * listed as sharing: it scores 1 the next time, and nothing is wrong but the count of bytes.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_guard.h"
-#include "methods/merge_unfold.h"
 #include "weights/fs.h"
 
 #include <jansson.h>
@@ -64,7 +63,7 @@ struct look {
 static err load(struct look *l, const char *below, struct graph **ret)
 {
     char *path = xasprintf("%s/%s%s.onnx", l->o->out, below, l->source->name);
-    err e = merge_load(path, l->o->size, l->payer, ret);
+    err e = merge_source_load(path, l->o->size, l->payer, ret);
     free(path);
     return e;
 }

@@ -364,8 +364,10 @@ static err common_step(struct merge_joint *j, const struct merge_trial *t)
 static double slack(const struct merge_joint *j, const struct merge_config *c, const double *scores)
 {
     double least = 1;
-    for (int i = 0; i < j->n; i++)
-        if (shares(c, i)) least = fmin(least, (scores[i] - j->targets[i]) / fmax(j->members[i]->original - j->targets[i], 1e-9));
+    for (int i = 0; i < j->n; i++) {
+        double room = j->members[i]->original - j->targets[i];
+        if (shares(c, i) && room > 1e-9) least = fmin(least, (scores[i] - j->targets[i]) / room); /* a target of 100 % leaves no room: met is met */
+    }
     return least;
 }
 

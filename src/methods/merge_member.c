@@ -9,43 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VIDEO_EVERY = 5, VIDEO_ENOUGH = 400 }; /* frames that stand next to each other teach little; of a short video they are better than nothing */
-enum { STRETCHES = 5 };                        /* of a video, held out */
-#define CROPS_SEEN 0.5 /* what is less visible is left out */
+enum { STRETCHES = 5 }; /* of a video, held out */
 
 /* ---- opening */
-
-static err open_densely(const char *path, struct train_set_options *o, struct mem_payer *payer, struct train_set **ret)
-{
-    o->every = VIDEO_EVERY;
-    err e = train_set_open(path, o, payer, ret);
-    if (e || train_set_kind(*ret) != TRAIN_SET_VIDEO || train_set_count(*ret) >= VIDEO_ENOUGH) return e;
-    o->every = (int)MAX(1, VIDEO_EVERY * train_set_count(*ret) / VIDEO_ENOUGH);
-    train_set_free(ret);
-    return train_set_open(path, o, payer, ret);
-}
-
-/* Boxes come in the head's order; a set of other names keeps its own. What has no labels will do: then the original is the truth. */
-err merge_source_open(const struct merge_source *s, const char *path, bool labels, struct mem_payer *payer, struct train_set **ret)
-{
-    struct train_set_options o = {.unlabelled = !s->crops};
-    if (s->crops) {
-        o.identities = !s->label;
-        o.named = s->label;
-        o.category = s->category;
-        o.seen = CROPS_SEEN;
-    }
-    bool named = labels && s->card && s->card->class_count > 0 && (s->crops ? s->label != NULL : task_head_detects(s->card->head));
-    if (named) {
-        o.classes = (const char *const *)s->card->labels;
-        o.n_classes = s->card->class_count;
-    }
-    err e = open_densely(path, &o, payer, ret);
-    if (!e || !named || s->crops) return e;
-    o.classes = NULL;
-    o.n_classes = 0;
-    return open_densely(path, &o, payer, ret);
-}
 
 static err open_sets(struct merge_member *m, const struct merge_source *s)
 {
@@ -143,7 +109,7 @@ err merge_member_open(const struct merge_source *s, const struct merge_member_op
     if (!e) e = open_sets(m, s);
     if (!e) e = divide(m);
     if (!e) e = unfold(m);
-    if (!e) e = merge_load(s->onnx, m->o.size, m->payer, &m->source);
+    if (!e) e = merge_source_load(s->onnx, m->o.size, m->payer, &m->source);
     if (!e) e = train_picture_input(m->source, &m->picture);
     if (!e) e = prepare_score(m, s);
     if (!e) e = measure_original(m, target);
@@ -278,7 +244,7 @@ static err graph_of(struct merge_member *m, int size, const float *values, struc
 {
     struct train_net_tensor t;
     struct graph *g;
-    err e = merge_load(m->onnx, size, m->payer, &g);
+    err e = merge_source_load(m->onnx, size, m->payer, &g);
     if (e) return e;
     if (!values) values = m->values;
     for (int i = 0; i < train_net_tensors(m->net) && !e; i++)

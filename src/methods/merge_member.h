@@ -9,21 +9,9 @@
 #pragma once
 
 #include "methods/merge_score.h"
+#include "methods/merge_source.h"
 #include "methods/merge_teacher.h"
 
-struct merge_source {
-    const char *name;
-    const char *onnx;             /* the member's own file: batch norms may be put back into it (merge_unfold.h), then it stays as it is */
-    const struct task_card *card; /* borrowed; NULL: none */
-    struct train_feed feed;
-    const char *data, *val;       /* paths for train_set_open; val NULL: a part of data is held out */
-    bool unlabelled;              /* whatever the data says, the original is the truth */
-    bool crops;                   /* data are objects cut out of videos with MOT rows, as a cascade's model sees them */
-    int category;                 /* crops: of objects of this class alone; 0: all */
-    const char *label;            /* crops: their class is what truth/objects.json says under this key; NULL: they have none that the model knows */
-};
-/* Its data, or `path` in the same way: with its labels in the head's order, or (`labels` false) only pictures. As train_set_open. */
-err merge_source_open(const struct merge_source *s, const char *path, bool labels, struct mem_payer *payer, struct train_set **ret);
 struct merge_member_options {
     struct mem_budget *budget;
     int batch, threads;

@@ -197,16 +197,14 @@ static err score_without(const struct sums *u, int without, struct task_ap_box *
 
 static err jackknife(const struct sums *u, struct task_ap_box *room, double *ret)
 {
-    double part[STRETCHES], mean = 0, spread = 0;
+    double part[STRETCHES];
     int n = 0;
     for (int k = 0; k < STRETCHES; k++) {
         if (!u->each[k]) continue;
-        err e = score_without(u, k, room, &part[n]);
+        err e = score_without(u, k, room, &part[n++]);
         if (e) return e;
-        mean += part[n++];
     }
-    for (int k = 0; k < n; k++) spread += (part[k] - mean / n) * (part[k] - mean / n);
-    *ret = n > 1 ? sqrt(spread * (n - 1) / n) : 0;
+    *ret = task_alike_error(part, n);
     return ERR_OK;
 }
 

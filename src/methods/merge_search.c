@@ -3,7 +3,6 @@
  *
  * Invariant: `log` holds exactly the outcomes that the policy has seen. SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_report.h"
-#include "methods/merge_unfold.h"
 #include "train/checkpoint.h"
 
 #include <errno.h>
@@ -24,7 +23,7 @@ static err copy_model(struct merge_search *s, const struct merge_source *from, c
     struct graph *g;
     if (s->o->resume && stat(to, &st) == 0) return ERR_OK;
     struct mem_payer *payer = mem_payer_new(s->budget, "copy");
-    err e = merge_load(from->onnx, s->o->size, payer, &g); /* of other pictures: then that is what the search begins with */
+    err e = merge_source_load(from->onnx, s->o->size, payer, &g); /* of other pictures: then that is what the search begins with */
     if (!e) {
         e = graph_save(g, to);
         graph_free(&g);

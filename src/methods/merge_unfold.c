@@ -1,6 +1,7 @@
 /* See merge_unfold.h. Two graphs of one file: one is run, with the convolutions' results as outputs, the other is changed and written.
  * Invariant: values have the same numbers in both until the first is specialised. SPDX-License-Identifier: Apache-2.0 */
 #include "methods/merge_unfold.h"
+#include "methods/merge_source.h"
 #include "graph/training.h"
 #include "train/runner.h"
 
@@ -21,23 +22,6 @@ struct unfold {
     struct place *places;
     int n;
 };
-
-err merge_load(const char *path, int size, struct mem_payer *payer, struct graph **ret)
-{
-    struct graph *g;
-    struct train_picture p;
-    err e = graph_load(path, payer, &g);
-    if (e) return e;
-    if (size && !(e = train_picture_input(g, &p))) {
-        struct tensor_shape *s = &g->values[g->inputs[0]].shape;
-        s->dims[p.nhwc ? 1 : 2] = s->dims[p.nhwc ? 2 : 3] = size;
-        for (size_t i = 0; i < g->n_values; i++) /* what the file says of others is of its own size */
-            if (!g->values[i].is_input && !g->values[i].constant) g->values[i].has_shape = false;
-    }
-    if (e) graph_free(&g);
-    else *ret = g;
-    return e;
-}
 
 /* ---- finding */
 
@@ -115,7 +99,7 @@ static err open_watch(struct watch *w, const struct unfold *u, const char *path,
 {
     struct graph *g;
     size_t most = 0;
-    err e = merge_load(path, size, payer, &g);
+    err e = merge_source_load(path, size, payer, &g);
     if (e) return e;
     w->output = xnewn(int, u->n);
     for (int i = 0; i < u->n; i++) w->output[i] = output_of(g, u->places[i].name);

@@ -15,5 +15,3 @@
 /* Rewrites the file in place (by a rename) if there is anything to do: *ret_changed convolutions got a norm. `o`: the pictures, how they are fed, budget, threads. */
 err merge_unfold(const char *path, int size, const struct train_set *set, const struct train_evaluate_options *o, int *ret_changed);
 
-/* A file's graph for pictures of size x size (0: as the file has it): smaller pictures train faster, and convolutions do not mind. */
-err merge_load(const char *path, int size, struct mem_payer *payer, struct graph **ret);

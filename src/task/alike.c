@@ -70,3 +70,11 @@ err task_alike_ap(struct mem_payer *payer, const struct task_ap_box *truth, size
     free(seen);
     return e;
 }
+
+double task_alike_error(const double *part, int n)
+{
+    double mean = 0, spread = 0;
+    for (int i = 0; i < n; i++) mean += part[i] / n;
+    for (int i = 0; i < n; i++) spread += (part[i] - mean) * (part[i] - mean);
+    return n > 1 ? sqrt(spread * (n - 1) / n) : 0;
+}

@@ -25,3 +25,5 @@ int task_alike_boxes(const struct task_result *r, float least, int image, struct
 /* AP50 of `found` over the classes that the original saw TASK_ALIKE_OFTEN times or more: whether one rare thing is found or not would weigh as much as all people
  * otherwise. Where it saw none so often, all classes count; where it saw nothing at all, 0. */
 err task_alike_ap(struct mem_payer *payer, const struct task_ap_box *truth, size_t n_truth, const struct task_ap_box *found, size_t n_found, int classes, double *ret);
+/* The standard error of a score: part[i] is the score without the i-th of n parts of the pictures (the jackknife: Efron and Stein 1981). */
+double task_alike_error(const double *part, int n);
