@@ -3,11 +3,11 @@
 Standard library only; everything is made in a temporary folder. Prints TAP.
 
 usage: train_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
-import json, os, random, shutil, sqlite3, subprocess, sys, tempfile
+import json, os, random, shutil, sqlite3, struct, subprocess, sys, tempfile
 
 sys.dont_write_bytecode = True
 import made
-from made import png
+from made import png, sub
 
 BRIM = os.path.abspath(sys.argv[1])
 DIR = tempfile.mkdtemp(prefix="brim-train-")
@@ -189,6 +189,42 @@ def words_and_data_that_do_not_fit():
         brim("eval", "classify", "--model", "net.onnx", "--data", "two", "--" + option, value, status=2, says=says)
     for option in ("max-steps", "patience", "freeze-but", "every", "save-every"):
         train("--data", "two", "--out", "o6", "--" + option, "-1", status=2, says="--max-steps, --patience, --freeze-but, --every and --save-every are 0 or more")
+
+
+def while_training():
+    """As PyTorch exports a network in training at opset 13: the norm has five outputs, the dropout a switch that is on."""
+    from made import node, onnx, tensor, value
+    rng = random.Random(2)
+    floats = lambda n, low, high: struct.pack(f"<{n}f", *[rng.uniform(low, high) for _ in range(n)])
+    switch = sub(5, made.num(2, 9), sub(8, "on"), sub(9, b"\1"))
+    ratio = sub(5, made.num(2, 1), sub(8, "half"), sub(9, struct.pack("<f", 0.5)))
+    return onnx(node("Conv", ["x", "conv.weight"], ["c"]), node("BatchNormalization", ["c", "bn.weight", "bn.bias", "bn.mean", "bn.var"], ["n", "a", "b", "d", "e"]),
+                node("Relu", ["n"], ["r"]), node("GlobalAveragePool", ["r"], ["p"]), node("Flatten", ["p"], ["f"]), node("Dropout", ["f", "half", "on"], ["g"]),
+                node("Gemm", ["g", "fc.weight"], ["y"]), tensor("conv.weight", [8, 3, 3, 3], floats(216, -0.3, 0.3)), tensor("bn.weight", [8], floats(8, 0.9, 1.1)),
+                tensor("bn.bias", [8], floats(8, -0.1, 0.1)), tensor("bn.mean", [8], floats(8, -0.1, 0.1)), tensor("bn.var", [8], floats(8, 0.9, 1.1)),
+                tensor("fc.weight", [8, 2], floats(16, -0.5, 0.5)), switch, ratio, value(11, "x", [1, 3, 32, 32]), value(12, "y", [1, 2]))
+
+
+@test
+def a_network_exported_while_training():
+    pictures("two")
+    write("raw.onnx", while_training())
+    brim("run", "raw.onnx", status=2, says=("BatchNormalization", "brim export F.onnx -o G.onnx"))
+    brim("eval", "classify", "--model", "raw.onnx", "--data", "two", status=2, says="brim export")
+    brim("export", "raw.onnx", "-o", "clean.onnx")
+    brim("run", "clean.onnx")
+    before = json.loads(brim("eval", "classify", "--model", "clean.onnx", "--data", "two", "--json"))
+    lines = brim("train", "--model", "raw.onnx", "--data", "two", "--out", "o9", "--epochs", "1", "--batch", "8", "--score-first", "--held-out", "0", "--val", "two", "--priority", "normal",
+                 "--json")
+    first = json.loads(lines.split("\n")[0])
+    assert first["epoch"] == 0 and abs(first["val_loss"] - before["loss"]) < 1e-4, (first, before)
+    for name in ("model", "last", "best"):
+        text = open(path(f"o9/{name}.onnx"), "rb").read()
+        at = text.index(b"BatchNormalization")
+        assert sub(2, "n") in text[at - 120:at] and sub(2, "a") not in text[at - 120:at], "a norm with outputs for training"
+        assert sub(1, "on") not in text, "a dropout that is on"
+    brim("export", "none.onnx", "-o", "o.onnx", status=2, says="none.onnx")
+    brim("export", "clean.onnx", status=2, says="expected one checkpoint, or an ONNX file")
 
 
 def main():

@@ -228,6 +228,21 @@ int cli_eval_network(int argc, char **argv)
     return 0;
 }
 
+/* A file of somebody else's: as it is, but for inference. */
+static err export_file(const char *path, const char *output)
+{
+    struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
+    struct mem_payer *payer = mem_payer_new(b, "export");
+    struct graph *g = NULL;
+    err e = graph_load(path, payer, &g);
+    if (!e) e = graph_inference_form(g);
+    if (!e) e = graph_save(g, output);
+    graph_free(&g);
+    mem_payer_free(&payer);
+    mem_budget_free(&b);
+    return e;
+}
+
 int cli_export(int argc, char **argv)
 {
     const char *output = NULL;
@@ -239,8 +254,9 @@ int cli_export(int argc, char **argv)
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "-o")) argv[i] = (char *)(uintptr_t)"--output";
     err e = args_parse(argc, argv, table, &rest, &help);
-    if (!e && help) args_help("export DIR/last.brim -o F.onnx", table);
-    else if (!e && (rest.n != 1 || !output)) e = err_set(ERR_USAGE, "expected one checkpoint and -o F.onnx");
+    if (!e && help) args_help("export DIR/last.brim|F.onnx -o F.onnx", table);
+    else if (!e && (rest.n != 1 || !output)) e = err_set(ERR_USAGE, "expected one checkpoint, or an ONNX file that was exported while training, and -o F.onnx");
+    else if (!e && str_ends(rest.items[0], ".onnx")) e = export_file(rest.items[0], output);
     else if (!e) e = train_export(rest.items[0], output, !raw);
     if (!e && !help) printf("%s\n", output);
     free(rest.items);

@@ -64,9 +64,7 @@ static bool norm_affine(const struct graph_rewriter *r, const struct graph_node 
 {
     const float *p[4];
     size_t count[4];
-    for (int o = 1; o < n->op.n_out; o++)
-        if (n->op.out[o] >= 0 && r->uses[n->op.out[o]]) return false;
-    if (op_attr_int(&n->op, "training_mode", 0) || !op_attr_int(&n->op, "spatial", 1)) return false;
+    if (!op_attr_int(&n->op, "spatial", 1)) return false;
     if (n->op.n_in < 5 || !graph_rw_is_f32(r->g, n->op.in[0])) return false;
     for (int i = 0; i < 4; i++) {
         p[i] = graph_rw_floats(r->g, n->op.in[i + 1], &count[i]);

@@ -216,6 +216,33 @@ void graph_training_free(struct graph_training **t)
     *t = NULL;
 }
 
+/* ---- the way back */
+
+static err norm_at_inference(const struct graph *g, struct graph_node *n, const int *uses)
+{
+    for (int o = 1; o < n->op.n_out; o++)
+        if (n->op.out[o] >= 0 && uses[n->op.out[o]])
+            return err_set(ERR_UNSUPPORTED, "%s: node '%s': '%s', a statistic of the batch, is read; at inference there is none", g->name, n->op.name,
+                           g->values[n->op.out[o]].name);
+    n->op.n_out = MIN(n->op.n_out, 1);
+    for (int i = 0; i < n->op.n_attrs; i++)
+        if (!strcmp(n->op.attrs[i].name, "training_mode")) n->op.attrs[i].i = 0;
+    return ERR_OK;
+}
+
+err graph_inference_form(struct graph *g)
+{
+    int *uses = graph_use_counts(g);
+    err e = ERR_OK;
+    for (size_t i = 0; i < g->n_nodes && !e; i++) {
+        struct graph_node *n = &g->nodes[i];
+        if (n->op.kind == OP_BATCH_NORM) e = norm_at_inference(g, n, uses);
+        if (n->op.kind == OP_DROPOUT && n->op.n_in > 2) n->op.n_in = n->n_own_in = 2;
+    }
+    free(uses);
+    return e;
+}
+
 err graph_set_constant(struct graph *g, int value, const float *numbers, int64_t count)
 {
     if (value < 0 || (size_t)value >= g->n_values || !g->values[value].constant || g->values[value].dtype != TENSOR_F32)

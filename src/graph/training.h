@@ -50,6 +50,10 @@ err graph_training_form(const struct graph *source, const struct graph_training_
                         struct graph_training **ret);
 void graph_training_free(struct graph_training **t);
 
+/* A file that was exported while training (PyTorch's TrainingMode.TRAINING) as one for inference, in place: BatchNormalization takes its running
+ * statistics, Dropout hands its input on. This is where training starts, and what it writes. ERR_UNSUPPORTED: somebody reads a batch's statistics. */
+err graph_inference_form(struct graph *g);
+
 /* Puts numbers (row-major) into a constant of a graph that nobody else borrows from (no graph was specialised from it, or all are freed):
  * the graph owns the copy, the payer pays. ERR_SHAPE if the count is another. */
 err graph_set_constant(struct graph *g, int value, const float *numbers, int64_t count);

@@ -195,6 +195,38 @@ static void test_refusals(void **state)
     graph_free(&g);
 }
 
+/* As PyTorch exports a network that is in training: opset 13, the norm says so by its outputs. Inference refuses it; its inference form is the network. */
+static void test_inference_form(void **state)
+{
+    (void)state;
+    struct graph *g = small(), *plain = testing_specialised(g, T.payer), *s = NULL;
+    struct graph_node *n = NULL;
+    for (size_t i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i].op.kind == OP_BATCH_NORM) n = &g->nodes[i];
+    assert_non_null(n);
+    int mean = graph_add_value(g, "bn.mean", TENSOR_NONE, NULL), variance = graph_add_value(g, "bn.var", TENSOR_NONE, NULL);
+    n->op.out = xrealloc(n->op.out, 3 * sizeof *n->op.out);
+    n->op.out[1] = mean;
+    n->op.out[2] = variance;
+    n->op.n_out = 3;
+    assert_int_equal(graph_specialise(g, NULL, T.payer, &s), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err_text(), "brim export"));
+    graph_add_output(g, mean);
+    assert_int_equal(graph_inference_form(g), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err_text(), "'bn.mean'"));
+    g->n_outputs--;
+    assert_int_equal(graph_inference_form(g), ERR_OK);
+    s = testing_specialised(g, T.payer);
+    size_t n_a, n_b;
+    float *was = testing_run(plain, 3, &n_a), *is = testing_run(s, 3, &n_b);
+    assert_true(testing_distance(is, n_b, was, n_a) == 0);
+    free(was);
+    free(is);
+    graph_free(&s);
+    graph_free(&plain);
+    graph_free(&g);
+}
+
 /* Every network of the zoo takes the form and has a gradient for each parameter. */
 static void test_zoo(void **state)
 {
@@ -235,6 +267,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_form, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_steps, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_inference_form, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_zoo, set_up_small, tear_down),
     };

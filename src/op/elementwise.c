@@ -160,7 +160,7 @@ static err want_no_training(const struct op_node *n, const struct op_info *in)
         return ERR_OK;
     return err_set(
         ERR_UNSUPPORTED,
-        "input 2 (training_mode) is on, which makes the result random; export the model for inference");
+        "input 2 (training_mode) is on, which makes the result random; `brim export F.onnx -o G.onnx` writes the network for inference");
 }
 
 /* The mask became bool in opset 10; ratio and training_mode became inputs in 12. */

@@ -14,29 +14,33 @@ static err channels(const struct op_info *in, int64_t *ret)
     return ERR_OK;
 }
 
-/* Opset 7 and 9: Y, mean, var, saved_mean, saved_var; 14 and up: Y, running_mean, running_var. All but Y are
- * [C]. */
+/* While training, the numbers of the batch itself take the place of the running ones: opset 14 says so in an attribute, earlier ones by having
+ * outputs (mean, var, saved_mean, saved_var) beside Y. What a picture gives would depend on its neighbours. */
+static err want_inference(const struct op_node *n)
+{
+    if (!op_attr_int(n, "training_mode", 0) && n->n_out <= 1) return ERR_OK;
+    return err_set(ERR_UNSUPPORTED, "it was exported while training, so each answer depends on the others of its batch; `brim export F.onnx -o G.onnx` "
+                                    "writes the network for inference");
+}
+
 err op_rule_batch_norm(const struct op_node *n, const struct op_info *in, struct op_info *out)
 {
-    int64_t c;
+    int64_t c = 0;
     err e = channels(in, &c);
     if (!e && n->opset < 9 && !op_attr_int(n, "spatial", 1))
         e = err_set(ERR_UNSUPPORTED,
                     "spatial=0 (one mean per pixel) is not supported; export with opset 9 or later");
     for (int i = 1; !e && i < 5; i++) e = op_want_vector(n, in, i, c);
+    if (!e) e = want_inference(n);
     if (e) return e;
     out[0].dtype = in[0].dtype;
     out[0].shape = in[0].shape;
-    for (int i = 1; i < n->n_out; i++) {
-        out[i].dtype = in[3].dtype;
-        out[i].shape = tensor_shape_of(1, &c);
-    }
     return ERR_OK;
 }
 
 err op_rule_instance_norm(const struct op_node *n, const struct op_info *in, struct op_info *out)
 {
-    int64_t c;
+    int64_t c = 0;
     err e = op_want_rank_from(in, 0, 3);
     if (!e) e = channels(in, &c);
     for (int i = 1; !e && i < 3; i++) e = op_want_vector(n, in, i, c);

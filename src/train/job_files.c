@@ -72,7 +72,8 @@ static err first_model(struct train_job *j, const char *to)
         e = graph_load(o->model, j->payer, &g);
     }
     if (e) return e;
-    if (j->kind->adapt) e = j->kind->adapt(j, g);
+    e = graph_inference_form(g);
+    if (!e && j->kind->adapt) e = j->kind->adapt(j, g);
     if (!e) e = graph_save(g, to);
     graph_free(&g);
     return e;
@@ -292,7 +293,7 @@ err train_export(const char *checkpoint, const char *output, bool mean)
     char *model = slash ? xasprintf("%.*s/model.onnx", (int)(slash - checkpoint), checkpoint) : xstrdup("model.onnx");
     struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
     struct mem_payer *payer = mem_payer_new(b, "export");
-    uint32_t crc;
+    uint32_t crc = 0;
     e = file_crc(model, &crc);
     if (e == ERR_NOT_FOUND) e = err_set(e, "%s: the network of the job must lie beside its checkpoint", model);
     if (!e && json_integer_value(json_object_get(job, "model_crc")) != (json_int_t)crc)

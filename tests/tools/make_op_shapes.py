@@ -329,8 +329,7 @@ def norms():
     for _ in range(5):
         s = dims(rank(2, 5))
         case("BatchNormalization", R.choice([7, 9, 14, 15]), [x(*s)] + [x(s[1]) for _ in range(4)])
-    s = dims(4)
-    case("BatchNormalization", 15, [x(*s)] + [x(s[1]) for _ in range(4)], outputs=3, training_mode=1)
+    dims(4)  # one draw that had a case; what follows stays as recorded
     for r in (3, 4, 5):
         s = dims(r)
         case("InstanceNormalization", 7, [x(*s), x(s[1]), x(s[1])])

@@ -75,7 +75,7 @@ static bool accepts_norm(const struct kernel_query *q)
     int wanted = n->kind == OP_BATCH_NORM ? 5 : n->kind == OP_INSTANCE_NORM ? 3 : 0;
     if (!wanted || q->n_post || !onednn_takes_all(q) || q->n_in != wanted) return false;
     const struct tensor_shape *x = &q->in[0].shape;
-    if (x->rank < 3 || x->rank > 5 || op_attr_int(n, "training_mode", 0)) return false;
+    if (x->rank < 3 || x->rank > 5) return false;
     if (n->kind == OP_INSTANCE_NORM && x->dims[0] != 1) return false;
     for (int i = 1; i < wanted; i++)
         if (q->in[i].shape.rank != 1 || q->in[i].shape.dims[0] != x->dims[1]) return false;

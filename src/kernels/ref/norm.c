@@ -136,8 +136,6 @@ err ref_batch_norm(struct ref_call *c)
 {
     err e = check_channels(c, 1, 4);
     if (e) return e;
-    if (op_attr_int(c->node, "training_mode", 0) || c->n_out > 1)
-        return err_set(ERR_UNSUPPORTED, "BatchNormalization that updates its means");
     const struct tensor *x = &c->in[0];
     int64_t channels = x->shape.dims[1];
     double epsilon = (double)op_attr_float(c->node, "epsilon", 1e-5f);
