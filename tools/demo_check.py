@@ -32,6 +32,10 @@ print(f"budget: peak {m['peak_bytes'] / 2**20:.1f} of {m['limit_bytes'] / 2**20:
       f"the kernel says {m['rss']['total'] / 2**20:.1f} MiB resident, {m['rss']['anon'] / 2**20:.1f} of it private")
 if m["peak_bytes"] > m["limit_bytes"]:
     bad.append("the budget was exceeded")
+weights, stay = s["floor"]["all_models"], s["blocks"]["kept"] + s["blocks"]["window"]
+print(f"weights: {weights / 2**20:.1f} MiB in {stay / 2**20:.1f} MiB of memory; {s['blocks']['read_bytes'] / 2**20:.0f} MiB were read from the disk before use")
+if stay >= weights or not s["blocks"]["read_bytes"]:
+    bad.append("all weights fit: nothing was swapped")
 for line in bad:
     print("NOT RIGHT:", line)
 print("demo: done" if not bad else "demo: failed")

@@ -131,6 +131,9 @@ struct engine_picture {
     uint64_t result_frame;     /* which frame the boxes are of */
 };
 err engine_picture(struct engine *e, const char *camera, struct engine_picture *ret);
+/* For a picture that somebody waits for: weights leave memory until so many bytes are free, and are read again when they are needed. ERR_NOMEM: not now (a run
+ * holds them: ask again), or the models could not run beside it. */
+err engine_spare(struct engine *e, uint64_t bytes);
 
 /* `brim budget BYTES`. ERR_NOMEM if not even the floor fits: nothing changes then. */
 err engine_set_budget(struct engine *e, uint64_t bytes);

@@ -227,6 +227,13 @@ err engine_picture(struct engine *e, const char *camera, struct engine_picture *
     return x;
 }
 
+err engine_spare(struct engine *e, uint64_t bytes)
+{
+    char s[16];
+    if (sched_spare(e->sched, bytes, engine_floor(e).least_weights)) return ERR_OK;
+    return err_set(ERR_NOMEM, "the models leave no room for %s", size_text(bytes, s));
+}
+
 struct engine_floor engine_floor_locked(struct engine *e)
 {
     struct engine_floor f = {.arena = e->arena_bytes, .scratch = e->scratch_bytes};

@@ -137,7 +137,7 @@ static void leave_out_guests(const struct sched *s, struct table *t, size_t byte
     }
 }
 
-static uint64_t weights_now(const struct sched *s)
+uint64_t sched_weights_now(const struct sched *s)
 {
     uint64_t bytes = s->blocks.ring ? weights_ring_bytes(s->blocks.ring) : 0;
     for (const struct sched_model *m = s->models; m; m = m->next) bytes += weights_paid_bytes(model_weights(m->model));
@@ -147,7 +147,7 @@ static uint64_t weights_now(const struct sched *s)
 /* What everything but weights took at its most, in the last ten to twenty seconds: frames come and go between two divisions. */
 static void watch_others(struct sched *s, int64_t now)
 {
-    uint64_t used = mem_budget_used(s->budget), weights = weights_now(s), others = used - MIN(used, weights);
+    uint64_t used = mem_budget_used(s->budget), weights = sched_weights_now(s), others = used - MIN(used, weights);
     if (now >= s->blocks.bucket_ends_ns) {
         s->blocks.others[0] = s->blocks.others[1];
         s->blocks.others[1] = 0;
@@ -159,7 +159,7 @@ static void watch_others(struct sched *s, int64_t now)
 /* Bytes for weights: the budget without all that is not weights, and without what is to stay free. */
 static size_t room(struct sched *s, bool spare)
 {
-    uint64_t used = mem_budget_used(s->budget), limit = mem_budget_limit(s->budget), weights = weights_now(s), pinned = 0;
+    uint64_t used = mem_budget_used(s->budget), limit = mem_budget_limit(s->budget), weights = sched_weights_now(s), pinned = 0;
     for (struct sched_model *m = s->models; m; m = m->next)
         if (m->pinned) pinned += weights_bytes(model_weights(m->model));
     if (limit == UINT64_MAX) return SIZE_MAX;

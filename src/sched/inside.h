@@ -108,6 +108,8 @@ void sched_prefetch(struct sched *s, const struct sched_model *running, int64_t 
 void sched_forget_prefetch(struct sched *s);
 /* mem_relief_fn: takes the lock; evicts for a frame or a decoder. */
 bool sched_give_way(void *sched, uint64_t bytes);
+/* Lock held: bytes that weights and the window take now. */
+uint64_t sched_weights_now(const struct sched *s);
 /* Lock held: evicts until `reserve` bytes are free or nothing is left to evict. */
 void sched_make_room(struct sched *s, int64_t now);
 /* Evicts the one victim that is needed last; false: there is none. */

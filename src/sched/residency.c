@@ -159,18 +159,33 @@ void sched_make_room(struct sched *s, int64_t now)
     make_room(s, now, reserved(s, now));
 }
 
-/* On a camera's thread. Weights that a run or a read holds now cannot go: then this frame is lost, but its bytes are owed, so that the
- * end of that run makes room for the next one and no model takes it meanwhile. */
-bool sched_give_way(void *sched, uint64_t bytes)
+/* Weights that a run or a read holds now cannot go: then the bytes are owed, so that the end of that run makes room, and no model takes it meanwhile. Lock held. */
+static bool give_way(struct sched *s, uint64_t bytes)
 {
-    struct sched *s = sched;
-    pthread_mutex_lock(&s->lock);
     int64_t now = sched_clock(s);
     bool there = make_room(s, now, bytes);
     if (!there) {
         s->owed = now < s->owed_until_ns ? MAX(s->owed, bytes) : bytes;
         s->owed_until_ns = now + OWED_NS;
     }
+    return there;
+}
+
+/* On a camera's thread. What does not fit is lost; the next frame finds room. */
+bool sched_give_way(void *sched, uint64_t bytes)
+{
+    struct sched *s = sched;
+    pthread_mutex_lock(&s->lock);
+    bool there = give_way(s, bytes);
+    pthread_mutex_unlock(&s->lock);
+    return there;
+}
+
+bool sched_spare(struct sched *s, uint64_t bytes, uint64_t least)
+{
+    pthread_mutex_lock(&s->lock);
+    uint64_t used = mem_budget_used(s->budget), others = used - MIN(used, sched_weights_now(s));
+    bool there = others + bytes + least <= mem_budget_limit(s->budget) && give_way(s, bytes);
     pthread_mutex_unlock(&s->lock);
     return there;
 }

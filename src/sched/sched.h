@@ -138,6 +138,9 @@ void sched_set_prefetch(struct sched *s, bool on);
 void sched_set_sharing(struct sched *s, bool on);
 /* Bytes of the budget that weights leave free from now on, for frames that could not be had; evicts at once what stands in the way. */
 void sched_set_reserve(struct sched *s, uint64_t bytes);
+/* For somebody who waits for so many bytes: weights leave until they are free, and do not take them for a moment. False: not now, or the `least` that weights
+ * need would not fit beside them. */
+bool sched_spare(struct sched *s, uint64_t bytes, uint64_t least);
 /* Work asked for in the near future as a share of the executor's time (sum of run_ns / period_ns): over 1 means that frames must be dropped. */
 double sched_load(struct sched *s);
 

@@ -435,6 +435,28 @@ static void a_frame_evicts_weights_at_once(void **state)
     box_end(&x, 2);
 }
 
+/* Somebody looks at the page: not where models could not run beside it any more. */
+static void who_waits_gets_room_from_weights(void **state)
+{
+    (void)state;
+    struct box x;
+    box_begin(&x, 2, -1);
+    room_for(&x, 2);
+    for (int i = 0; i < 2; i++) offer(&x.users[i], x.streams[i], 1), finish(&x.w);
+    struct mem_payer *other = mem_payer_new(x.w.budget, "other");
+    size_t bytes = 65536, all = weights_paid_bytes(model_weights(x.models[0])) + weights_paid_bytes(model_weights(x.models[1]));
+    void *p;
+    assert_int_equal(mem_alloc(other, MEM_OTHER, bytes, &p), ERR_NOMEM);
+    assert_false(sched_spare(x.w.sched, bytes, all));
+    assert_int_equal(stats_of(&x, 0).evictions + stats_of(&x, 1).evictions, 0);
+    assert_true(sched_spare(x.w.sched, bytes, all - bytes));
+    assert_int_equal(stats_of(&x, 0).evictions + stats_of(&x, 1).evictions, 1);
+    assert_int_equal(mem_alloc(other, MEM_OTHER, bytes, &p), ERR_OK);
+    mem_free(other, MEM_OTHER, p, bytes);
+    mem_payer_free(&other);
+    box_end(&x, 2);
+}
+
 static void a_frame_during_a_run_comes_after_it(void **state)
 {
     (void)state;
@@ -491,6 +513,7 @@ int main(void)
                                        cmocka_unit_test(what_cannot_fit_says_so_and_evicts_nobody),
                                        cmocka_unit_test(a_guest_takes_nobodys_place),
                                        cmocka_unit_test(resident_models_go_first_while_nobody_is_late),
+                                       cmocka_unit_test(who_waits_gets_room_from_weights),
                                        cmocka_unit_test(a_frame_evicts_weights_at_once),
                                        cmocka_unit_test(a_frame_during_a_run_comes_after_it),
                                        cmocka_unit_test(threads_give_everything_back_once)};

@@ -5,7 +5,8 @@
  * client holds one old picture while it is sent and then gets the newest. Drawing and encoding happen on one of
  * BENCHES *benches*, one at a time, because an encoder of each view would take megabytes each. A view that nobody
  * looked at for LINGER_NS is freed by the sweeper thread, and with the last one the benches, so that models get the
- * bytes back. Everything is charged to the payer "live"; if the budget refuses, there is no picture this time.
+ * bytes back. Everything is charged to the payer "live"; if the budget refuses, weights make room as far as the models can run beside it; else there is no
+ * picture this time.
  *
  * Locks: live->lock guards the list and `users`; view->lock what is in the view; live->work the benches, taken under
  * a view's lock; live->lock and a view's are never held together. SPDX-License-Identifier: Apache-2.0 */
@@ -192,6 +193,15 @@ static err bench_get(struct http_live *l, int w, int h, struct bench **ret)
     return ERR_OK;
 }
 
+/* Benches of other sizes go; they are made again, which takes a millisecond or two. */
+static void drop_others(struct http_live *l, int w, int h)
+{
+    pthread_mutex_lock(&l->work);
+    for (int i = 0; i < BENCHES; i++)
+        if (l->benches[i].w != w || l->benches[i].h != h) bench_done(l, &l->benches[i]);
+    pthread_mutex_unlock(&l->work);
+}
+
 /* Frees what nobody looked at for a while; true if there is something left to watch. */
 static bool sweep(struct http_live *l, int64_t older_than)
 {
@@ -239,24 +249,38 @@ static void paint(struct http_live *l, const struct bench *b, const char *camera
     serve_paint_tracks(&canvas, (double)b->w / from->frame->width, from->tracks, from->n_tracks);
 }
 
-static err draw(struct http_live *l, struct view *v, const struct engine_picture *from)
+/* On a bench, which one at a time works at. */
+static err make(struct http_live *l, const struct view *v, const struct engine_picture *from, int w, int h, struct picture **ret)
 {
-    const struct video_frame *f = from->frame;
-    int w = MIN(v->width, f->width), h = (int)((int64_t)f->height * w / MAX(f->width, 1));
     struct bench *b = NULL;
-    struct picture *p = NULL;
     const uint8_t *bytes;
     size_t n;
-    h = MIN(MAX(h, 1), 4 * w + 16); /* a frame of 1 x 8192 stays small */
     pthread_mutex_lock(&l->work);
     err e = bench_get(l, w, h, &b);
-    if (!e) e = video_to_rgb24(b->conv, f, NULL, w, h, b->rgb, 3 * w);
+    if (!e) e = video_to_rgb24(b->conv, from->frame, NULL, w, h, b->rgb, 3 * w);
     if (!e) {
         paint(l, b, v->camera, from);
         e = video_jpeg_encode(b->jpeg, b->rgb, 3 * w, w, h, &bytes, &n);
     }
-    if (!e) e = picture_new(l->payer, bytes, n, (v->last ? v->last->number : 0) + 1, &p);
+    if (!e) e = picture_new(l->payer, bytes, n, (v->last ? v->last->number : 0) + 1, ret);
     pthread_mutex_unlock(&l->work);
+    return e;
+}
+
+/* Where the budget is full, benches of other sizes make room, then weights. */
+static err draw(struct http_live *l, struct view *v, const struct engine_picture *from)
+{
+    enum { BESIDE = 256 << 10 }; /* the converter, and the picture itself */
+    const struct video_frame *f = from->frame;
+    int w = MIN(v->width, f->width), h = (int)((int64_t)f->height * w / MAX(f->width, 1));
+    struct picture *p = NULL;
+    h = MIN(MAX(h, 1), 4 * w + 16); /* a frame of 1 x 8192 stays small */
+    err e = make(l, v, from, w, h, &p);
+    if (e == ERR_NOMEM) {
+        drop_others(l, w, h);
+        e = make(l, v, from, w, h, &p);
+    }
+    if (e == ERR_NOMEM && !engine_spare(l->http->engine, video_jpeg_bytes(w, h) + (size_t)w * (size_t)h * 3 + BESIDE)) e = make(l, v, from, w, h, &p);
     if (e) return e;
     picture_unref(&v->last);
     v->last = p;

@@ -62,9 +62,8 @@ static err encoder_init(struct encoder *e, int w, int h, enum AVPixelFormat form
     return av_frame_get_buffer(e->frame, 0) < 0 ? err_set(ERR_NOMEM, "FFmpeg got no memory for a picture") : ERR_OK;
 }
 
-static err encoder_charge(struct encoder *e, int w, int h, int base, int per_pixel)
+static err encoder_charge(struct encoder *e, size_t bytes)
 {
-    size_t bytes = (size_t)base + (size_t)w * (size_t)h * (size_t)per_pixel;
     err x = mem_charge(e->payer, MEM_OTHER, bytes);
     if (!x) e->charged = bytes;
     return x;
@@ -87,6 +86,11 @@ struct video_jpeg {
     struct encoder e;
     int lambda;
 };
+
+size_t video_jpeg_bytes(int w, int h)
+{
+    return (size_t)BASE_BYTES + (size_t)w * (size_t)h * JPEG_BYTES;
+}
 
 struct video_jpeg *video_jpeg_new(struct mem_payer *payer, int quality)
 {
@@ -111,7 +115,7 @@ static err jpeg_open(struct video_jpeg *j, int w, int h)
     const AVCodec *codec = avcodec_find_encoder(AV_CODEC_ID_MJPEG);
     encoder_done(&j->e);
     if (!codec) return err_set(ERR_UNSUPPORTED, "this FFmpeg has no JPEG encoder");
-    err x = encoder_charge(&j->e, w, h, BASE_BYTES, JPEG_BYTES);
+    err x = encoder_charge(&j->e, video_jpeg_bytes(w, h));
     if (x) return x;
     AVCodecContext *c = j->e.codec = avcodec_alloc_context3(codec);
     if (!c) return err_set(ERR_NOMEM, "FFmpeg got no memory");
@@ -180,8 +184,8 @@ static err writer_codec(struct video_writer *w, const struct video_writer_option
     if (!codec) return err_set(ERR_UNSUPPORTED, "this FFmpeg has no video encoder");
     int quality = o->quality ? MAX(1, MIN(o->quality, 100)) : 70;
     bool x264 = codec->id == AV_CODEC_ID_H264, jpeg = codec->id == AV_CODEC_ID_MJPEG;
-    err e = x264 ? encoder_charge(&w->e, o->w, o->h, X264_BASE, o->b_frames ? X264_B_BYTES : X264_BYTES)
-                 : encoder_charge(&w->e, o->w, o->h, BASE_BYTES, JPEG_BYTES);
+    size_t per_pixel = o->b_frames ? X264_B_BYTES : X264_BYTES;
+    err e = encoder_charge(&w->e, x264 ? X264_BASE + (size_t)o->w * (size_t)o->h * per_pixel : video_jpeg_bytes(o->w, o->h));
     if (e) return e;
     AVCodecContext *c = w->e.codec = avcodec_alloc_context3(codec);
     if (!c) return err_set(ERR_NOMEM, "FFmpeg got no memory");

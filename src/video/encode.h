@@ -12,6 +12,8 @@
 
 struct video_jpeg;
 /* `quality` 1 to 100, as is customary. Sizes may change from call to call. `payer` is borrowed. */
+/* What encoding a picture of this size is charged for. */
+size_t video_jpeg_bytes(int w, int h);
 struct video_jpeg *video_jpeg_new(struct mem_payer *payer, int quality);
 void video_jpeg_free(struct video_jpeg **j);
 /* The bytes belong to `j` and are valid until the next call. Each side 1 to 8192. */

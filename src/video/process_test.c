@@ -110,7 +110,7 @@ static void killed_child_comes_back(void **state)
         struct video_stats s;
         video_camera_stats(cam, &s);
         assert_true(s.child_pid > 0 && s.child_pid != last);
-        assert_true(s.reconnects >= round); /* more, if the machine was too slow for the child to answer */
+        assert_true(s.reconnects >= (uint64_t)round); /* more, if the machine was too slow for the child to answer */
         last = s.child_pid;
         assert_int_equal(kill(s.child_pid, round == 1 ? SIGSTOP : SIGKILL), 0);
     }
