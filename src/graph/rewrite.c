@@ -21,6 +21,7 @@ static const struct {
     {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "pad into window", graph_rule_pad_into_window},
     {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "min and max", graph_rule_clip},
     {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "x * sigmoid(x)", graph_rule_silu},
+    {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "gelu", graph_rule_gelu},
     {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "hard sigmoid", graph_rule_hard_sigmoid},
     {1, GRAPH_REWRITE_FUSE | GRAPH_REWRITE_PATTERNS, "hard swish", graph_rule_hard_swish},
     {2, GRAPH_REWRITE_FOLD, "norm into producer", graph_rule_norm_into_producer},

@@ -54,4 +54,5 @@ graph_rule_fn graph_rule_norm_into_producer, graph_rule_affine_into_producer, gr
 graph_rule_fn graph_rule_pad_into_window, graph_rule_transposes, graph_rule_reshapes; /* rewrite_move.c */
 graph_rule_fn graph_rule_silu, graph_rule_hard_swish, graph_rule_hard_sigmoid,
     graph_rule_clip;                                           /* rewrite_pattern.c */
+graph_rule_fn graph_rule_gelu;                                     /* rewrite_gelu.c */
 graph_rule_fn graph_rule_post_activation, graph_rule_post_add; /* rewrite_post.c */

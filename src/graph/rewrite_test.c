@@ -224,6 +224,44 @@ static void moves(void **state)
     CHECK(g, testing_node(g, OP_RELU, y, -1, -1), 1, 0);
 }
 
+/* 1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)), or 1 + erf(x / sqrt 2), written in four ways. */
+static int gate(struct graph *g, int x, int way)
+{
+    int cube, y;
+    if (way & 2) {
+        y = way & 1 ? testing_node(g, OP_MUL, x, testing_number(g, 0.70710678f), -1) : testing_node(g, OP_DIV, x, testing_number(g, 1.41421356f), -1);
+        y = testing_node(g, OP_ERF, y, -1, -1);
+        return testing_node(g, OP_ADD, y, testing_number(g, 1), -1);
+    }
+    if (way & 1) cube = testing_node(g, OP_POW, x, testing_number(g, 3), -1);
+    else cube = testing_node(g, OP_MUL, x, testing_node(g, OP_MUL, x, x, -1), -1);
+    y = testing_node(g, OP_ADD, x, testing_node(g, OP_MUL, testing_number(g, 0.044715f), cube, -1), -1);
+    y = testing_node(g, OP_TANH, testing_node(g, OP_MUL, y, testing_number(g, 0.7978845608f), -1), -1, -1);
+    return testing_node(g, OP_ADD, testing_number(g, 1), y, -1);
+}
+
+static void gelus(void **state)
+{
+    struct testing *t = *state;
+    for (int k = 0; k < 12; k++) {
+        int x;
+        struct graph *g = start(t, &x);
+        int half = testing_number(g, 0.5f), y = gate(g, x, k / 3);
+        if (k % 3 == 0) y = testing_node(g, OP_MUL, testing_node(g, OP_MUL, x, y, -1), half, -1);
+        if (k % 3 == 1) y = testing_node(g, OP_MUL, testing_node(g, OP_MUL, half, x, -1), y, -1);
+        if (k % 3 == 2) y = testing_node(g, OP_MUL, testing_node(g, OP_MUL, y, half, -1), x, -1);
+        CHECK(g, y, 1, 0);
+    }
+    int x;
+    struct graph *g = start(t, &x); /* x is not what the gate is of */
+    int z = testing_node(g, OP_EXP, x, -1, -1);
+    CHECK(g, testing_node(g, OP_MUL, testing_node(g, OP_MUL, z, gate(g, x, 3), -1), testing_number(g, 0.5f), -1), 6, 0);
+    g = start(t, &x); /* the gate is read by somebody else, too */
+    int y = gate(g, x, 3);
+    graph_add_output(g, y);
+    CHECK(g, testing_node(g, OP_MUL, testing_node(g, OP_MUL, x, y, -1), testing_number(g, 0.5f), -1), 5, 0);
+}
+
 static int clip06(struct graph *g, int x)
 {
     return testing_node(g, OP_CLIP, x, testing_number(g, 0), testing_number(g, 6));
@@ -479,7 +517,7 @@ int main(void)
         cmocka_unit_test(norm_into_conv), cmocka_unit_test(norm_into_gemm),
         cmocka_unit_test(norm_elsewhere), cmocka_unit_test(constants_after_linear),
         cmocka_unit_test(constants_meet), cmocka_unit_test(pads),
-        cmocka_unit_test(moves),          cmocka_unit_test(patterns),
+        cmocka_unit_test(moves),          cmocka_unit_test(patterns), cmocka_unit_test(gelus),
         cmocka_unit_test(activations),    cmocka_unit_test(residuals),
         cmocka_unit_test(long_chains),    cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(shared_weights_keep_their_numbers), cmocka_unit_test(shared_products),

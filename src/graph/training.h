@@ -50,6 +50,9 @@ err graph_training_form(const struct graph *source, const struct graph_training_
                         struct graph_training **ret);
 void graph_training_free(struct graph_training **t);
 
+/* Images between the operators of a specialised, rewritten training graph (with its gradients) become bf16 where all that touch them have kernels for either type. */
+void graph_training_to_bf16(struct graph *g);
+
 /* A file that was exported while training (PyTorch's TrainingMode.TRAINING) as one for inference, in place: BatchNormalization takes its running
  * statistics, Dropout hands its input on. This is where training starts, and what it writes. ERR_UNSUPPORTED: somebody reads a batch's statistics. */
 err graph_inference_form(struct graph *g);

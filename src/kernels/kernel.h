@@ -51,7 +51,7 @@ struct kernel_query {
     int n_post;
     struct kernel_post post[KERNEL_MAX_POST];
     int threads;
-    bool half; /* training: products may round what they multiply to bf16; tensors stay f32, and sums are f32 */
+    bool half; /* training: products may round what they multiply to bf16; sums are f32 */
 };
 
 /* How a class wants its inputs and gives its outputs. */

@@ -7,6 +7,7 @@
  * Invariant: a plan's graph holds no computed constant after model_plan_new. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/file.h"
 #include "graph/precision.h"
+#include "graph/training.h"
 #include "model/dynamic.h"
 #include "model/parts.h"
 #include "model/share.h"
@@ -214,6 +215,7 @@ static err lower(struct model_plan *p)
 {
     const struct model *m = p->model;
     bool automatic = m->options.precision == KERNEL_AUTO && m->choice.half;
+    if (m->half) graph_training_to_bf16(p->graph);
     if (!automatic && m->options.precision != KERNEL_BF16) return ERR_OK;
     bool *keep = model_choice_flags(p->graph, automatic ? &m->choice : &(struct model_choice){.groups = 1});
     err e = graph_to_bf16(p->graph, keep);

@@ -85,9 +85,14 @@ static bool all_finite(const struct model_plan *p, const struct model_step *s)
 {
     if (s->out_value < 0 || s->n_out < 1 || s->out[0].slot < 0) return true;
     const struct tensor *t = &p->values[s->out_value].t;
-    if (t->dtype != TENSOR_F32 || t->shape.bounded) return true;
-    const float *f = (const float *)(const void *)(model_slot_address(p, s->out[0].slot) + s->out[0].offset);
+    if ((t->dtype != TENSOR_F32 && t->dtype != TENSOR_BF16) || t->shape.bounded) return true;
+    const void *at = model_slot_address(p, s->out[0].slot) + s->out[0].offset;
+    const float *f = at;
+    const uint16_t *h = at;
     int64_t n = tensor_count(&t->shape);
+    for (int64_t i = 0; t->dtype == TENSOR_BF16 && i < n; i++)
+        if ((h[i] & 0x7f80) == 0x7f80) return false;
+    if (t->dtype == TENSOR_BF16) return true;
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(f[i])) return false;
     return true;

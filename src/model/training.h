@@ -9,8 +9,8 @@
 /* Inputs from number `first_input` and outputs from `first_output` on lie outside the arena: row-major, 64-byte aligned, the caller's, bound before a run.
  * Inputs are left as they are. INT32_MAX: none. Before the first plan; not for models of a store. An output that is wanted twice is copied. */
 void model_external(struct model *m, int first_input, int first_output);
-/* Products whose weights are no constants round what they multiply to bf16, where the processor is faster so; tensors, sums, and all else stay f32. Before the
- * first plan. */
+/* Products whose weights are no constants round what they multiply to bf16, and images between operators lie as bf16 (graph/training.h), where the processor is
+ * faster so; weights, gradients of weights, statistics and sums stay f32. Before the first plan. */
 void model_half_products(struct model *m);
 void model_plan_bind_input(struct model_plan *p, int i, void *at);
 void model_plan_bind_output(struct model_plan *p, int i, void *at);

@@ -55,4 +55,6 @@ void onednn_chain_free(struct kernel_state **s);
                                     .run = onednn_chain_run,                                                       \
                                     .free = onednn_chain_free}
 
-extern const struct kernel_class onednn_train_conv, onednn_train_product, onednn_train_norm;
+/* Would train_conv round what it multiplies to bf16 for this query? */
+bool onednn_halves_pay(const struct kernel_query *q);
+extern const struct kernel_class onednn_train_conv, onednn_train_product, onednn_train_matmul, onednn_train_norm;

@@ -39,15 +39,24 @@ static bool posts_taken(const struct kernel_query *q)
     return q->n_post == 0 || (q->node->kind == OP_CONV_TRANSPOSE && q->n_post == 1 && q->post[0].kind == KERNEL_POST_ADD);
 }
 
+/* Images, and what is added to one, may lie in memory as bf16; weights and their gradients are f32. A forward primitive adds what is of its result's type. */
+static bool is_image(const struct kernel_query *q, const struct sides *s, const struct tensor *t)
+{
+    bool added = false;
+    for (int i = 0; i < q->n_post; i++)
+        added |= q->post[i].kind == KERNEL_POST_ADD && t == &q->in[q->post[i].input] && (q->node->kind != OP_CONV || t->dtype == q->out[0].dtype);
+    return t == s->image || t == s->result || added;
+}
+
 static bool accepts(const struct kernel_query *q)
 {
     struct sides s;
     if (q->n_in < 2 || !sides_of(q, &s) || !posts_taken(q)) return false;
     if (q->node->kind != OP_CONV_GRAD_WEIGHT && q->in[1].data) return false;
     for (int i = 0; i < q->n_in; i++)
-        if (q->in[i].dtype && !onednn_takes(&q->in[i])) return false;
+        if (q->in[i].dtype && !(is_image(q, &s, &q->in[i]) ? onednn_takes_half(&q->in[i]) : onednn_takes(&q->in[i]))) return false;
     for (int i = 0; i < q->n_out; i++)
-        if (q->out[i].dtype && !onednn_takes(&q->out[i])) return false;
+        if (q->out[i].dtype && !(is_image(q, &s, &q->out[i]) ? onednn_takes_half(&q->out[i]) : onednn_takes(&q->out[i]))) return false;
     int rank = s.image->shape.rank;
     if (rank < 3 || rank > 5) return false;
     for (int i = 0; i < s.w.n; i++) { /* as oneDNN counts, the convolution from image to result must come out */
@@ -85,31 +94,57 @@ static void describe_weight(const struct tensor_shape *s, int64_t g, dnnl_memory
     *any = onednn_any(n, dims);
 }
 
-/* With `half` the two factors are rounded to bf16 on their way in, through scratch. Worth it where there is much to multiply per number that is rounded. */
-static bool gains_by_half(const struct kernel_query *q, const struct sides *s, int64_t flops)
+static bool is_half(const struct tensor *t)
+{
+    return t->dtype == TENSOR_BF16;
+}
+
+static int64_t flops_of(const struct sides *s)
+{
+    return 2 * (tensor_count(&s->weight->shape) / s->weight->shape.dims[0]) * tensor_count(&s->result->shape);
+}
+
+/* With `half` the factors that are not bf16 yet are rounded to it on their way in, through scratch. Worth it where there is much to multiply per number that is rounded. */
+static bool gains_by_half(const struct kernel_query *q, const struct sides *s)
 {
     enum { FLOPS_PER_NUMBER = 150 };
     int64_t numbers = tensor_count(&s->weight->shape);
-    if (q->node->kind != OP_CONV_TRANSPOSE) numbers += tensor_count(&s->image->shape);
-    if (q->node->kind != OP_CONV) numbers += tensor_count(&s->result->shape);
-    return q->half && flops >= FLOPS_PER_NUMBER * numbers;
+    if (q->node->kind != OP_CONV_TRANSPOSE && !is_half(s->image)) numbers += tensor_count(&s->image->shape);
+    if (q->node->kind != OP_CONV && !is_half(s->result)) numbers += tensor_count(&s->result->shape);
+    return q->half && flops_of(s) >= FLOPS_PER_NUMBER * numbers;
+}
+
+bool onednn_halves_pay(const struct kernel_query *q)
+{
+    struct sides s;
+    return q->half && sides_of(q, &s) && gains_by_half(q, &s);
+}
+
+/* Channels-last, or some of the channels of such an image (own/split.c). */
+static bool lies(const struct tensor *t, dnnl_memory_desc_t *ret)
+{
+    if (onednn_is_last(t)) *ret = onednn_last(&t->shape);
+    else if (t->strides[1] == 1) *ret = onednn_strided(t->shape.rank, t->shape.dims, t->strides);
+    else return false;
+    ret->data_type = onednn_type(t);
+    return true;
 }
 
 static err prepare_as(const struct kernel_query *q, bool half, struct mem_payer *payer, struct kernel_state **ret)
 {
     struct sides s;
     if (!sides_of(q, &s)) return err_set(ERR_UNSUPPORTED, "oneDNN: convolution in training");
-    if (!onednn_is_last(s.image) || !onednn_is_last(s.result) || !tensor_is_row_major(s.weight))
+    dnnl_memory_desc_t image = onednn_last(&s.image->shape), result = onednn_last(&s.result->shape), image_lies, result_lies, plain, weight, bias;
+    if (!lies(s.image, &image_lies) || !lies(s.result, &result_lies) || !tensor_is_row_major(s.weight))
         return err_set(ERR_UNSUPPORTED, "oneDNN: convolution in training wants channels-last, and plain weights");
-    dnnl_memory_desc_t image = onednn_last(&s.image->shape), result = onednn_last(&s.result->shape), plain, weight, bias;
     describe_weight(&s.weight->shape, s.w.group, &plain, &weight);
     if (s.bias) bias = onednn_rows(&s.bias->shape);
-    int64_t flops = 2 * (tensor_count(&s.weight->shape) / s.weight->shape.dims[0]) * tensor_count(&s.result->shape);
-    if (half && !gains_by_half(q, &s, flops)) return err_set(ERR_UNSUPPORTED, "oneDNN: nothing is gained by bf16");
-    dnnl_memory_desc_t image_lies = image, result_lies = result;
+    int64_t flops = flops_of(&s);
+    if (half && !gains_by_half(q, &s)) return err_set(ERR_UNSUPPORTED, "oneDNN: nothing is gained by bf16");
+    if (!half && q->n_post && q->node->kind == OP_CONV && is_half(s.result)) return err_set(ERR_UNSUPPORTED, "oneDNN: f32 with post-operations in bf16");
     dnnl_data_type_t type = half ? dnnl_bf16 : dnnl_f32;
-    image.data_type = q->node->kind == OP_CONV_TRANSPOSE ? dnnl_f32 : type; /* what is made is f32 */
-    result.data_type = q->node->kind == OP_CONV ? dnnl_f32 : type;
+    image.data_type = half && q->node->kind == OP_CONV_TRANSPOSE ? image_lies.data_type : type; /* what is made is as it lies, if it can */
+    result.data_type = half && q->node->kind == OP_CONV ? result_lies.data_type : type;
     weight.data_type = q->node->kind == OP_CONV_GRAD_WEIGHT ? dnnl_f32 : type;
     dnnl_memory_desc_t hint_image = image, hint_weight = weight;
     hint_image.data_type = hint_weight.data_type = type;
@@ -138,11 +173,11 @@ static err prepare_as(const struct kernel_query *q, bool half, struct mem_payer 
         onednn_chain_arg(&j, DNNL_ARG_SRC, false, 0, &image_lies);
         onednn_chain_arg(&j, DNNL_ARG_WEIGHTS, false, 1, &plain);
         if (s.bias) onednn_chain_arg(&j, DNNL_ARG_BIAS, false, 2, NULL);
-        onednn_chain_arg(&j, DNNL_ARG_DST, true, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DST, true, 0, &result_lies);
     } else if (k == OP_CONV_TRANSPOSE) {
         onednn_chain_arg(&j, DNNL_ARG_DIFF_DST, false, 0, &result_lies);
         onednn_chain_arg(&j, DNNL_ARG_WEIGHTS, false, 1, &plain);
-        onednn_chain_arg(&j, DNNL_ARG_DIFF_SRC, true, 0, NULL);
+        onednn_chain_arg(&j, DNNL_ARG_DIFF_SRC, true, 0, &image_lies);
         j.add_after = q->n_post > 0;
     } else {
         onednn_chain_arg(&j, DNNL_ARG_DIFF_DST, false, 0, &result_lies);

@@ -1,4 +1,4 @@
-/* Batch normalisation in training, forward and backward, and Gemm with any transpositions, none of whose operands is constant.
+/* Batch normalisation in training, forward and backward.
  *
  * Batch normalisation runs on one thread: oneDNN's code for several waits for the others in a loop of its own, and where one of them has lost its
  * processor to somebody else (training is what gives way) that loop lasts a time slice: 20 ms instead of 0.5 were seen.
@@ -74,61 +74,4 @@ static err prepare_norm(const struct kernel_query *q, struct mem_payer *payer, s
     return onednn_chain_new(&j, q, payer, ret);
 }
 
-/* ---- Gemm */
-
-static bool accepts_product(const struct kernel_query *q)
-{
-    const struct op_node *n = q->node;
-    if (n->kind != OP_GEMM || q->n_in < 2 || q->n_out != 1 || !all_taken(q) || !onednn_posts_known(q) || onednn_scales(q)) return false;
-    if (q->in[0].shape.rank != 2 || q->in[1].shape.rank != 2 || op_attr_float(n, "alpha", 1) != 1) return false;
-    if (!onednn_present(q, 2)) return true;
-    const struct tensor_shape *s = &q->in[2].shape;
-    int64_t columns = q->out[0].shape.dims[1];
-    bool row = (s->rank == 1 && s->dims[0] == columns) || (s->rank == 2 && s->dims[0] == 1 && s->dims[1] == columns);
-    return row && op_attr_float(n, "beta", 1) == 1;
-}
-
-/* A matrix, or its transposed, without moving it. */
-static dnnl_memory_desc_t matrix(const struct tensor_shape *s, bool transposed)
-{
-    int64_t dims[] = {s->dims[transposed ? 1 : 0], s->dims[transposed ? 0 : 1]}, strides[] = {transposed ? 1 : s->dims[1], transposed ? s->dims[1] : 1};
-    return onednn_strided(2, dims, strides);
-}
-
-static err prepare_product_as(const struct kernel_query *q, bool half, struct mem_payer *payer, struct kernel_state **ret)
-{
-    for (int i = 0; i < 2; i++)
-        if (!tensor_is_row_major(&q->in[i])) return err_set(ERR_UNSUPPORTED, "oneDNN: Gemm wants row-major");
-    if (!tensor_is_row_major(&q->out[0])) return err_set(ERR_UNSUPPORTED, "oneDNN: Gemm wants row-major");
-    bool ta = op_attr_int(q->node, "transA", 0) != 0, tb = op_attr_int(q->node, "transB", 0) != 0, biased = onednn_present(q, 2);
-    dnnl_memory_desc_t a = matrix(&q->in[0].shape, ta), b = matrix(&q->in[1].shape, tb), y = matrix(&q->out[0].shape, false), bias;
-    int64_t columns = q->out[0].shape.dims[1], inner = q->in[0].shape.dims[ta ? 0 : 1];
-    bias = onednn_rows(&(struct tensor_shape){2, {1, columns}, 0});
-    dnnl_memory_desc_t a_lies = a, b_lies = b;
-    if (half) a.data_type = b.data_type = dnnl_bf16;
-    dnnl_matmul_desc_t d;
-    memset(&d, 0, sizeof d);
-    err e = onednn_check(dnnl_matmul_desc_init(&d, &a, &b, biased ? &bias : NULL, &y), ERR_UNSUPPORTED, "product in training");
-    if (e) return e;
-    struct onednn_chain_job j = {
-        .spec = {.what = "product in training", .desc = &d, .desc_bytes = sizeof d, .dst = &y, .flops = 2 * inner * tensor_count(&q->out[0].shape)}};
-    onednn_chain_arg(&j, DNNL_ARG_SRC, false, 0, &a_lies);
-    onednn_chain_arg(&j, DNNL_ARG_WEIGHTS, false, 1, &b_lies);
-    if (biased) onednn_chain_arg(&j, DNNL_ARG_BIAS, false, 2, NULL);
-    onednn_chain_arg(&j, DNNL_ARG_DST, true, 0, NULL);
-    return onednn_chain_new(&j, q, payer, ret);
-}
-
-/* bf16 where there is much to multiply per number that is rounded on its way in. */
-static err prepare_product(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
-{
-    enum { FLOPS_PER_NUMBER = 150 };
-    int64_t a = tensor_count(&q->in[0].shape), b = tensor_count(&q->in[1].shape), y = tensor_count(&q->out[0].shape);
-    int64_t inner = y ? a / MAX(q->out[0].shape.dims[0], 1) : 0;
-    bool half = q->half && 2 * inner * y >= FLOPS_PER_NUMBER * (a + b);
-    err e = half ? prepare_product_as(q, true, payer, ret) : ERR_UNSUPPORTED;
-    return e == ERR_UNSUPPORTED ? prepare_product_as(q, false, payer, ret) : e;
-}
-
 ONEDNN_CHAIN_CLASS(onednn_train_norm, "train_norm", accepts_norm, onednn_layouts_last, prepare_norm);
-ONEDNN_CHAIN_CLASS(onednn_train_product, "train_product", accepts_product, onednn_layouts_rows, prepare_product);

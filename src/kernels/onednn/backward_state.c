@@ -23,6 +23,7 @@ struct chain {
     int names[ONEDNN_CHAIN_ARGS];
     size_t scratch, own;
     int add_input;
+    bool add_half, out_half;
     int64_t add_count, channels;
     float momentum, unbiased;
 };
@@ -143,6 +144,8 @@ err onednn_chain_new(struct onednn_chain_job *j, const struct kernel_query *q, s
     s->unbiased = j->unbiased;
     if (j->add_after) {
         s->add_input = q->post[0].input;
+        s->add_half = q->in[s->add_input].dtype == TENSOR_BF16;
+        s->out_half = q->out[0].dtype == TENSOR_BF16;
         s->add_count = tensor_count(&q->out[0].shape);
     }
     for (int i = 0; i < q->n_post && !j->add_after; i++)
@@ -229,6 +232,37 @@ static void next_statistics(const struct chain *s, const struct kernel_buffers *
     }
 }
 
+static inline float get(const void *p, int64_t i, bool half)
+{
+    float v;
+    if (!half) return ((const float *)p)[i];
+    uint32_t u = (uint32_t)((const uint16_t *)p)[i] << 16;
+    memcpy(&v, &u, sizeof v);
+    return v;
+}
+
+static inline void put(void *p, int64_t i, float v, bool half)
+{
+    uint32_t u;
+    memcpy(&u, &v, sizeof u);
+    if (half) ((uint16_t *)p)[i] = (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? u >> 16 | 64 : (u + 0x7fff + (u >> 16 & 1)) >> 16);
+    else ((float *)p)[i] = v;
+}
+
+static inline __attribute__((always_inline)) void add_as(void *out, const void *more, int64_t n, bool out_half, bool half)
+{
+    for (int64_t i = 0; i < n; i++) put(out, i, get(out, i, out_half) + get(more, i, half), out_half);
+}
+
+static void add_more(const struct chain *s, const struct kernel_buffers *b)
+{
+    const void *more = b->in[s->add_input];
+    if (s->out_half && s->add_half) add_as(b->out[0], more, s->add_count, true, true);
+    else if (s->out_half) add_as(b->out[0], more, s->add_count, true, false);
+    else if (s->add_half) add_as(b->out[0], more, s->add_count, false, true);
+    else add_as(b->out[0], more, s->add_count, false, false);
+}
+
 err onednn_chain_run(struct kernel_state *state, const struct kernel_buffers *b)
 {
     struct chain *s = (struct chain *)state;
@@ -252,9 +286,7 @@ err onednn_chain_run(struct kernel_state *state, const struct kernel_buffers *b)
     for (int i = 0; i < s->n && !st; i++)
         if (s->args[i].moved && s->args[i].out) st = move_one(s, &s->args[i]);
     if (!st) st = dnnl_stream_wait(s->stream);
-    float *out = b->out[0];
-    const float *more = s->add_count ? b->in[s->add_input] : NULL;
-    for (int64_t i = 0; i < s->add_count && !st; i++) out[i] += more[i];
+    if (!st && s->add_count) add_more(s, b);
     if (!st && s->channels) next_statistics(s, b);
     return onednn_check(st, ERR_INTERNAL, s->hold.prim->impl);
 }

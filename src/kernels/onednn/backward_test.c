@@ -1,142 +1,9 @@
 /* oneDNN's kernels of training against plain C, over drawn shapes, and what they charge. SPDX-License-Identifier: Apache-2.0 */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "kernels/onednn/backward.h"
-#include "kernels/onednn/try.h"
+#include "kernels/onednn/backward_testing.h"
 #include "kernels/own/conv.h"
 
 extern const struct kernel_class own_batch_norm, own_gradient, own_softmax_grad, own_layer_norm_grad;
-
-struct box {
-    struct mem_budget *budget;
-    struct mem_payer *payer;
-    uint64_t seed;
-    int taken, asked;
-};
-
-static void relay(const struct tensor *from, const struct tensor *to)
-{
-    int64_t at[TENSOR_MAX_RANK] = {0};
-    int rank = from->shape.rank;
-    for (int64_t left = tensor_count(&from->shape); left > 0; left--) {
-        int64_t a = 0, b = 0;
-        for (int i = 0; i < rank; i++) {
-            a += at[i] * from->strides[i];
-            b += at[i] * to->strides[i];
-        }
-        ((float *)to->data)[b] = ((const float *)from->data)[a];
-        for (int i = rank - 1; i >= 0 && ++at[i] == from->shape.dims[i]; i--) at[i] = 0;
-    }
-}
-
-static struct tensor laid(const struct tensor *t, enum kernel_layout layout)
-{
-    struct tensor r = *t;
-    if (layout == KERNEL_LAYOUT_CHANNELS_LAST) tensor_strides_channels_last(&r.shape, r.strides);
-    size_t bytes = ((size_t)tensor_count(&t->shape) * 4 + 127) / 64 * 64;
-    r.data = aligned_alloc(64, bytes);
-    memset(r.data, 0x7f, bytes);
-    return r;
-}
-
-/* One run of `class`; false if it does not take it. */
-static bool run_class(struct box *b, const struct kernel_class *class, const struct try_node *n, const struct tensor *in, int n_in, struct tensor *out,
-                      int n_out, int n_post, const struct kernel_post *post, int threads)
-{
-    struct tensor ins[KERNEL_MAX_IN] = {{0}}, outs[8] = {{0}};
-    struct kernel_layouts l = {0};
-    struct kernel_query q = {.node = &n->op, .n_in = n_in, .n_out = n_out, .in = ins, .out = outs, .n_post = n_post, .threads = threads};
-    struct kernel_state *state = NULL;
-    struct kernel_buffers buffers = {0};
-    for (int i = 0; i < n_post; i++) q.post[i] = post[i];
-    for (int i = 0; i < n_in; i++) ins[i] = in[i], ins[i].data = NULL;
-    for (int i = 0; i < n_out; i++) outs[i] = out[i], outs[i].data = NULL;
-    if (!class->accepts(&q)) return false;
-    class->layouts(&q, &l);
-    for (int i = 0; i < n_in; i++) {
-        ins[i] = laid(&in[i], l.in[i]);
-        relay(&in[i], &ins[i]);
-        buffers.in[i] = ins[i].data;
-        ins[i].data = NULL;
-    }
-    for (int i = 0; i < n_out; i++) {
-        outs[i] = laid(&out[i], l.out[i]);
-        buffers.out[i] = outs[i].data;
-        outs[i].data = NULL;
-    }
-    err e = class->prepare(&q, b->payer, &state);
-    void *scratch = NULL;
-    if (!e) {
-        size_t bytes = (class->scratch_bytes(state) + 127) / 64 * 64;
-        buffers.scratch = scratch = aligned_alloc(64, bytes);
-        memset(scratch, 0x7f, bytes);
-        for (int twice = 0; twice < 2 && !e; twice++) e = class->run(state, &buffers);
-        if (e) fail_msg("%s", err_text());
-        class->free(&state);
-    }
-    for (int i = 0; i < n_out; i++) {
-        outs[i].data = buffers.out[i];
-        if (!e) relay(&outs[i], &out[i]);
-        free(outs[i].data);
-    }
-    for (int i = 0; i < n_in; i++) free((void *)(uintptr_t)buffers.in[i]);
-    free(scratch);
-    if (e && e != ERR_UNSUPPORTED) fail_msg("%s", err_text());
-    return !e;
-}
-
-static void check(struct box *b, const struct kernel_class *class, const struct try_node *n, struct tensor *in, int n_in, struct tensor *out, int n_out,
-                  const char *what)
-{
-    struct tensor want[8];
-    for (int i = 0; i < n_out; i++) want[i] = tensor_view(TENSOR_F32, &out[i].shape, xcalloc((size_t)tensor_count(&out[i].shape) + 1, 4));
-    if (kernels_ref_run(&n->op, in, n_in, want, n_out)) fail_msg("%s: %s", what, err_text());
-    b->asked++;
-    for (int threads = 1; threads < 3; threads++) {
-        if (!run_class(b, class, n, in, n_in, out, n_out, 0, NULL, threads)) break;
-        b->taken += threads == 1;
-        for (int o = 0; o < n_out; o++) {
-            double d = 0, most = 1e-3;
-            for (int64_t i = 0; i < tensor_count(&out[o].shape); i++) {
-                double w = (double)((float *)want[o].data)[i];
-                d = fmax(d, fabs((double)((float *)out[o].data)[i] - w));
-                most = fmax(most, fabs(w));
-                if (isnan(((float *)out[o].data)[i])) d = INFINITY;
-            }
-            if (d > 2e-4 * most) fail_msg("%s: output %d differs by %g of %g on %d threads", what, o, d, most, threads);
-        }
-    }
-    for (int i = 0; i < n_out; i++) free(want[i].data), free(out[i].data);
-    for (int i = 0; i < n_in; i++) free(in[i].data);
-}
-
-static int set_up(void **state)
-{
-    struct box *b = xnew(struct box);
-    b->budget = mem_budget_new("host", 512 << 20);
-    b->payer = mem_payer_new(b->budget, "test");
-    b->seed = 11;
-    *state = b;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct box *b = *state;
-    assert_int_equal(kernels_onednn_usage().primitives, 0);
-    mem_payer_free(&b->payer);
-    mem_budget_free(&b->budget);
-    free(b);
-    return 0;
-}
 
 static void test_conv(void **state)
 {
@@ -291,25 +158,26 @@ static void test_own_gradient(void **state)
         const char *of;
         bool by_y; /* between 0 and 1 */
     } KINDS[] = {{"Relu", false}, {"LeakyRelu", false}, {"Clip", false}, {"Sigmoid", true}, {"Tanh", true}, {"HardSigmoid", false}, {"HardSwish", false},
-                 {"Silu", false}};
+                 {"Silu", false}, {"Gelu", false}};
     struct box *b = *state;
     if (!own_lanes()) skip();
-    for (int k = 0; k < 48; k++) {
+    for (int k = 0; k < 54; k++) {
         uint64_t *s = &b->seed;
         int64_t dims[] = {1 + try_below(s, 3), 1 + try_below(s, 40), 1 + try_below(s, 9), 1 + try_below(s, k < 8 ? 2 : 90)};
         struct try_node n;
         try_init(&n, OP_UNARY_GRAD, 13);
-        try_word(&n, "of", KINDS[k % 8].of);
-        if (k % 8 == 2) try_float(&n, "alpha", -0.3f), try_float(&n, "beta", 0.6f);
-        if (k >= 24 && k % 8 == 1) try_float(&n, "alpha", 0.2f);
+        try_word(&n, "of", KINDS[k % 9].of);
+        if (k % 9 == 2) try_float(&n, "alpha", -0.3f), try_float(&n, "beta", 0.6f);
+        if (k >= 24 && k % 9 == 1) try_float(&n, "alpha", 0.2f);
+        if (k % 9 == 8) try_word(&n, "approximate", "tanh");
         struct tensor in[2] = {try_tensor(4, dims, s), try_tensor(4, dims, s)}, out = try_tensor(4, dims, s);
         for (int64_t i = 0; i < tensor_count(&in[1].shape); i++) {
             float *v = &((float *)in[1].data)[i];
-            *v = KINDS[k % 8].by_y ? fabsf(sinf(*v)) : i % 97 == 13 ? 0 : *v * (k & 16 ? 8 : 1);
+            *v = KINDS[k % 9].by_y ? fabsf(sinf(*v)) : i % 97 == 13 ? 0 : *v * (k & 16 ? 8 : 1);
         }
         n.op.n_in = 2;
         n.op.n_out = 1;
-        check(b, &own_gradient, &n, in, 2, &out, 1, KINDS[k % 8].of);
+        check(b, &own_gradient, &n, in, 2, &out, 1, KINDS[k % 9].of);
     }
     assert_int_equal(b->taken, b->asked);
 }

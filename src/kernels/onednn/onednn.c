@@ -20,7 +20,7 @@ bool kernels_fuse_bf16(const struct kernel_post *post, int n_post)
 }
 
 const struct kernel_class *const kernels_onednn_classes[] = {
-    &onednn_conv, &onednn_deconv,     &onednn_linear, &onednn_matmul, &onednn_train_conv, &onednn_train_product, &onednn_train_norm, &onednn_pool,   &onednn_softmax,
+    &onednn_conv, &onednn_deconv, &onednn_train_matmul, &onednn_linear, &onednn_matmul, &onednn_train_conv, &onednn_train_product, &onednn_train_norm, &onednn_pool,   &onednn_softmax,
     &onednn_norm, &onednn_layer_norm, &onednn_eltwise, &onednn_binary, &onednn_resize, &onednn_copy,
     NULL,
 };

@@ -216,12 +216,12 @@ static void state_free(struct kernel_state **s)
                                                    .describe = describe,                                               \
                                                    .run = run,                                                         \
                                                    .free = state_free}
-extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_concat, own_softmax, own_norm, own_gradient,
-    own_batch_norm, own_softmax_grad, own_layer_norm_grad; /* named by list.c */
+extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_function, own_concat, own_softmax, own_norm, own_gradient,
+    own_batch_norm, own_softmax_grad, own_layer_norm_grad, own_split_conv; /* named by list.c */
 CLASS(winograd);
 CLASS(narrow);
 CLASS(product);
 CLASS(depthwise);
 
-const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_depthwise, &own_binary, &own_concat, &own_softmax, &own_norm,
-                                                            &own_gradient, &own_batch_norm, &own_softmax_grad, &own_layer_norm_grad, NULL};
+const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_depthwise, &own_binary, &own_function, &own_concat, &own_softmax, &own_norm,
+                                                            &own_gradient, &own_batch_norm, &own_softmax_grad, &own_layer_norm_grad, &own_split_conv, NULL};

@@ -38,6 +38,7 @@ struct own_flat {
     float epsilon;
     enum op_kind of;                      /* UnaryGrad: of what, and its parameters */
     float alpha, beta;
+    bool a_half, b_half, y_half;          /* sums, products, functions and their gradients: bf16, else f32 */
     struct own_part *parts;               /* concat: n of them; owned by the state */
     struct own_conv post;                 /* its post-operations alone */
 };
@@ -48,9 +49,10 @@ struct own_part {
 };
 struct own_flat_call {
     const struct own_flat *f;
-    const float *a, *b, *shift, *late;    /* norm: b is the scale */
+    const void *a, *b;                    /* norm: b is the scale */
+    const float *shift, *late;
     const void *const *in;                /* concat */
-    float *y;
+    void *y;
     double *moments;                      /* norm: per sample and block, 2 * c */
     void (*run)(const struct own_flat_call *k, int thread, int threads);
 };

@@ -31,10 +31,36 @@ static err state_new(const struct own_flat *f, double ns, const struct kernel_qu
 
 /* ---- two tensors */
 
+static bool is_half(const struct tensor *t)
+{
+    return t->dtype == TENSOR_BF16;
+}
+
+/* One output; f32 and bf16 in it and in the first `n` inputs; nothing added after it. */
+static bool takes_halves(const struct kernel_query *q, int n)
+{
+    if (q->n_in < n || q->n_out != 1 || !onednn_takes_half(&q->out[0])) return false;
+    for (int i = 0; i < q->n_post; i++)
+        if (kernel_post_reads(&q->post[i])) return false;
+    for (int i = 0; i < n; i++)
+        if (!onednn_takes_half(&q->in[i])) return false;
+    return true;
+}
+
+/* What is all bf16, with nothing after it, is oneDNN's; what is all f32 is looked at elsewhere. */
+static bool takes_mixture(const struct kernel_query *q, int n)
+{
+    bool same = !q->n_post || !is_half(&q->out[0]);
+    for (int i = 0; i < n && i < q->n_in; i++) same &= q->in[i].dtype == q->out[0].dtype;
+    return !same && takes_halves(q, n);
+}
+
 static bool accepts_binary(const struct kernel_query *q)
 {
     enum op_kind k = q->node->kind;
-    if ((k != OP_ADD && k != OP_SUB && k != OP_MUL && k != OP_DIV) || !own_lanes() || onednn_scales(q) || onednn_own_inputs(q) != 2 || !onednn_takes_all(q)) return false;
+    if ((k != OP_ADD && k != OP_SUB && k != OP_MUL && k != OP_DIV) || !own_lanes() || onednn_own_inputs(q) != 2) return false;
+    if (q->n_in == 2 && takes_mixture(q, 2)) return q->out[0].shape.rank >= 1;
+    if (onednn_scales(q) || !onednn_takes_all(q)) return false;
     int adds = 0;
     for (int i = 0; i < q->n_post; i++) adds += q->post[i].kind == KERNEL_POST_ADD;
     return adds <= 1 && q->out[0].shape.rank >= 1;
@@ -85,7 +111,7 @@ static err axes_of(const struct kernel_query *q, struct own_flat *f)
 
 static err prepare_binary(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
 {
-    struct own_flat f = {.kind = q->node->kind};
+    struct own_flat f = {.kind = q->node->kind, .a_half = is_half(&q->in[0]), .b_half = is_half(&q->in[1]), .y_half = is_half(&q->out[0])};
     err e = axes_of(q, &f);
     if (e) return e;
     f.post.n_post = q->n_post;
@@ -127,23 +153,59 @@ static enum op_kind kind_of(const struct kernel_query *q)
     case OP_HARD_SIGMOID:
     case OP_HARD_SWISH:
     case OP_SILU: return k;
+    case OP_GELU: return strcmp(op_attr_string(q->node, "approximate", "none"), "tanh") ? OP_NONE : k; /* erf is left to plain C */
     default: return OP_NONE;
     }
 }
 
 static bool accepts_gradient(const struct kernel_query *q)
 {
-    return q->node->kind == OP_UNARY_GRAD && own_lanes() && !q->n_post && q->n_in == 2 && onednn_takes_all(q) && kind_of(q) != OP_NONE &&
-           q->out[0].shape.rank >= 1;
+    return q->node->kind == OP_UNARY_GRAD && own_lanes() && !q->n_post && q->n_in == 2 && takes_halves(q, 2) && kind_of(q) != OP_NONE && q->out[0].shape.rank >= 1;
 }
 
 static err prepare_gradient(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
 {
     enum op_kind of = kind_of(q);
-    struct own_flat f = {.kind = OP_UNARY_GRAD, .of = of, .beta = op_attr_float(q->node, "beta", 0.5f)};
+    struct own_flat f = {.kind = OP_UNARY_GRAD, .of = of, .beta = op_attr_float(q->node, "beta", 0.5f), .a_half = is_half(&q->in[0]),
+                         .b_half = is_half(&q->in[1]), .y_half = is_half(&q->out[0])};
     f.alpha = op_attr_float(q->node, "alpha", of == OP_HARD_SIGMOID ? 0.2f : of == OP_LEAKY_RELU ? 0.01f : 1);
     err e = axes_of(q, &f);
     return e ? e : state_new(&f, 0.3 * (double)tensor_count(&q->out[0].shape), q, payer, ret);
+}
+
+/* ---- functions of one number, from one type to the other */
+
+static bool function_of(const struct kernel_query *q, struct kernel_post *ret)
+{
+    const struct op_node *n = q->node;
+    switch (n->kind) {
+    case OP_RELU: *ret = (struct kernel_post){.kind = KERNEL_POST_RELU}; return true;
+    case OP_LEAKY_RELU: *ret = (struct kernel_post){.kind = KERNEL_POST_LEAKY_RELU, .alpha = op_attr_float(n, "alpha", 0.01f)}; return true;
+    case OP_SIGMOID: *ret = (struct kernel_post){.kind = KERNEL_POST_SIGMOID}; return true;
+    case OP_SILU: *ret = (struct kernel_post){.kind = KERNEL_POST_SILU}; return true;
+    case OP_HARD_SWISH: *ret = (struct kernel_post){.kind = KERNEL_POST_HARD_SWISH}; return true;
+    case OP_HARD_SIGMOID:
+        *ret = (struct kernel_post){.kind = KERNEL_POST_HARD_SIGMOID, .alpha = op_attr_float(n, "alpha", 0.2f), .beta = op_attr_float(n, "beta", 0.5f)};
+        return true;
+    default: return false;
+    }
+}
+
+static bool accepts_function(const struct kernel_query *q)
+{
+    struct kernel_post p;
+    return own_lanes() && !q->n_post && q->n_in == 1 && takes_mixture(q, 1) && function_of(q, &p) && q->out[0].shape.rank >= 1;
+}
+
+static err prepare_function(const struct kernel_query *q, struct mem_payer *payer, struct kernel_state **ret)
+{
+    struct own_flat f = {.kind = OP_IDENTITY, .a_half = is_half(&q->in[0]), .y_half = is_half(&q->out[0]), .post = {.n_post = 1}};
+    function_of(q, &f.post.post[0]);
+    struct tensor twice[] = {q->in[0], q->in[0]};
+    struct kernel_query pair = *q;
+    pair.in = twice;
+    err e = axes_of(&pair, &f);
+    return e ? e : state_new(&f, 0.4 * (double)tensor_count(&q->out[0].shape), q, payer, ret);
 }
 
 /* ---- concat */
@@ -311,7 +373,7 @@ static void state_free(struct kernel_state **s)
     *s = NULL;
 }
 
-extern const struct kernel_class own_binary, own_concat, own_softmax, own_norm, own_gradient; /* named by list.c */
+extern const struct kernel_class own_binary, own_function, own_concat, own_softmax, own_norm, own_gradient; /* named by list.c */
 #define CLASS(word, layouts_)                                                                                          \
     const struct kernel_class own_##word = {.name = "own:" #word,                                                      \
                                             .accepts = accepts_##word,                                                 \
@@ -323,8 +385,10 @@ extern const struct kernel_class own_binary, own_concat, own_softmax, own_norm, 
                                             .run = run_##word,                                                         \
                                             .free = state_free}
 #define run_gradient run_binary
+#define run_function run_binary
 CLASS(binary, layouts_any);
 CLASS(gradient, layouts_any);
+CLASS(function, layouts_any);
 CLASS(concat, layouts_any);
 CLASS(softmax, layouts_softmax);
 CLASS(norm, onednn_layouts_last);

@@ -6,7 +6,9 @@
  *     own:depthwise  3x3, as many groups as channels (depthwise.inc)
  *     own:binary, own:concat   Add, Sub, Mul, Div and Concat in any layouts; own:softmax of 2 to 8 numbers; own:norm, an InstanceNormalization of up
  *                    to 64 channels (flat.inc)
- *     own:gradient   UnaryGrad of eight activations in any layout (flat.inc)
+ *     own:function   Relu and five others from f32 to bf16 or back (flat.inc)
+ *     own:gradient   UnaryGrad of nine activations in any layout (flat.inc)
+ *     own:split_conv ConvGradWeight in bf16 by parts of the batch (split.c)
  *     own:batch_norm BatchNormTrain and its gradient; own:softmax_grad, own:layer_norm_grad   of rows (train.inc)
  *
  * Written once for LANES floats (lanes.inc) and compiled for AVX-512 and for AVX2; which runs is decided by what oneDNN is allowed to use, so

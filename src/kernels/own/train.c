@@ -4,7 +4,7 @@
  *     forward   mean, var of the batch; y = (x - mean) r s + b, r = 1 / sqrt(var + epsilon); running statistics
  *     backward  ds = r sum(dy (x - mean)), db = sum(dy), dx = s r (dy - db / N - (x - mean) r ds / N)
  *
- * f32, everything dense. Results do not depend on the number of threads. SPDX-License-Identifier: Apache-2.0 */
+ * x, dy, y and dx are f32 or bf16, each on its own, everything else f32; all dense. Results do not depend on the number of threads. SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +18,7 @@ struct kernel_state {
     const struct own_lanes *lanes;
     struct mem_payer *payer;
     int threads, rooms;
-    bool forward, running;
+    bool forward, running, x_half, dy_half, y_half;
     double epsilon;
     float momentum;
 };
@@ -52,12 +52,21 @@ static bool all_taken(const struct kernel_query *q)
     return yes;
 }
 
+/* What is as large as x may be bf16, each on its own; what belongs to channels is f32. */
+static bool images_taken(const struct kernel_query *q, bool forward)
+{
+    bool yes = onednn_takes_half(&q->in[0]) && (forward || onednn_takes_half(&q->in[1])) && onednn_takes_half(&q->out[0]);
+    for (int i = forward ? 1 : 2; i < q->n_in; i++) yes &= !q->in[i].dtype || onednn_takes(&q->in[i]);
+    for (int i = 1; i < q->n_out; i++) yes &= !q->out[i].dtype || onednn_takes(&q->out[i]);
+    return yes;
+}
+
 static bool accepts_batch_norm(const struct kernel_query *q)
 {
     bool forward = q->node->kind == OP_BATCH_NORM_TRAIN;
     int rank = q->n_in ? q->in[0].shape.rank : 0;
-    if ((!forward && q->node->kind != OP_BATCH_NORM_GRAD) || !own_lanes() || q->n_post || rank < 3 || rank > 5 || !all_taken(q)) return false;
-    if (q->n_in < (forward ? 3 : 5) || q->n_out < 3) return false;
+    if ((!forward && q->node->kind != OP_BATCH_NORM_GRAD) || !own_lanes() || q->n_post || rank < 3 || rank > 5) return false;
+    if (q->n_in < (forward ? 3 : 5) || q->n_out < 3 || !images_taken(q, forward)) return false;
     for (int i = 0; i < 3; i++)
         if (!q->out[i].dtype) return false;
     return tensor_count(&q->in[0].shape) > 0;
@@ -71,6 +80,7 @@ static err prepare_batch_norm(const struct kernel_query *q, struct mem_payer *pa
         return err_set(ERR_UNSUPPORTED, "own batch norm wants channels-last");
     struct kernel_state s = {.forward = forward, .epsilon = (double)op_attr_float(q->node, "epsilon", 1e-5f),
                              .momentum = op_attr_float(q->node, "momentum", 0.9f),
+                             .x_half = x->dtype == TENSOR_BF16, .dy_half = !forward && q->in[0].dtype == TENSOR_BF16, .y_half = q->out[0].dtype == TENSOR_BF16,
                              .running = forward && q->n_in > 4 && q->n_out > 4 && q->out[3].dtype && q->out[4].dtype};
     s.t.c = x->shape.dims[1];
     s.t.rows = tensor_count(&x->shape) / s.t.c;
@@ -85,6 +95,15 @@ static float *vectors(const struct kernel_state *s, const struct kernel_buffers 
     return (float *)((double *)b->scratch + s->t.tasks * 2 * s->t.c);
 }
 
+static double first_of(const struct own_train_call *k, int64_t at)
+{
+    float v;
+    if (!k->x_half) return (double)((const float *)k->x)[at];
+    uint32_t bits = (uint32_t)((const uint16_t *)k->x)[at] << 16;
+    memcpy(&v, &bits, sizeof v);
+    return (double)v;
+}
+
 /* Moments of the tasks, which are each around their first row, into mean and variance (Chan, Golub and LeVeque 1979). */
 static void moments(const struct own_train *t, const struct own_train_call *k, int64_t c, double *ret_mean, double *ret_var)
 {
@@ -93,7 +112,7 @@ static void moments(const struct own_train *t, const struct own_train_call *k, i
         int64_t row, end;
         own_train_rows(t, i, &row, &end);
         const double *sum = k->sums + i * 2 * t->c;
-        double n = (double)(end - row), off = sum[c] / n, m = (double)k->x[row * t->c + c] + off, d = m - mean;
+        double n = (double)(end - row), off = sum[c] / n, m = first_of(k, row * t->c + c) + off, d = m - mean;
         square += sum[t->c + c] - off * sum[c] + d * d * count * n / (count + n);
         count += n;
         mean += d * n / count;
@@ -109,7 +128,7 @@ static err run_forward(struct kernel_state *s, const struct kernel_buffers *b)
     float *mean = b->out[1], *var = b->out[2], *factor = vectors(s, b), *addend = factor + t->c;
     double unbiased = t->rows > 1 ? (double)t->rows / (double)(t->rows - 1) : 1;
     struct own_train_call k = {.t = t, .x = b->in[0], .y = b->out[0], .sums = b->scratch, .factor = factor, .addend = addend, .room = addend + 2 * t->c,
-                               .run = s->lanes->sums};
+                               .x_half = s->x_half, .y_half = s->y_half, .run = s->lanes->sums};
     own_team(s->threads, member, &k);
     for (int64_t c = 0; c < t->c; c++) {
         double m, v;
@@ -134,7 +153,7 @@ static err run_backward(struct kernel_state *s, const struct kernel_buffers *b)
     const float *scale = b->in[2], *mean = b->in[3], *var = b->in[4];
     float *ds = b->out[1], *db = b->out[2], *factor = vectors(s, b), *addend = factor + t->c, *slope = addend + t->c;
     struct own_train_call k = {.t = t, .dy = b->in[0], .x = b->in[1], .y = b->out[0], .mean = mean, .sums = b->scratch, .factor = factor, .addend = addend,
-                               .slope = slope, .room = slope + t->c, .run = s->lanes->sums};
+                               .slope = slope, .room = slope + t->c, .x_half = s->x_half, .dy_half = s->dy_half, .y_half = s->y_half, .run = s->lanes->sums};
     own_team(s->threads, member, &k);
     for (int64_t c = 0; c < t->c; c++) {
         double g = 0, gx = 0, r = 1 / sqrt((double)var[c] + s->epsilon);

@@ -10,9 +10,10 @@ struct own_train {
 };
 struct own_train_call {
     const struct own_train *t;
-    const float *x, *dy, *mean;                         /* dy NULL: forward; x: of a softmax, its y */
-    const float *factor, *addend, *slope;
-    float *y;
+    const void *x, *dy;                                 /* dy NULL: forward; x: of a softmax, its y */
+    const float *mean, *factor, *addend, *slope;
+    void *y;
+    bool x_half, dy_half, y_half;                       /* batch normalisation: bf16, else f32 */
     float *room;                                        /* of threads: OWN_TRAIN_ROOM * c each */
     double *sums;                                       /* per task 2 * c (layer normalisation: floats) */
     void (*run)(const struct own_train_call *k, int thread, int threads);
