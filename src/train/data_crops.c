@@ -117,16 +117,17 @@ bool data_is_video(const char *name)
     return str_ends(name, ".mp4") || str_ends(name, ".avi") || str_ends(name, ".mkv");
 }
 
-/* Where the labels of DIR/NAME.mp4 lie; malloced. */
-static char *labels_of(const char *dir, const char *name)
+char *data_labels_of(const char *dir, const char *name)
 {
     static const char *const places[] = {"", "truth/", "gt/"};
-    char *file = NULL;
+    const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name, *dot = strrchr(base, '.');
+    char *own = dir ? xasprintf("%s/", dir) : xasprintf("%.*s", (int)(base - name), name), *file = NULL;
     for (size_t i = 0; i < ARRAY_LEN(places); i++) {
         free(file);
-        file = xasprintf("%s/%s%.*s.txt", dir, places[i], (int)(strrchr(name, '.') - name), name);
+        file = xasprintf("%s%s%.*s.txt", own, places[i], (int)(dot - base), base);
         if (access(file, R_OK) == 0) break;
     }
+    free(own);
     return file;
 }
 
@@ -140,7 +141,7 @@ static err one_folder(struct cutter *k, const char *dir, bool deeper)
     for (size_t i = 0; i < n && !e; i++) {
         char *path = xasprintf("%s/%s", dir, names[i]);
         if (data_is_video(names[i])) {
-            char *labels = labels_of(dir, names[i]);
+            char *labels = data_labels_of(dir, names[i]);
             e = one_video(k, path, labels);
             free(labels);
         } else if (deeper && stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
@@ -202,10 +203,8 @@ err data_read_crops(struct train_set *s, const char *path, const struct train_se
     if (!e && !data_is_video(path)) e = one_folder(&k, path, true);
     else if (!e && o->labels) e = one_video(&k, path, o->labels);
     else if (!e) {
-        const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-        char *dir = slash ? xasprintf("%.*s", (int)(slash - path), path) : xstrdup("."), *labels = labels_of(dir, name);
+        char *labels = data_labels_of(NULL, path);
         e = one_video(&k, path, labels);
-        free(dir);
         free(labels);
     }
     if (!e && o->named && s->n_classes) sort_classes(s);

@@ -278,7 +278,7 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
         default: e = err_set(ERR_USAGE, "%d is no kind of data set", (int)s->kind);
         }
     }
-    s->unlabelled = s->kind == TRAIN_SET_PLAIN || (s->kind == TRAIN_SET_VIDEO && !o->labels);
+    s->unlabelled = s->kind == TRAIN_SET_PLAIN || (s->kind == TRAIN_SET_VIDEO && !s->has_boxes);
     if (!e && o->classes && s->attributes.len) e = err_set(ERR_USAGE, "%s: attributes are taken as they are; --classes is for classes", path);
     if (!e && o->classes && s->n_classes && !s->unlabelled) e = choose_classes(s, o);
     if (!e) e = finish(s, path);

@@ -96,6 +96,8 @@ err data_read_crops(struct train_set *s, const char *path, const struct train_se
 err data_read_rows(struct train_set *s, const char *path, const struct train_set_options *o);
 bool data_is_rows(const char *path);
 bool data_is_video(const char *name);
+/* Where the MOT rows of the video NAME.mp4 in `dir` (NULL: where `name` says) lie: NAME.txt, truth/NAME.txt or gt/NAME.txt; malloced, the last one if none is there. */
+char *data_labels_of(const char *dir, const char *name);
 bool data_has_videos(const char *dir, bool deeper);
 
 /* COCO JSON as it is written, before its parts have found each other. The file is foreign: memory for it is paid by `set`'s payer. */

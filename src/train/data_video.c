@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "task/mot.h"
 #include "video/convert.h"
@@ -152,18 +153,37 @@ static err read_frames(struct train_set *s, const char *path, const struct label
     return e;
 }
 
+/* Beside the video: MOT rows, or COCO JSON; malloced, NULL if there is neither. */
+static char *find_labels(const char *path)
+{
+    char *rows = data_labels_of(NULL, path);
+    if (access(rows, R_OK) == 0) return rows;
+    free(rows);
+    char *json = xasprintf("%.*s.json", (int)(strrchr(path, '.') - path), path);
+    if (access(json, R_OK) == 0) return json;
+    free(json);
+    return NULL;
+}
+
 err data_read_video(struct train_set *s, const char *path, const struct train_set_options *o)
 {
-    struct labels l = {.path = o->labels};
+    char *found = o->labels || o->unlabelled || !data_is_video(path) ? NULL : find_labels(path);
+    struct labels l = {.path = o->labels ? o->labels : found};
     s->seen = o->seen;
-    if (!o->labels && !o->unlabelled) return err_set(ERR_USAGE, "%s: a video needs a file of labels (MOT rows or COCO JSON)", path);
-    s->has_boxes = o->labels;
-    err e = o->labels ? read_labels(s, &l) : ERR_OK;
-    if (e) return e;
+    s->has_boxes = l.path;
+    err e = ERR_OK;
+    if (!l.path && !o->unlabelled)
+        e = err_set(ERR_USAGE, "%s: a video needs labels: MOT rows in NAME.txt, truth/NAME.txt or gt/NAME.txt beside it, or COCO JSON in NAME.json; or a --teacher", path);
+    if (!e && l.path) e = read_labels(s, &l);
+    if (e) {
+        free(found);
+        return e;
+    }
     s->text.len = 0; /* names of COCO's images: the frames are called by the video */
     e = data_append(s, &s->text, 1, path, strlen(path) + 1);
     if (!e) e = read_frames(s, path, &l, o);
     if (l.is_coco) data_coco_done(s, &l.coco);
-    else if (o->labels) task_mot_done(&l.mot);
+    else if (l.path) task_mot_done(&l.mot);
+    free(found);
     return e;
 }

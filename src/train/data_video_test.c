@@ -80,7 +80,16 @@ static void mot_rows(void **state)
     assert_string_equal(train_set_class(s, 0), "person");
     train_set_free(&s);
     assert_int_equal(train_set_open(path, &(struct train_set_options){0}, b.payer, &s), ERR_USAGE);
-    assert_non_null(strstr(err_text(), "needs a file of labels"));
+    if (!strstr(err_text(), "clip.mp4: a video needs labels: MOT rows in NAME.txt, truth/NAME.txt or gt/NAME.txt beside it, or COCO JSON in NAME.json")) fail_msg("%s", err_text());
+    bench_folder(&b, "truth");
+    bench_text(&b, "truth/clip.txt", t.s);
+    if (train_set_open(path, &(struct train_set_options){.every = 3}, b.payer, &s)) fail_msg("%s", err_text());
+    assert_false(train_set_unlabelled(s));
+    check_pixels(&b, s, (FRAMES + 2) / 3, 3);
+    train_set_free(&s);
+    assert_int_equal(train_set_open(path, &(struct train_set_options){.every = 3, .unlabelled = true}, b.payer, &s), ERR_OK); /* a teacher labels it */
+    assert_true(train_set_unlabelled(s));
+    train_set_free(&s);
     for (uint64_t n = 1;; n++) { /* the budget may refuse at any moment */
         mem_fault_at(b.budget, n);
         err e = train_set_open(path, &(struct train_set_options){.labels = labels, .every = 4}, b.payer, &s);
@@ -109,6 +118,10 @@ static void coco_frames(void **state)
     bench_text(&b, "gt.json", t.s);
     struct train_set *s;
     if (train_set_open(path, &(struct train_set_options){.labels = labels}, b.payer, &s)) fail_msg("%s", err_text());
+    check_pixels(&b, s, FRAMES, 1);
+    train_set_free(&s);
+    bench_text(&b, "clip.json", t.s);
+    if (train_set_open(path, &(struct train_set_options){0}, b.payer, &s)) fail_msg("%s", err_text());
     check_pixels(&b, s, FRAMES, 1);
     train_set_free(&s);
     strbuf_done(&t);
