@@ -34,8 +34,8 @@ static err add_file(struct train_set *s, const char *path, int label, bool *ret_
 
 err data_read_folder(struct train_set *s, const char *path)
 {
-    char **classes, **names;
-    size_t n_classes, n;
+    char **classes = NULL, **names;
+    size_t n_classes = 0, n;
     err e = data_list_folder(path, &classes, &n_classes);
     for (size_t c = 0; !e && c < n_classes; c++) {
         struct stat st;
@@ -55,7 +55,7 @@ err data_read_folder(struct train_set *s, const char *path)
         }
         free(dir);
     }
-    if (e != ERR_NOT_FOUND || n_classes) data_free_names(&classes, n_classes);
+    data_free_names(&classes, n_classes);
     if (!e && !s->n_classes)
         e = err_set(ERR_FORMAT, "%s: no folders in it; pictures are expected in one folder per class: %s/CLASS/PICTURE.jpg", path, path);
     return e;

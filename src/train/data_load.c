@@ -213,6 +213,8 @@ static err check(const struct train_set *set, struct train_data_options *o)
     if (set->kind == TRAIN_SET_PAIRS && (a->mosaic > 0 || a->mixup > 0 || a->brightness > 0 || a->contrast > 0 || a->saturation > 0 || a->hue > 0 || o->bytes))
         return err_set(ERR_USAGE, "augmentation: pairs of pictures are flipped, cropped, shifted and zoomed together; colours, mosaic and mixup would change one without the other");
     if (set->kind == TRAIN_SET_ATTRIBUTES && (a->mosaic > 0 || a->mixup > 0)) return err_set(ERR_USAGE, "augmentation: no mosaic and mixup of pictures with attributes");
+    if (a->mosaic > 0 && !train_set_has_boxes(set)) return err_set(ERR_USAGE, "augmentation: a mosaic shows four pictures and has one label; it is for pictures with boxes");
+    if (a->mixup > 0 && o->per_class) return err_set(ERR_USAGE, "augmentation: no mixup of identities; two at once are nobody");
     if (set->kind == TRAIN_SET_TEXT) o->width = o->height = 1;
     if (o->per_class < 0 || (o->per_class && (o->batch % o->per_class || train_set_has_boxes(set))))
         return err_set(ERR_USAGE, "a batch of %d is no multiple of %d pictures of a class", o->batch, o->per_class);
