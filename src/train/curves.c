@@ -74,9 +74,21 @@ static void line(const struct train_curves *c, int which, double low, double hig
     strbuf_add(b, "\"/>\n");
 }
 
+/* Of the right axis: 0 to 1, where scores are shares; else (dB, perplexity) from the least to the most. */
+static void score_range(const struct train_curves *c, double *ret_low, double *ret_high)
+{
+    double low = 0, high = 1, least = INFINITY, most = -INFINITY;
+    for (size_t i = 0; i < c->n; i++)
+        if (isfinite(c->points[i].score)) least = fmin(least, c->points[i].score), most = fmax(most, c->points[i].score);
+    if (least < 0 || most > 1) low = least, high = most > least ? most : least + 1;
+    *ret_low = low;
+    *ret_high = high;
+}
+
 static void svg(const struct train_curves *c, const char *score, struct strbuf *b)
 {
-    double low = INFINITY, high = -INFINITY;
+    double low = INFINITY, high = -INFINITY, score_low, score_high;
+    score_range(c, &score_low, &score_high);
     for (size_t i = 0; i < c->n; i++)
         for (int which = 0; which < 2; which++) {
             double v = value(&c->points[i], which);
@@ -91,11 +103,11 @@ static void svg(const struct train_curves *c, const char *score, struct strbuf *
         double y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - i / 4.0);
         strbuf_addf(b, "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>", LEFT, WIDTH - RIGHT, y, y);
         strbuf_addf(b, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.3g</text>", LEFT - 6, y + 4, exp(low + (high - low) * i / 4));
-        strbuf_addf(b, "<text x=\"%d\" y=\"%.1f\">%.2f</text>\n", WIDTH - RIGHT + 6, y + 4, i / 4.0);
+        strbuf_addf(b, "<text x=\"%d\" y=\"%.1f\">%.2f</text>\n", WIDTH - RIGHT + 6, y + 4, score_low + (score_high - score_low) * i / 4);
     }
     line(c, 0, low, high, "#1f77b4", b);
     line(c, 1, low, high, "#ff7f0e", b);
-    line(c, 2, 0, 1, "#2ca02c", b);
+    line(c, 2, score_low, score_high, "#2ca02c", b);
     strbuf_addf(b, "<text x=\"%d\" y=\"18\" fill=\"#1f77b4\">loss</text><text x=\"%d\" y=\"18\" fill=\"#ff7f0e\">loss on held-out data</text>", LEFT, LEFT + 60);
     strbuf_addf(b, "<text x=\"%d\" y=\"18\" fill=\"#2ca02c\" text-anchor=\"end\">%s</text>\n", WIDTH - RIGHT, score);
     if (c->n) strbuf_addf(b, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">epochs %d to %d</text>\n", WIDTH / 2, HEIGHT - 12, c->points[0].epoch, c->points[c->n - 1].epoch);
