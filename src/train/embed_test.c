@@ -210,8 +210,43 @@ static void refusals(void **state)
     bench_end(&b);
 }
 
+/* Identities that are held out with a picture each, or all from one camera, cannot be found again: said before the first epoch. */
+static void nobody_to_find(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    set_of(&b, "data");
+    char *model = write_net(&b), *data = bench_path(&b, "data"), *out = bench_path(&b, "out"), *written = bench_path(&b, "out/best.onnx");
+    struct train_job_options o = options(model, data, out);
+    struct train_result r;
+    struct train_set *s;
+    int64_t *train, *held, n_train, n_held;
+    assert_int_equal(train_set_open(data, &(struct train_set_options){.identities = true}, b.payer, &s), ERR_OK);
+    train_data_split_classes(s, 0.3, 1, &train, &n_train, &held, &n_held);
+    for (int64_t i = 0; i < n_held; i++) {
+        char name[256];
+        train_set_name(s, held[i], name, sizeof name);
+        if (!str_ends(name, "/0.jpg")) assert_int_equal(unlink(name), 0);
+    }
+    train_set_free(&s);
+    free(train);
+    free(held);
+    o.epochs = 1;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "pictures has another of its identity to be found")) fail_msg("%s", err_text());
+    assert_int_not_equal(access(written, F_OK), 0);
+    o.held_out = 0; /* without scores it can be trained on */
+    if (train_job(&o, NULL, NULL, &r)) fail_msg("%s", err_text());
+    assert_int_equal(access(written, F_OK), 0);
+    free(written);
+    free(model);
+    free(data);
+    free(out);
+    bench_end(&b);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(learns), cmocka_unit_test(counted_by_hand), cmocka_unit_test(refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(learns), cmocka_unit_test(counted_by_hand), cmocka_unit_test(refusals), cmocka_unit_test(nobody_to_find)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

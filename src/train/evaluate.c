@@ -81,11 +81,23 @@ struct train_data_options train_evaluate_data(const struct train_evaluate_option
     return d;
 }
 
-static bool ends_in_softmax(const struct graph *g)
+static const struct graph_node *made_by(const struct graph *g, int value)
 {
     for (size_t i = 0; i < g->n_nodes; i++)
-        if (g->nodes[i].op.kind == OP_SOFTMAX && g->nodes[i].op.n_out > 0 && g->nodes[i].op.out[0] == g->outputs[0]) return true;
-    return false;
+        if (!g->nodes[i].dead && g->nodes[i].op.n_out > 0 && g->nodes[i].op.out[0] == value) return &g->nodes[i];
+    return NULL;
+}
+
+const struct graph_node *train_ends_in(const struct graph *g, enum op_kind kind)
+{
+    const struct graph_node *n = g->n_outputs ? made_by(g, g->outputs[0]) : NULL;
+    for (size_t steps = 0; n && steps <= g->n_nodes; steps++) {
+        enum op_kind k = n->op.kind;
+        if (k == kind) return n;
+        if (k != OP_RESHAPE && k != OP_FLATTEN && k != OP_SQUEEZE && k != OP_UNSQUEEZE && k != OP_IDENTITY && k != OP_DROPOUT) return NULL;
+        n = n->op.n_in > 0 && n->op.in[0] >= 0 ? made_by(g, n->op.in[0]) : NULL;
+    }
+    return NULL;
 }
 
 /* One row of classes into the sums. */
@@ -104,11 +116,15 @@ static void score_row(const float *row, int classes, int label, bool probabiliti
     s->samples++;
 }
 
-static err check_classes(const struct model_plan *plan, const struct graph *g, const struct train_set *set, int *ret_classes)
+static err check_classes(const struct model_plan *plan, const struct graph *g, const struct train_set *set, int batch, int *ret_classes)
 {
     struct tensor out = model_plan_output(plan, 0);
-    int64_t count = tensor_count(&out.shape), rows = MAX(out.shape.rank ? out.shape.dims[0] : 1, 1), classes = count / rows;
+    int64_t classes = tensor_count(&out.shape) / batch;
+    char text[96];
     if (train_set_has_boxes(set)) return err_set(ERR_USAGE, "the data has boxes, not one class per picture; this is --task detect");
+    if (out.shape.rank < 1 || out.shape.dims[0] != batch)
+        return err_set(ERR_SHAPE, "%s: output '%s' is %s for %d pictures; a classifier gives [N, classes]", g->name, g->values[g->outputs[0]].name,
+                       tensor_shape_text(&out.shape, NULL, text, sizeof text), batch);
     if (classes != train_set_classes(set))
         return err_set(ERR_USAGE, "the data has %d classes, output '%s' of the network has %lld: make one with 'brim new ARCH --classes %d', or choose classes",
                        train_set_classes(set), g->values[g->outputs[0]].name, (long long)classes, train_set_classes(set));
@@ -140,18 +156,19 @@ err train_evaluate_classify(const struct graph *g, const struct train_set *set, 
     const struct train_batch *b;
     struct train_scores s = {0};
     int classes = 0, batch = o->batch > 0 ? o->batch : 32;
+    bool probabilities = train_ends_in(g, OP_SOFTMAX);
     float *rows = NULL;
     int64_t begin = clock_ns();
     err e = train_picture_input(g, &picture);
     if (e) return e;
     struct mem_payer *payer = mem_payer_new(o->budget, "evaluation");
     e = train_runner_open(g, o, batch, payer, &r);
-    if (!e) e = check_classes(r.plan, g, set, &classes);
+    if (!e) e = check_classes(r.plan, g, set, batch, &classes);
     size_t bytes = (size_t)batch * (size_t)classes * sizeof *rows;
     if (!e) e = mem_alloc(payer, MEM_OTHER, bytes, (void **)&rows);
     struct train_data_options d = train_evaluate_data(o, &picture, batch);
     if (!e) e = train_data_open(set, &d, payer, &data);
-    while (!e && !(e = train_data_next(data, &b))) e = score_batch(&r, &picture, b, classes, ends_in_softmax(g), rows, &s);
+    while (!e && !(e = train_data_next(data, &b))) e = score_batch(&r, &picture, b, classes, probabilities, rows, &s);
     if (e == ERR_CLOSED) e = ERR_OK;
     train_data_close(&data);
     mem_free(payer, MEM_OTHER, rows, bytes);

@@ -40,6 +40,7 @@ struct train_evaluate_options {
     int64_t n_samples;
     const atomic_bool *stop;
     bool idle;
+    bool unscored;           /* only what it takes is of interest: there need be nothing to score by */
 };
 /* Detect: average precision as COCO defines it (task/metric.h), boxes in pixels of the network's input, outputs as YOLOX's or CenterNet's (detector.h), suppression at IoU 0.65.
  * The graph is borrowed. ERR_USAGE: the set's classes are not the network's outputs. ERR_CANCELLED. */

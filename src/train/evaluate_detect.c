@@ -66,6 +66,18 @@ static err finish(struct sums *s, const struct train_detector *y, struct train_s
     return ERR_OK;
 }
 
+/* Without a box in any of them there is nothing to score by. */
+static err some_box(const struct train_set *set, const struct train_evaluate_options *o)
+{
+    int64_t n = o->samples ? o->n_samples : train_set_count(set);
+    for (int64_t i = 0; i < n; i++) {
+        int boxes;
+        train_set_boxes(set, o->samples ? o->samples[i] : i, &boxes);
+        if (boxes) return ERR_OK;
+    }
+    return err_set(ERR_USAGE, "none of the %lld pictures to score on has a box in it: give others (--val, --held-out)", (long long)n);
+}
+
 err train_evaluate_detect(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret)
 {
     struct train_picture picture;
@@ -78,6 +90,7 @@ err train_evaluate_detect(const struct graph *g, const struct train_set *set, co
     err e = train_picture_input(g, &picture);
     if (e) return e;
     if (!train_set_has_boxes(set)) return err_set(ERR_USAGE, "the data has one class per picture and no boxes; this is --task classify");
+    if (!o->unscored && (e = some_box(set, o))) return e;
     struct sums s = {.payer = mem_payer_new(o->budget, "evaluation")};
     e = train_runner_open(g, o, batch, s.payer, &r);
     if (!e) e = train_detector_of(model_graph(r.model), picture.width, picture.height, &y);

@@ -117,6 +117,35 @@ static bool ask(const struct embedded *questions, int64_t q, const struct embedd
     return true;
 }
 
+static err nobody(int64_t questions, bool cameras)
+{
+    return err_set(ERR_USAGE, "none of the %lld pictures has another of its identity%s to be found", (long long)questions, cameras ? " from another camera" : "");
+}
+
+/* Is there a question with an answer among these pictures of one set? By their labels, so that it is known before anything was computed. */
+static err can_be_asked(const struct train_set *set, const struct train_evaluate_options *o)
+{
+    struct seen {
+        int64_t n;
+        int camera;
+        bool several;
+    } *seen = xnewn(struct seen, train_set_classes(set) + 1);
+    int64_t n = o->samples ? o->n_samples : train_set_count(set);
+    bool yes = false, cameras = false;
+    for (int64_t i = 0; i < n && !yes; i++) {
+        int64_t sample = o->samples ? o->samples[i] : i;
+        int label = train_set_label(set, sample), camera = train_set_camera(set, sample);
+        if (label < 0) continue;
+        struct seen *s = &seen[label];
+        s->several |= camera < 0 || (s->n && camera != s->camera);
+        s->camera = camera;
+        cameras |= camera >= 0;
+        yes = ++s->n > 1 && s->several;
+    }
+    free(seen);
+    return yes ? ERR_OK : nobody(n, cameras);
+}
+
 static err score(const struct embedded *questions, const struct embedded *gallery, const struct train_evaluate_options *o, struct mem_payer *payer, struct train_scores *s)
 {
     struct answer *answers;
@@ -133,9 +162,7 @@ static err score(const struct embedded *questions, const struct embedded *galler
     }
     mem_free(payer, MEM_OTHER, answers, bytes);
     if (e) return e;
-    if (!asked)
-        return err_set(ERR_USAGE, "none of the %lld pictures has another of its identity%s to be found", (long long)questions->n,
-                       questions->n && questions->who[0].camera >= 0 ? " from another camera" : "");
+    if (!asked) return nobody(questions->n, questions->n && questions->who[0].camera >= 0);
     s->samples = asked;
     s->rank1 /= (double)asked;
     s->map /= (double)asked;
@@ -149,7 +176,8 @@ err train_evaluate_gallery(const struct graph *g, const struct train_set *query,
     struct embedded q = {0}, a = {0};
     struct train_scores s = {0};
     int64_t begin = clock_ns();
-    err e = embed_all(g, query, o, payer, &q, &s);
+    err e = gallery || o->unscored || train_set_has_boxes(query) ? ERR_OK : can_be_asked(query, o);
+    if (!e) e = embed_all(g, query, o, payer, &q, &s);
     if (!e && gallery) e = embed_all(g, gallery, o, payer, &a, &s);
     for (int64_t i = 0; !e && gallery && i < a.n; i++) { /* the same name is the same identity */
         int label = -1;

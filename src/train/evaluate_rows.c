@@ -3,6 +3,7 @@
  * Pictures: PSNR = 10 log10(range^2 / mean squared difference) per picture, and its mean over pictures; the answer is cut to what pixels can say, first. Attributes:
  * the share of known ones that are said rightly, per attribute, and its mean over attributes. Texts: exp of the mean over tokens of -log p(the next token).
  * SPDX-License-Identifier: Apache-2.0 */
+#include "train/data_set.h"
 #include "train/runner.h"
 
 #include <math.h>
@@ -22,13 +23,6 @@ struct row_sums {
     struct train_scores scores;
 };
 typedef err row_fn(struct row_sums *k, const struct train_batch *b, int i, const float *row);
-
-static bool ends_in(const struct graph *g, enum op_kind kind)
-{
-    for (size_t i = 0; i < g->n_nodes; i++)
-        if (g->nodes[i].op.kind == kind && !g->nodes[i].dead && g->nodes[i].op.n_out > 0 && g->nodes[i].op.out[0] == g->outputs[0]) return true;
-    return false;
-}
 
 /* Windows without their last token, which is the answer to the one before. Rows that the last batch does not fill are token 0. */
 static err fill_tokens(const struct train_batch *b, int length, const struct tensor *input)
@@ -149,6 +143,11 @@ static err attribute_row(struct row_sums *k, const struct train_batch *b, int i,
     return ERR_OK;
 }
 
+static err nothing_known(void)
+{
+    return err_set(ERR_USAGE, "no attribute of these pictures is known");
+}
+
 static err attribute_check(struct row_sums *k, struct train_data_options *d)
 {
     (void)d;
@@ -156,20 +155,25 @@ static err attribute_check(struct row_sums *k, struct train_data_options *d)
     int64_t n = tensor_count(&k->out) / k->out.dims[0];
     if (n != train_set_classes(k->set))
         return err_set(ERR_USAGE, "the data has %d attributes, output '%s' of the network has %lld", train_set_classes(k->set), k->g->values[k->g->outputs[0]].name, (long long)n);
-    return ERR_OK;
+    const int8_t *known = k->set->attributes.items;
+    int64_t pictures = k->o->samples ? k->o->n_samples : train_set_count(k->set);
+    for (int64_t i = 0; i < pictures && !k->o->unscored; i++)
+        for (int64_t c = 0; c < n; c++)
+            if (known[(k->o->samples ? k->o->samples[i] : i) * n + c] >= 0) return ERR_OK;
+    return k->o->unscored ? ERR_OK : nothing_known();
 }
 
 err train_evaluate_attributes(const struct graph *g, const struct train_set *set, const struct train_evaluate_options *o, struct train_scores *ret)
 {
     int n = train_set_classes(set), counted = 0;
-    struct row_sums k = {.set = set, .g = g, .o = o, .probabilities = ends_in(g, OP_SIGMOID), .right = xnewn(int64_t, n + 1), .known = xnewn(int64_t, n + 1)};
+    struct row_sums k = {.set = set, .g = g, .o = o, .probabilities = train_ends_in(g, OP_SIGMOID), .right = xnewn(int64_t, n + 1), .known = xnewn(int64_t, n + 1)};
     err e = evaluate(&k, false, attribute_check, attribute_row);
     for (int c = 0; c < n && !e; c++) {
         if (!k.known[c]) continue;
         k.scores.accuracy += (double)k.right[c] / (double)k.known[c];
         counted++;
     }
-    if (!e && !counted) e = err_set(ERR_USAGE, "no attribute of these pictures is known");
+    if (!e && !counted) e = nothing_known();
     free(k.right);
     free(k.known);
     if (e) return e;

@@ -1,6 +1,8 @@
 /* Each loss reads like its formula; what can be done without exp of large numbers is done so. SPDX-License-Identifier: Apache-2.0 */
 #include "train/losses.h"
 
+#include "train/runner.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -131,14 +133,8 @@ int train_b_unit(struct graph_builder *b, int x)
 
 /* ---- classification */
 
-static int made_of(const struct graph *g, int value, enum op_kind kind)
-{
-    for (size_t i = 0; i < g->n_nodes; i++)
-        if (!g->nodes[i].dead && g->nodes[i].op.kind == kind && g->nodes[i].op.out[0] == value) return g->nodes[i].op.in[0];
-    return -1;
-}
-
-static err as_rows(struct graph_builder *b, const struct graph *g, int v, int *ret)
+/* `from` has the numbers of `v`, in its order. */
+static err as_rows(struct graph_builder *b, const struct graph *g, int v, int from, int *ret)
 {
     struct tensor_shape s = g->values[v].shape;
     char text[96];
@@ -148,17 +144,18 @@ static err as_rows(struct graph_builder *b, const struct graph *g, int v, int *r
                            tensor_shape_text(&s, NULL, text, sizeof text));
     if (s.rank < 2) return err_set(ERR_SHAPE, "%s: output '%s' has %d axes; [N, numbers] is needed", g->name, g->values[v].name, s.rank);
     s.rank = 2;
-    *ret = graph_b_reshape(b, v, &s);
+    *ret = graph_b_reshape(b, from, &s);
     return b->e;
 }
 
 err train_logits(struct graph_builder *b, const struct graph_training *t, int *ret)
 {
     if (!t->n_outputs) return err_set(ERR_USAGE, "%s: it has no output", t->g->name);
-    int v = t->g->outputs[0], before = made_of(t->g, v, OP_SOFTMAX);
-    if (before < 0) before = made_of(t->g, v, OP_LOG_SOFTMAX);
-    if (before < 0) before = made_of(t->g, v, OP_SIGMOID);
-    return as_rows(b, t->g, before >= 0 ? before : v, ret);
+    static const enum op_kind ends[] = {OP_SOFTMAX, OP_LOG_SOFTMAX, OP_SIGMOID};
+    const struct graph_node *last = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(ends) && !last; i++) last = train_ends_in(t->g, ends[i]);
+    int v = t->g->outputs[0];
+    return as_rows(b, t->g, v, last ? last->op.in[0] : v, ret);
 }
 
 err train_loss_classify(struct graph_builder *b, const struct graph_training *t, void *context, int *ret_loss)
@@ -191,8 +188,8 @@ err train_loss_embed(struct graph_builder *b, const struct graph_training *t, vo
     for (int i = 1; i < t->n_outputs; i++)
         if (str_starts(t->g->values[t->g->outputs[i]].name, "train_head")) head = t->g->outputs[i];
     if (head < 0) return err_set(ERR_USAGE, "%s: it has no output 'train_head' with the identities", t->g->name);
-    err e = as_rows(b, t->g, t->g->outputs[0], &x);
-    if (!e) e = as_rows(b, t->g, head, &logits);
+    err e = as_rows(b, t->g, t->g->outputs[0], t->g->outputs[0], &x);
+    if (!e) e = as_rows(b, t->g, head, head, &logits);
     if (e) return e;
     struct tensor_shape s = *graph_b_shape(b, logits), pairs = {.rank = 2, .dims = {s.dims[0], s.dims[0]}};
     int target = graph_add_input(b->g, "train_target", TENSOR_F32, &s), same = graph_add_input(b->g, "train_same", TENSOR_F32, &pairs);

@@ -50,13 +50,6 @@ static err put_resize(struct graph *g, const struct train_picture *own, const st
     return graph_sort(g);
 }
 
-static bool ends_in_softmax(const struct graph *g)
-{
-    for (size_t i = 0; i < g->n_nodes; i++)
-        if (g->nodes[i].op.kind == OP_SOFTMAX && !g->nodes[i].dead && g->nodes[i].op.out[0] == g->outputs[0]) return true;
-    return false;
-}
-
 static err open_teacher(struct train_teacher *t, const char *path, const struct train_picture *picture, int batch, const struct train_evaluate_options *o)
 {
     struct train_picture own;
@@ -69,7 +62,7 @@ static err open_teacher(struct train_teacher *t, const char *path, const struct 
         return err_set(ERR_USAGE, "%s: the teacher wants %d x %d x %d pictures, the student %d x %d x %d; channels and their order must be the same", path, own.channels,
                        own.height, own.width, t->picture.channels, t->picture.height, t->picture.width);
     if (!same) e = put_resize(t->g, &own, &t->picture);
-    t->probabilities = ends_in_softmax(t->g);
+    t->probabilities = train_ends_in(t->g, OP_SOFTMAX);
     return e ? e : train_runner_open(t->g, o, batch, t->payer, &t->r);
 }
 
