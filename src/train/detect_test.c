@@ -122,6 +122,25 @@ static void learns(void **state)
     assert_true(found > COUNT * 3 / 4);
     train_set_free(&set);
     graph_free(&g);
+    /* taught by it, held against true labels that lie elsewhere */
+    static const char *const names[] = {"red", "blue"};
+    char *taught = bench_path(&b, "taught");
+    o = options(model, plain, taught);
+    o.teacher = best;
+    o.teacher_classes = names;
+    o.n_teacher_classes = 2;
+    o.val = data;
+    o.epochs = 1;
+    if (train_job(&o, hear, &h, &r)) fail_msg("%s", err_text());
+    assert_true(h.after >= 0);
+    free(taught);
+    taught = bench_path(&b, "taught2");
+    o.out = taught;
+    o.data = data;
+    o.val = plain;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "set: it has labels; for detect a teacher labels pictures that have none")) fail_msg("%s", err_text());
+    free(taught);
     free(data), free(model), free(out), free(best), free(plain);
     bench_end(&b);
 }
@@ -142,8 +161,37 @@ static void refused(void **state)
     bench_end(&b);
 }
 
+/* What is held out shows nothing at all: there is no score, and that is said before the first epoch. */
+static void nothing_held_out_to_see(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    char *data = write_data(&b), *model = save_net(&b, 2, 3, true, "maps.onnx"), *out = bench_path(&b, "out"), *best = bench_path(&b, "out/best.onnx");
+    struct train_job_options o = options(model, data, out);
+    struct train_result r;
+    struct train_set *s;
+    int64_t *train, *held, n_train, n_held;
+    assert_int_equal(train_set_open(data, &(struct train_set_options){0}, b.payer, &s), ERR_OK);
+    train_data_split(s, o.held_out, o.seed, &train, &n_train, &held, &n_held);
+    assert_true(n_held > 0);
+    for (int64_t i = 0; i < n_held; i++) {
+        char name[256], file[64];
+        snprintf(file, sizeof file, "set/labels/%d.txt", atoi(strrchr(train_set_name(s, held[i], name, sizeof name), '/') + 1));
+        bench_text(&b, file, "");
+    }
+    train_set_free(&s);
+    free(train);
+    free(held);
+    o.epochs = 1;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "pictures to score on has a box in it: give others (--val, --held-out)")) fail_msg("%s", err_text());
+    assert_int_not_equal(access(best, F_OK), 0);
+    free(data), free(model), free(out), free(best);
+    bench_end(&b);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(learns), cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(learns), cmocka_unit_test(refused), cmocka_unit_test(nothing_held_out_to_see)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

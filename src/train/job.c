@@ -3,6 +3,7 @@
 #include "train/task.h"
 #include "train/teacher.h"
 
+#include <float.h>
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
@@ -20,16 +21,15 @@ static bool stopped(const struct train_job *j)
 
 /* ---- data */
 
-/* Pictures without labels get them from the teacher. */
-static err label(struct train_job *j, struct train_set *set)
+/* Pictures without labels get them from the teacher. What is held out may have labels of its own. */
+static err label(struct train_job *j, const char *path, struct train_set *set)
 {
     const struct train_job_options *o = j->o;
     struct train_teacher_labels l = {.path = o->teacher, .boxes = j->kind->boxes, .names = o->teacher_classes, .n_names = o->n_teacher_classes, .score = o->teacher_score};
     struct train_evaluate_options e_options = {.budget = j->budget, .threads = o->threads, .feed = o->feed, .stop = o->stop, .idle = o->idle};
     if (!o->teacher) return ERR_OK;
-    if (j->kind->identities) return err_set(ERR_USAGE, "--teacher is for classify and detect");
     if (o->classes && train_set_unlabelled(set)) return err_set(ERR_USAGE, "--classes is for data with labels; here --teacher-classes NAME=NUMBER,... says which are learnt");
-    if (j->kind->boxes && !train_set_unlabelled(set)) return err_set(ERR_USAGE, "%s: it has labels; for detect a teacher labels pictures that have none", o->data);
+    if (j->kind->boxes && set == j->set && !train_set_unlabelled(set)) return err_set(ERR_USAGE, "%s: it has labels; for detect a teacher labels pictures that have none", path);
     return train_set_unlabelled(set) ? train_teacher_label(&l, set, &e_options) : ERR_OK;
 }
 
@@ -56,6 +56,47 @@ static void say_report(const struct train_job *j, const char *path, const struct
                   (long long)r->bad_images, (long long)r->bad_boxes, r->empty_classes, r->problem);
 }
 
+/* Attributes have no names to choose by: what is held out has the same columns. */
+static err same_attributes(const struct train_job *j)
+{
+    const char *path = j->o->val;
+    if (train_set_classes(j->val) != j->classes) return err_set(ERR_USAGE, "%s: it has %d attributes, %s has %d", path, train_set_classes(j->val), j->o->data, j->classes);
+    for (int i = 0; i < j->classes; i++)
+        if (strcmp(train_set_class(j->val, i), train_set_class(j->set, i)))
+            return err_set(ERR_USAGE, "%s: attribute %d is '%s', in %s '%s'", path, i + 1, train_set_class(j->val, i), j->o->data, train_set_class(j->set, i));
+    return ERR_OK;
+}
+
+/* A job that goes on has the classes that it began with, or its numbers would stand for other things. A box's events may show new ones, or some no more: the
+ * old ones are chosen. */
+static err old_classes(struct train_job *j, struct train_set_options *how)
+{
+    const struct train_job_options *o = j->o;
+    char **old;
+    int n, now = train_set_classes(j->set);
+    err e = train_job_classes(o->out, &old, &n);
+    if (e == ERR_NOT_FOUND) return err_set(e, "%s/last.brim: no checkpoint to go on from", o->out);
+    if (e) return e;
+    bool same = n == now;
+    for (int i = 0; i < n && same; i++) same = !strcmp(old[i], train_set_class(j->set, i));
+    if (!same && train_set_kind(j->set) == TRAIN_SET_ROWS && !o->classes) {
+        struct train_set_options again = *how;
+        again.classes = (const char *const *)old;
+        again.n_classes = n;
+        train_job_say(j, "%s: its classes are others than when the job began; the %d that it began with are kept", o->data, n);
+        train_set_free(&j->set);
+        e = train_set_open(o->data, &again, j->payer, &j->set);
+    } else if (!same) {
+        int i = 0;
+        while (i < n && i < now && !strcmp(old[i], train_set_class(j->set, i))) i++;
+        e = err_set(ERR_USAGE, "%s: it is not the data that the job began with: class %d of %d was '%s', now it is '%s' of %d; restore the data, or begin another job in another --out",
+                    o->data, i + 1, n, i < n ? old[i] : "none", i < now ? train_set_class(j->set, i) : "none", now);
+    }
+    for (int i = 0; i < n; i++) free(old[i]);
+    free(old);
+    return e;
+}
+
 static err open_sets(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
@@ -65,19 +106,21 @@ static err open_sets(struct train_job *j)
     how.boxes = j->kind->boxes;
     how.query = o->rows.query, how.camera = o->rows.camera, how.since = o->rows.since;
     err e = train_set_open(o->data, &how, j->payer, &j->set);
-    if (!e) e = label(j, j->set);
+    if (!e) e = label(j, o->data, j->set);
     if (e) return e;
     if ((e = fits(j, o->data, j->set))) return e;
+    if (o->resume && (e = old_classes(j, &how))) return e;
     say_report(j, o->data, j->set);
     j->classes = train_set_classes(j->set);
     if (o->val) {
         const char **names = xnewn(const char *, j->classes + 1);
         for (int i = 0; i < j->classes; i++) names[i] = train_set_class(j->set, i);
-        how.classes = j->kind->identities ? NULL : names;
+        how.classes = j->kind->identities || o->task == TRAIN_ATTRIBUTES ? NULL : names;
         how.n_classes = j->classes;
         e = train_set_open(o->val, &how, j->payer, &j->val);
-        if (!e) e = label(j, j->val);
+        if (!e) e = label(j, o->val, j->val);
         if (!e) e = fits(j, o->val, j->val);
+        if (!e && o->task == TRAIN_ATTRIBUTES) e = same_attributes(j);
         if (!e) say_report(j, o->val, j->val);
         free(names);
         if (e) return err_wrap(e, "held-out data");
@@ -103,29 +146,58 @@ static struct train_data_options data_options(const struct train_job *j)
 
 /* ---- frozen layers */
 
-struct choice {
-    const struct train_job *j;
-    char **names; /* collected: those that would be trained */
-    size_t n, cap;
-};
-
-static bool frozen_by_name(const struct train_job_options *o, const char *name)
+static bool frozen_by_name(struct train_job *j, const char *name)
 {
-    for (int i = 0; i < o->n_freeze; i++)
-        if (str_starts(name, o->freeze[i])) return true;
-    return false;
+    bool frozen = false;
+    for (int i = 0; i < j->o->n_freeze; i++)
+        if (str_starts(name, j->o->freeze[i])) frozen = j->freezes[i] = true;
+    return frozen;
 }
 
 static bool choose(void *context, const char *name, bool usual)
 {
-    const struct train_job *j = context;
-    if (!usual || frozen_by_name(j->o, name)) return false;
+    struct train_job *j = context;
+    if (!usual || frozen_by_name(j, name)) return false;
     for (int i = 0; j->trained && i < j->n_trained; i++)
         if (!strcmp(j->trained[i], name)) return true;
     return !j->trained;
 }
 
-/* All but the last n: the names are asked of a training form that is thrown away. */
+/* A prefix that is misspelt would freeze nothing, and nobody would know. */
+static err check_freezes(const struct train_job *j)
+{
+    struct train_net_tensor t = {.name = ""};
+    for (int i = 0; i < train_net_tensors(j->net) && !train_net_tensor(j->net, i, &t); i++) continue;
+    for (int i = 0; i < j->o->n_freeze; i++)
+        if (!j->freezes[i]) return err_set(ERR_USAGE, "--freeze %s: no name of what could be trained begins so; they are like '%s'", j->o->freeze[i], t.name);
+    return ERR_OK;
+}
+
+struct use {
+    int first, i; /* the first node that reads the parameter, and its number */
+};
+
+static int by_use(const void *a, const void *b)
+{
+    const struct use *p = a, *q = b;
+    return p->first != q->first ? (p->first < q->first ? -1 : 1) : (p->i > q->i) - (p->i < q->i);
+}
+
+/* Parameters in the order in which they are read: files list them in any. */
+static struct use *in_order(const struct graph_training *t)
+{
+    int *first = xnewn(int, t->g->n_values + 1);
+    struct use *uses = xnewn(struct use, t->n_trained + 1);
+    for (size_t k = t->g->n_nodes; k-- > 0;)
+        for (int i = 0; i < t->g->nodes[k].op.n_in; i++)
+            if (t->g->nodes[k].op.in[i] >= 0) first[t->g->nodes[k].op.in[i]] = (int)k;
+    for (int i = 0; i < t->n_trained; i++) uses[i] = (struct use){first[t->params[i].value], i};
+    qsort(uses, (size_t)t->n_trained, sizeof *uses, by_use);
+    free(first);
+    return uses;
+}
+
+/* All but the last n, and heads that only training needs: the names are asked of a training form that is thrown away. */
 static err choose_last(struct train_job *j, const struct tensor_shape *shape)
 {
     if (j->o->freeze_but <= 0) return ERR_OK;
@@ -133,9 +205,14 @@ static err choose_last(struct train_job *j, const struct tensor_shape *shape)
     struct graph_training *t;
     err e = graph_training_form(j->source, &form, j->payer, &t);
     if (e) return e;
-    int n = MIN(j->o->freeze_but, t->n_trained);
-    char **names = xnewn(char *, n + 1);
-    for (int i = 0; i < n; i++) names[i] = xstrdup(t->params[t->n_trained - n + i].name);
+    struct use *uses = in_order(t);
+    char **names = xnewn(char *, t->n_trained + 1);
+    int n = 0;
+    for (int k = t->n_trained, left = j->o->freeze_but; k-- > 0;) {
+        const char *name = t->params[uses[k].i].name;
+        if (str_starts(name, TRAIN_HEAD) || left-- > 0) names[n++] = xstrdup(name);
+    }
+    free(uses);
     graph_training_free(&t);
     j->trained = names;
     j->n_trained = n;
@@ -173,6 +250,7 @@ static err evaluation_bytes(struct train_job *j, uint64_t *ret)
     struct mem_budget *b = trial_budget(j, "evaluation");
     struct mem_payer *payer = mem_payer_new(b, "evaluation");
     struct train_evaluate_options o = evaluation(j, b, &at_once);
+    o.unscored = !j->val;
     char *path = xasprintf("%s/model.onnx", j->o->out);
     err e = graph_load(path, payer, &g);
     if (!e) {
@@ -228,16 +306,22 @@ static err open_net(struct train_job *j)
     struct train_net_options n = {.budget = j->budget, .beside = evaluation + data, .input_shapes = &shape, .threads = o->threads, .choose = choose,
                                   .choose_context = j, .frozen_statistics = o->frozen_statistics, .optimiser = o->optimiser, .accumulate = o->accumulate,
                                   .precision = o->precision, .trade = o->trade, .trade_user = j->user};
-    if ((e = j->kind->loss(j, &n)) || (e = train_net_new(j->source, &n, &j->net))) return e;
+    if ((e = j->kind->loss(j, &n)) || (e = train_net_new(j->source, &n, &j->net)) || (e = check_freezes(j))) return e;
     train_net_set_stop(j->net, o->stop);
     if (j->kind->ready && (e = j->kind->ready(j))) return e;
     return check_room(j, evaluation, data);
 }
 
+static int64_t updates_per_epoch(const struct train_job *j)
+{
+    int64_t accumulate = MAX(j->o->accumulate, 1);
+    return (j->state.steps + accumulate - 1) / accumulate;
+}
+
 static void make_schedule(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
-    int64_t steps = train_data_steps(j->data), updates = (steps + MAX(o->accumulate, 1) - 1) / MAX(o->accumulate, 1);
+    int64_t updates = updates_per_epoch(j);
     struct train_schedule *s = &j->schedule;
     *s = (struct train_schedule){.kind = o->schedule, .lr = o->lr, .last = o->lr_last, .gamma = o->gamma, .total = updates * o->epochs,
                                  .warmup = (int64_t)llround(o->warmup * (double)updates), .every = o->every * updates};
@@ -289,6 +373,7 @@ static err end_epoch(struct train_job *j, struct train_progress *p, train_progre
     }
     j->state.epochs_done = p->epoch;
     double reached = p->scored ? j->kind->scored(s) : 0, merit = !p->scored ? -p->loss : j->kind->falls ? -reached : reached;
+    if (!isfinite(merit)) merit = -DBL_MAX; /* a network that gave no numbers is the worst there is */
     if (!j->state.best_epoch || merit > j->state.best) {
         p->best = true;
         j->state.best = merit;
@@ -299,8 +384,8 @@ static err end_epoch(struct train_job *j, struct train_progress *p, train_progre
     p->epoch_done = true;
     p->peak = mem_budget_peak(j->budget);
     if (p->best && !(e = train_job_write_onnx(j, "best"))) e = train_job_save(j, "best");
+    if (!e) e = train_curves_write(&j->curves, j->o->out, j->kind->score); /* first: a job that goes on from an older checkpoint drops what is too new */
     if (!e) e = train_job_save(j, "last");
-    if (!e) e = train_curves_write(&j->curves, j->o->out, j->kind->score);
     if (!e && fn) fn(user, p);
     return e;
 }
@@ -362,7 +447,7 @@ static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct t
         pending += (double)loss;
         here++;
         if (++runs < accumulate && b->step + 1 < steps) continue;
-        double lr = train_schedule_at(&j->schedule, j->state.updates);
+        double lr = train_schedule_at(&j->schedule, b->epoch * updates_per_epoch(j) + b->step / accumulate);
         train_net_update(j->net, lr, NULL);
         j->state.updates++;
         j->state.batches = b->number + 1;
@@ -400,6 +485,19 @@ static err open_text(struct train_job *j)
     return e ? e : open_sets(j);
 }
 
+/* Data that has grown or shrunk since (a box's events): the job goes on in the epoch in which it was. */
+static void keep_place(struct train_job *j)
+{
+    struct train_job_state *s = &j->state;
+    int64_t n = j->train_samples ? j->n_train : train_set_count(j->set), steps = MAX(n / j->o->batch, 1), in = s->batches - s->epochs_done * s->steps;
+    if (s->steps > 0 && s->steps != steps) {
+        int64_t now = in == s->steps ? steps : MIN(in, steps);
+        s->batches = s->epochs_done * steps + now;
+        s->loss_sum *= in > 0 ? (double)now / (double)in : 0;
+    }
+    s->steps = steps;
+}
+
 static err open_job(struct train_job *j)
 {
     const struct train_job_options *o = j->o;
@@ -409,6 +507,7 @@ static err open_job(struct train_job *j)
     if (!e) e = open_net(j);
     if (!e && o->resume) e = train_job_restore(j);
     if (e || o->dry_run) return e;
+    keep_place(j);
     if (o->resume) {
         train_curves_read(&j->curves, o->out, j->state.epochs_done);
         j->seconds_before = j->state.seconds;
@@ -428,7 +527,7 @@ static err finish_epoch(struct train_job *j, train_progress_fn *fn, void *user)
     int64_t steps = train_data_steps(j->data);
     if (!j->o->resume || j->state.batches == 0 || j->state.batches % steps || j->state.batches / steps == j->state.epochs_done) return ERR_OK;
     struct train_progress p = {.epoch = (int)(j->state.batches / steps), .epochs = j->o->epochs, .step = steps, .steps = steps,
-                               .loss = j->state.loss_sum / (double)steps, .lr = train_schedule_at(&j->schedule, j->state.updates - 1)};
+                               .loss = j->state.loss_sum / (double)steps, .lr = train_schedule_at(&j->schedule, j->state.batches / steps * updates_per_epoch(j) - 1)};
     err e = end_epoch(j, &p, fn, user);
     if (e != ERR_CANCELLED) return e;
     j->state.loss_sum = p.loss * (double)steps;
@@ -450,7 +549,9 @@ static void close_job(struct train_job *j)
     free(j->val_samples);
     for (int i = 0; i < j->n_trained; i++) free(j->trained[i]);
     free(j->trained);
+    free(j->freezes);
     train_curves_done(&j->curves);
+    if (j->lock >= 0) close(j->lock);
     mem_payer_free(&j->payer);
     if (!j->o->host) mem_budget_free(&j->budget);
 }
@@ -466,6 +567,10 @@ static err check(const struct train_job_options *o)
     if (!(o->classify.distill >= 0 && o->classify.distill <= 1) || !(o->classify.temperature >= 0 && o->classify.temperature <= 1000))
         return err_set(ERR_USAGE, "--distill goes from 0 to 1, --temperature from above 0 to 1000");
     if (!(o->teacher_score >= 0 && o->teacher_score < 1)) return err_set(ERR_USAGE, "--teacher-score goes from 0 to below 1");
+    if (o->teacher && o->task != TRAIN_CLASSIFY && o->task != TRAIN_DETECT) return err_set(ERR_USAGE, "--teacher is for classify and detect");
+    if (!(o->image.l1 >= 0 && o->image.mse >= 0 && o->image.ssim >= 0 && o->image.adversary >= 0)) return err_set(ERR_USAGE, "--l1, --mse, --ssim and --adversary are 0 or more");
+    if (!(o->embed.margin >= 0 && o->embed.triplet >= 0 && o->classify.focal >= 0)) return err_set(ERR_USAGE, "--margin, --triplet and --focal are 0 or more");
+    if (!(o->lr_last >= 0 && o->gamma >= 0)) return err_set(ERR_USAGE, "--lr-last and --gamma are 0 or more");
     if (!(o->warmup >= 0 && o->warmup <= o->epochs)) return err_set(ERR_USAGE, "--warmup goes from 0 to the number of epochs");
     return ERR_OK;
 }
@@ -476,7 +581,7 @@ err train_job(const struct train_job_options *o, train_progress_fn *fn, void *us
     err e = check(o);
     if (e) return e;
     static const struct train_task_kind *const kinds[] = {NULL, &train_task_classify, &train_task_detect, &train_task_embed, &train_task_image, &train_task_attributes, &train_task_text};
-    struct train_job j = {.o = o, .kind = kinds[o->task], .user = user, .begun_ns = clock_ns()};
+    struct train_job j = {.o = o, .kind = kinds[o->task], .user = user, .lock = -1, .freezes = xnewn(bool, o->n_freeze + 1), .begun_ns = clock_ns()};
     struct train_result r = {0};
     if (o->idle) {
         struct sched_param none = {0};
@@ -493,7 +598,7 @@ err train_job(const struct train_job_options *o, train_progress_fn *fn, void *us
     r.epochs = j.state.epochs_done;
     r.updates = j.state.updates;
     r.best_epoch = j.state.best_epoch;
-    r.best_top1 = j.val && j.kind->falls ? -j.state.best : j.state.best;
+    r.best_top1 = !j.val || !j.state.best_epoch ? (double)NAN : j.kind->falls ? -j.state.best : j.state.best;
     r.peak = mem_budget_peak(j.budget);
     if (j.data) {
         struct train_data_stats stats;

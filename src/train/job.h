@@ -88,7 +88,7 @@ typedef void train_progress_fn(void *user, const struct train_progress *p);
 struct train_result {
     int epochs;
     int64_t updates;
-    double loss, best_top1, last_top1;
+    double loss, best_top1, last_top1; /* best_top1: the score of the best epoch, whatever the task's is; NaN: none was scored */
     int best_epoch;             /* 0: none */
     bool stopped_early;
     uint64_t peak;

@@ -7,10 +7,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,7 +29,18 @@ static err file_crc(const char *path, uint32_t *ret)
     return ERR_OK;
 }
 
-/* What writers that were killed left behind: NUMBER-NAME. */
+/* NAME.onnx.NUMBER.part of graph_save, for the three that a job writes. */
+static bool is_part(const char *name)
+{
+    static const char *const own[] = {"model.onnx.", "best.onnx.", "last.onnx."};
+    for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+        const char *number = name + strlen(own[i]);
+        if (str_starts(name, own[i]) && *number >= '0' && *number <= '9' && !strcmp(number + strspn(number, "0123456789"), ".part")) return true;
+    }
+    return false;
+}
+
+/* What writers that were killed left behind: NUMBER-NAME, NAME.NUMBER.part. */
 static void sweep(const char *dir)
 {
     DIR *d = opendir(dir);
@@ -35,7 +48,8 @@ static void sweep(const char *dir)
     while (d && (entry = readdir(d))) {
         size_t digits = strspn(entry->d_name, "0123456789");
         const char *rest = entry->d_name + digits;
-        if (!digits || (strcmp(rest, "-last.brim") && strcmp(rest, "-best.brim") && strcmp(rest, "-curves.csv") && strcmp(rest, "-curves.svg"))) continue;
+        bool checkpoint = digits && (!strcmp(rest, "-last.brim") || !strcmp(rest, "-best.brim") || !strcmp(rest, "-curves.csv") || !strcmp(rest, "-curves.svg"));
+        if (!checkpoint && !is_part(entry->d_name)) continue;
         char *path = xasprintf("%s/%s", dir, entry->d_name);
         unlink(path);
         free(path);
@@ -60,6 +74,42 @@ static err make_folder(const char *path)
     return ERR_OK;
 }
 
+/* One job in a folder at a time: two would write over each other. Kept until train_job ends, by the system if the process dies. */
+static err lock_folder(struct train_job *j)
+{
+    j->lock = open(j->o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (j->lock < 0) return err_set(ERR_IO, "%s: %s", j->o->out, strerror(errno));
+    if (flock(j->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) return err_set(ERR_BUSY, "%s: another job is at work in it; wait for its end, or take another --out", j->o->out);
+    return ERR_OK; /* a file system without locks has none */
+}
+
+/* A name that the job is about to write over? */
+static err not_own(const struct train_job_options *o)
+{
+    static const char *const own[] = {"model.onnx", "best.onnx", "last.onnx"};
+    struct stat model, st;
+    err e = ERR_OK;
+    if (stat(o->model, &model)) return ERR_OK;
+    for (size_t i = 0; i < ARRAY_LEN(own) && !e; i++) {
+        char *path = xasprintf("%s/%s", o->out, own[i]);
+        if (stat(path, &st) == 0 && st.st_ino == model.st_ino && st.st_dev == model.st_dev)
+            e = err_set(ERR_USAGE, "%s: the job writes its own %s there; take another --out, or the model would be lost", o->model, own[i]);
+        free(path);
+    }
+    return e;
+}
+
+/* A file says itself what it takes; --size may only repeat it. */
+static err check_size(const struct graph *g, const struct train_job_options *o)
+{
+    char text[96];
+    if (o->size < 1 || g->n_inputs < 1) return ERR_OK;
+    const struct tensor_shape *s = &g->values[g->inputs[0]].shape;
+    for (int i = 1; i < s->rank; i++)
+        if (s->dims[i] == o->size) return ERR_OK;
+    return err_set(ERR_USAGE, "%s: its input is %s; --size %d is for networks by name", o->model, tensor_shape_text(s, (const char *const *)g->symbols, text, sizeof text), o->size);
+}
+
 static err first_model(struct train_job *j, const char *to)
 {
     const struct train_job_options *o = j->o;
@@ -70,6 +120,7 @@ static err first_model(struct train_job *j, const char *to)
         e = graph_zoo(o->model, &zoo, j->payer, &g);
     } else {
         e = graph_load(o->model, j->payer, &g);
+        if (!e && (e = check_size(g, o))) graph_free(&g);
     }
     if (e) return e;
     e = graph_inference_form(g);
@@ -84,10 +135,12 @@ err train_job_bring_model(struct train_job *j)
     const char *out = j->o->out;
     char *last = xasprintf("%s/last.brim", out), *model = xasprintf("%s/model.onnx", out);
     err e = make_folder(out);
-    sweep(out);
+    if (!e) e = lock_folder(j);
+    if (!e) sweep(out);
     bool there = access(last, F_OK) == 0;
     if (!e && there && !j->o->resume) e = err_set(ERR_USAGE, "%s: a job's checkpoint is there; --resume goes on with it, or take another --out", last);
     if (!e && !there && j->o->resume) e = err_set(ERR_NOT_FOUND, "%s: no checkpoint to go on from", last);
+    if (!e && !j->o->resume) e = not_own(j->o);
     if (!e && !j->o->resume) e = first_model(j, model);
     if (!e) e = graph_load(model, j->payer, &j->source);
     if (!e) e = file_crc(model, &j->model_crc);
@@ -98,13 +151,32 @@ err train_job_bring_model(struct train_job *j)
 
 /* ---- checkpoints */
 
+/* Names come from files and folders: what is no UTF-8 is kept as the numbers of its bytes. */
+static json_t *text_json(const char *text)
+{
+    json_t *j = json_string(text);
+    if (j) return j;
+    j = json_array();
+    for (; *text; text++) json_array_append_new(j, json_integer((unsigned char)*text));
+    return j;
+}
+
+/* malloced */
+static char *json_text(const json_t *j)
+{
+    if (!json_is_array(j)) return xstrdup(json_string_value(j) ? json_string_value(j) : "");
+    char *text = xnewn(char, json_array_size(j) + 1);
+    for (size_t i = 0; i < json_array_size(j); i++) text[i] = (char)json_integer_value(json_array_get(j, i));
+    return text;
+}
+
 static json_t *tensors_json(const struct train_job *j)
 {
     json_t *list = json_array();
     struct train_net_tensor t;
     for (int i = 0; i < train_net_tensors(j->net); i++)
         if (train_net_tensor(j->net, i, &t))
-            json_array_append_new(list, json_pack("{s:s, s:i, s:b, s:I, s:I}", "name", t.name, "value", t.source_value, "state", t.state, "at", (json_int_t)t.at,
+            json_array_append_new(list, json_pack("{s:o, s:i, s:b, s:I, s:I}", "name", text_json(t.name), "value", t.source_value, "state", t.state, "at", (json_int_t)t.at,
                                                   "count", (json_int_t)t.count));
     return list;
 }
@@ -113,11 +185,11 @@ static json_t *job_json(const struct train_job *j)
 {
     const struct train_job_state *s = &j->state;
     json_t *arguments = json_array(), *classes = json_array();
-    for (int i = 0; i < j->o->n_arguments; i++) json_array_append_new(arguments, json_string_nocheck(j->o->arguments[i]));
-    for (int i = 0; i < j->classes; i++) json_array_append_new(classes, json_string_nocheck(train_set_class(j->set, i)));
-    return json_pack("{s:i, s:I, s:o, s:o, s:o, s:{s:I, s:I, s:f, s:f, s:i, s:i, s:f}}", "version", 1, "model_crc", (json_int_t)j->model_crc, "arguments", arguments,
-                     "classes", classes, "tensors", tensors_json(j), "state", "batches", (json_int_t)s->batches, "updates", (json_int_t)s->updates, "loss_sum", s->loss_sum, "best", s->best,
-                     "best_epoch", s->best_epoch, "epochs_done", s->epochs_done, "seconds", s->seconds);
+    for (int i = 0; i < j->o->n_arguments; i++) json_array_append_new(arguments, text_json(j->o->arguments[i]));
+    for (int i = 0; i < j->classes; i++) json_array_append_new(classes, text_json(train_set_class(j->set, i)));
+    return json_pack("{s:i, s:I, s:o, s:o, s:o, s:{s:I, s:I, s:I, s:f, s:f, s:i, s:i, s:f}}", "version", 1, "model_crc", (json_int_t)j->model_crc, "arguments", arguments,
+                     "classes", classes, "tensors", tensors_json(j), "state", "batches", (json_int_t)s->batches, "steps", (json_int_t)s->steps, "updates", (json_int_t)s->updates, "loss_sum", s->loss_sum,
+                     "best", s->best, "best_epoch", s->best_epoch, "epochs_done", s->epochs_done, "seconds", s->seconds);
 }
 
 err train_job_save(struct train_job *j, const char *name)
@@ -128,7 +200,7 @@ err train_job_save(struct train_job *j, const char *name)
     json_t *job = job_json(j);
     char *text = job ? json_dumps(job, JSON_REAL_PRECISION(17)) : NULL;
     int n = train_net_sections(j->net, sections);
-    err e = text ? train_checkpoint_write(&weights_fs_system, j->o->out, file, text, sections, n) : err_set(ERR_INTERNAL, "a name that is no UTF-8");
+    err e = text ? train_checkpoint_write(&weights_fs_system, j->o->out, file, text, sections, n) : err_set(ERR_INTERNAL, "%s/%s: where the job stands cannot be written as JSON", j->o->out, file);
     free(text);
     json_decref(job);
     free(file);
@@ -158,6 +230,7 @@ static err read_state(const json_t *job, const char *path, struct train_job_stat
         batches < 0 || updates < 0 || epochs_done < 0)
         return err_set(ERR_FORMAT, "%s: its state cannot be read", path);
     s->batches = batches;
+    s->steps = json_integer_value(json_object_get(json_object_get(job, "state"), "steps"));
     s->updates = updates;
     s->best_epoch = best_epoch;
     s->epochs_done = epochs_done;
@@ -186,7 +259,7 @@ err train_job_restore(struct train_job *j)
     return e;
 }
 
-err train_job_arguments(const char *out, char ***ret, int *ret_n)
+static err read_list(const char *out, const char *key, char ***ret, int *ret_n)
 {
     char *path = xasprintf("%s/last.brim", out);
     struct train_checkpoint c;
@@ -195,14 +268,24 @@ err train_job_arguments(const char *out, char ***ret, int *ret_n)
     err e = open_job(path, &c, &job);
     free(path);
     if (e) return e;
-    const json_t *list = json_object_get(job, "arguments");
-    char **arguments = xnewn(char *, json_array_size(list) + 1);
-    json_array_foreach(list, i, item) arguments[i] = xstrdup(json_string_value(item) ? json_string_value(item) : "");
-    *ret = arguments;
+    const json_t *list = json_object_get(job, key);
+    char **texts = xnewn(char *, json_array_size(list) + 1);
+    json_array_foreach(list, i, item) texts[i] = json_text(item);
+    *ret = texts;
     *ret_n = (int)json_array_size(list);
     json_decref(job);
     train_checkpoint_close(&c);
     return ERR_OK;
+}
+
+err train_job_arguments(const char *out, char ***ret, int *ret_n)
+{
+    return read_list(out, "arguments", ret, ret_n);
+}
+
+err train_job_classes(const char *out, char ***ret, int *ret_n)
+{
+    return read_list(out, "classes", ret, ret_n);
 }
 
 /* ---- ONNX */

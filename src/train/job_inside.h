@@ -11,9 +11,10 @@ enum { TRAIN_JOB_BOXES = 120 };  /* of a picture */
 
 struct train_job_state {
     int64_t batches;    /* done as of the last update, since the start of epoch 0 */
+    int64_t steps;      /* batches of an epoch, when that was counted; 0: not known */
     int64_t updates;
     double loss_sum;    /* of this epoch's batches so far */
-    double best;        /* score of the best epoch; -1: none yet */
+    double best;        /* of the best epoch: its score, below 0 where less is better; -loss without scores */
     int best_epoch, epochs_done;
     double seconds;
 };
@@ -47,6 +48,8 @@ struct train_job {
     struct train_curves curves;
     char **trained;                /* names that may be trained, n_trained of them; NULL: all usual ones */
     int n_trained;
+    bool *freezes;                 /* of o->freeze: has it frozen anything? */
+    int lock;                      /* OUT, open; -1: not yet */
     int64_t begun_ns, saved_ns;
     double seconds_before;
 };
@@ -55,6 +58,8 @@ struct train_job {
 err train_job_bring_model(struct train_job *j);             /* makes OUT, copies or draws the network, loads it */
 err train_job_save(struct train_job *j, const char *name);  /* OUT/NAME.brim */
 err train_job_restore(struct train_job *j);
+/* The classes of OUT/last.brim: *ret is malloced, with its strings. */
+err train_job_classes(const char *out, char ***ret, int *ret_n);
 err train_job_write_onnx(struct train_job *j, const char *name);
 /* The source with the numbers as they are now; free with graph_free. `payer` pays for the numbers. */
 void train_job_say(const struct train_job *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

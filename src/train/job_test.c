@@ -1,7 +1,9 @@
 /* Whole jobs on pictures made here (CIFAR's layout, a colour per class): it learns, what is stopped at any update and resumed gives the same files, a process killed
  * at any moment goes on to the same files, wrong input is refused and nothing is overwritten. SPDX-License-Identifier: Apache-2.0 */
 #include "train/checkpoint.h"
+#include "train/curves.h"
 #include "train/job.h"
+#include "video/encode.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -10,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -43,7 +46,7 @@ static int node(struct graph *g, enum op_kind kind, const char *name, const int 
 }
 
 /* Conv stride 4, batch norm, Relu, mean, Gemm. */
-static void write_net(const char *path, int classes)
+static void write_net(const char *path, int classes, bool fc_first)
 {
     struct mem_budget *b = mem_budget_new("graph", UINT64_MAX);
     struct mem_payer *p = mem_payer_new(b, "graph");
@@ -51,7 +54,12 @@ static void write_net(const char *path, int classes)
     struct graph_node *n;
     struct tensor_shape four = {.rank = 1, .dims = {4}};
     int x = graph_add_input(g, "x", TENSOR_F32, &(struct tensor_shape){.rank = 4, .dims = {1, 3, SIDE, SIDE}});
-    int w = constant(g, "conv.weight", (struct tensor_shape){.rank = 4, .dims = {4, 3, 4, 4}}, 0.8f);
+    int first[2] = {0}, w;
+    if (fc_first) { /* as files of folded networks list them: what was not folded comes first */
+        first[0] = constant(g, "fc.weight", (struct tensor_shape){.rank = 2, .dims = {4, classes}}, 0.7f);
+        first[1] = constant(g, "fc.bias", (struct tensor_shape){.rank = 1, .dims = {classes}}, 0);
+    }
+    w = constant(g, "conv.weight", (struct tensor_shape){.rank = 4, .dims = {4, 3, 4, 4}}, 0.8f);
     int y = node(g, OP_CONV, "conv", (int[]){x, w}, 2, &n);
     graph_set_ints(n, "strides", (int64_t[]){4, 4}, 2);
     int bn[] = {y, constant(g, "bn.scale", four, 1), constant(g, "bn.bias", four, 0), constant(g, "bn.mean", four, 0.01f), constant(g, "bn.var", four, 1)};
@@ -59,8 +67,8 @@ static void write_net(const char *path, int classes)
     y = node(g, OP_RELU, "relu", &y, 1, NULL);
     y = node(g, OP_GLOBAL_AVERAGE_POOL, "mean", &y, 1, NULL);
     y = node(g, OP_FLATTEN, "flat", &y, 1, NULL);
-    int gemm[] = {y, constant(g, "fc.weight", (struct tensor_shape){.rank = 2, .dims = {4, classes}}, 0.7f),
-                  constant(g, "fc.bias", (struct tensor_shape){.rank = 1, .dims = {classes}}, 0)};
+    int gemm[] = {y, fc_first ? first[0] : constant(g, "fc.weight", (struct tensor_shape){.rank = 2, .dims = {4, classes}}, 0.7f),
+                  fc_first ? first[1] : constant(g, "fc.bias", (struct tensor_shape){.rank = 1, .dims = {classes}}, 0)};
     graph_add_output(g, node(g, OP_GEMM, "fc", gemm, 3, NULL));
     assert_int_equal(graph_save(g, path), ERR_OK);
     graph_free(&g);
@@ -82,8 +90,8 @@ static int setup(void **state)
         for (int k = 0; k < 3 * SIDE * SIDE; k++) fputc((int)(hash64(&(int[]){i, k}[0], 8, 1) % 100) + (k / (SIDE * SIDE) == class ? 120 : 20), f);
     }
     if (!f || fclose(f)) return -1;
-    write_net(net, CLASSES);
-    write_net(wide, 7);
+    write_net(net, CLASSES, false);
+    write_net(wide, 7, false);
     free(data);
     free(net);
     free(wide);
@@ -372,6 +380,253 @@ static void frozen(void **state)
     assert_int_equal(r.sizes.tensors, 2);
     assert_int_equal(r.sizes.parameters, 4 * CLASSES + CLASSES);
     done(&p);
+    /* the last ones are those that are read last, wherever the file has them */
+    char *turned = in_dir("turned.onnx");
+    write_net(turned, CLASSES, true);
+    o = options(&p, "frozen2");
+    o.model = turned;
+    o.freeze_but = 2;
+    o.epochs = 1;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_OK);
+    assert_int_equal(r.sizes.parameters, 4 * CLASSES + CLASSES);
+    free(turned);
+    done(&p);
+    o = options(&p, "frozen3");
+    o.freeze = (const char *const[]){"conv.", "bm."};
+    o.n_freeze = 2;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "--freeze bm.: no name of what could be trained begins so; they are like 'bn.scale'")) fail_msg("%s", err_text());
+    o.freeze = (const char *const[]){"conv.", "bn."};
+    o.epochs = 1;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_OK);
+    assert_int_equal(r.sizes.tensors, 2);
+    done(&p);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    char *command = xasprintf("mkdir -p \"$(dirname '%s')\" && cp '%s' '%s'", to, from, to);
+    assert_int_equal(system(command), 0);
+    free(command);
+}
+
+/* Two classes as folders of pictures; the second's name is of Latin-1, as old disks have them. */
+static char *write_folders(const char *name, const char *second)
+{
+    char *data = in_dir("data.bin"), *folder = in_dir(name);
+    struct mem_budget *b = mem_budget_new("host", UINT64_MAX);
+    struct mem_payer *payer = mem_payer_new(b, "test");
+    struct video_jpeg *j = video_jpeg_new(payer, 95);
+    uint8_t rgb[3 * SIDE * SIDE];
+    for (int i = 0; i < 24; i++) {
+        const uint8_t *bytes;
+        size_t n;
+        for (int k = 0; k < 3 * SIDE * SIDE; k++) rgb[k] = (uint8_t)(40 + (k * 7 + i * 13) % 60 + (k % 3 == i % 2) * 120);
+        assert_int_equal(video_jpeg_encode(j, rgb, 3 * SIDE, SIDE, SIDE, &bytes, &n), ERR_OK);
+        char *path = xasprintf("%s/%s/%d.jpg", folder, i % 2 ? second : "a", i);
+        copy_file(data, path); /* makes the folders */
+        FILE *f = fopen(path, "wbe");
+        assert_non_null(f);
+        assert_int_equal(fwrite(bytes, 1, n, f), n);
+        assert_int_equal(fclose(f), 0);
+        free(path);
+    }
+    video_jpeg_free(&j);
+    mem_payer_free(&payer);
+    mem_budget_free(&b);
+    free(data);
+    return folder;
+}
+
+/* Names that are no UTF-8: the job ends, and goes on. Afterwards a class has another name: its numbers would stand for something else. */
+static void names_of_classes(void **state)
+{
+    (void)state;
+    struct paths p;
+    struct train_result r;
+    char *folder = write_folders("latin", "caf\xe9"), *model;
+    struct train_job_options o = options(&p, "latin-out");
+    o.data = folder;
+    o.arguments = (const char *const[]){"--data", "caf\xe9/\xc3\xa9"};
+    o.n_arguments = 2;
+    o.epochs = 2;
+    o.max_steps = 1;
+    if (train_job(&o, NULL, NULL, &r) != ERR_CANCELLED) fail_msg("%s", err_text());
+    o.max_steps = 0;
+    o.resume = true;
+    char **arguments;
+    int n;
+    assert_int_equal(train_job_arguments(p.out, &arguments, &n), ERR_OK);
+    assert_int_equal(n, 2);
+    assert_string_equal(arguments[0], "--data");
+    assert_string_equal(arguments[1], "caf\xe9/\xc3\xa9");
+    free(arguments[0]);
+    free(arguments[1]);
+    free(arguments);
+    char *from = xasprintf("%s/caf\xe9", folder), *to = xasprintf("%s/Zoo", folder);
+    assert_int_equal(rename(from, to), 0);
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "it is not the data that the job began with: class 1 of 2 was 'a', now it is 'Zoo' of 2")) fail_msg("%s", err_text());
+    assert_int_equal(rename(to, from), 0);
+    if (train_job(&o, NULL, NULL, &r)) fail_msg("%s", err_text());
+    assert_int_equal(r.epochs, 2);
+    model = xasprintf("%s/last.brim", p.out);
+    char *exported = in_dir("latin.onnx");
+    if (train_export(model, exported, true)) fail_msg("%s", err_text());
+    free(exported);
+    free(model);
+    free(from);
+    free(to);
+    free(folder);
+    done(&p);
+}
+
+struct epochs {
+    int n, seen[32];
+    double lr[32];
+};
+
+static void note(void *user, const struct train_progress *p)
+{
+    struct epochs *e = user;
+    if (p->epoch_done && e->n < 32) e->seen[e->n] = p->epoch, e->lr[e->n++] = p->lr;
+}
+
+/* Data that grew or shrank while the job stood still (a box's events): each epoch is told once, and the rate falls to where it should. */
+static void data_of_another_size(void **state)
+{
+    (void)state;
+    for (int grown = 0; grown < 2; grown++) {
+        struct paths p;
+        struct train_result r;
+        struct epochs first = {0}, rest = {0};
+        char *other = in_dir("other.bin"), *path = in_dir("data.bin"), *command;
+        struct train_job_options o = options(&p, grown ? "grown" : "shrunk");
+        o.data = other;
+        copy_file(path, other);
+        o.max_steps = 6 * 3 + 4; /* 12 batches of 8 an epoch, two of them an update: in the fourth */
+        assert_int_equal(train_job(&o, note, &first, &r), ERR_CANCELLED);
+        assert_int_equal(first.n, 3);
+        command = grown ? xasprintf("cat '%s' '%s' >> '%s'", path, path, other) : xasprintf("head -c %d '%s' > '%s'", (3 * SIDE * SIDE + 1) * PICTURES / 4, path, other);
+        assert_int_equal(system(command), 0);
+        free(command);
+        o.max_steps = 0;
+        o.resume = true;
+        if (train_job(&o, note, &rest, &r)) fail_msg("%s", err_text());
+        assert_int_equal(rest.n, 5);
+        for (int i = 0; i < 5; i++) assert_int_equal(rest.seen[i], 4 + i);
+        for (int i = 1; i < 5; i++) assert_true(rest.lr[i] < rest.lr[i - 1] && rest.lr[i] > 0);
+        assert_true(rest.lr[0] < first.lr[2] && rest.lr[4] < 0.1 * o.lr);
+        assert_int_equal(r.epochs, 8);
+        free(other);
+        free(path);
+        done(&p);
+    }
+}
+
+static err inner; /* of a second job in the same folder */
+
+static void meddle(void *user, const struct train_progress *p)
+{
+    const struct train_job_options *o = user;
+    struct train_job_options again = *o;
+    struct train_result r;
+    if (p->epoch_done || p->step != 2) return;
+    again.resume = p->epoch == 2; /* the same command again, or what goes on with it */
+    inner = train_job(&again, NULL, NULL, &r);
+    assert_non_null(strstr(err_text(), "another job is at work in it"));
+}
+
+/* One job in a folder at a time; what killed writers left goes, other files stay; a model is not written over. */
+static void folder_of_its_own(void **state)
+{
+    (void)state;
+    struct paths p;
+    struct train_result r;
+    struct train_job_options o = options(&p, "busy");
+    const struct { const char *name; bool goes; } files[] = {{"best.onnx.123.part", true}, {"77-last.brim", true}, {"last.onnx.9.part", true}, {"model.onnx.9.part", true},
+                                                             {"best.onnx.part", false}, {"mine.onnx.5.part", false}, {"best.onnx.5.parts", false}};
+    char *net = in_dir("net.onnx");
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        char *path = xasprintf("%s/%s", p.out, files[i].name);
+        copy_file(net, path);
+        free(path);
+    }
+    o.epochs = 2;
+    inner = ERR_OK;
+    if (train_job(&o, meddle, &o, &r)) fail_msg("%s", err_text());
+    assert_int_equal(inner, ERR_BUSY);
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        char *path = xasprintf("%s/%s", p.out, files[i].name);
+        if ((access(path, F_OK) != 0) != files[i].goes) fail_msg("%s", files[i].name);
+        free(path);
+    }
+    o.resume = true; /* free again */
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_OK);
+    done(&p);
+    o = options(&p, "own");
+    char *own = in_dir("own/model.onnx");
+    copy_file(net, own);
+    o.model = own;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "own/model.onnx: the job writes its own model.onnx there; take another --out")) fail_msg("%s", err_text());
+    char *command = xasprintf("cmp '%s' '%s'", net, own);
+    assert_int_equal(system(command), 0);
+    free(command);
+    free(own);
+    o.model = p.model;
+    o.size = SIDE;
+    o.epochs = 1;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_OK); /* what the file says, too */
+    done(&p);
+    o = options(&p, "sized");
+    o.size = 64;
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "net.onnx: its input is [1, 3, 32, 32]; --size 64 is for networks by name")) fail_msg("%s", err_text());
+    free(net);
+    done(&p);
+}
+
+static void in_the_way(void *user, const struct train_progress *p)
+{
+    if (p->epoch == 2 && !p->epoch_done) {
+        char *last = xasprintf("%s/last.brim", (const char *)user);
+        unlink(last);
+        mkdir(last, 0700); /* nothing can be renamed to it */
+        free(last);
+    }
+}
+
+/* A job that dies between the files of an epoch loses no line of its curves; scores above 1 are drawn inside the picture. */
+static void curves(void **state)
+{
+    (void)state;
+    struct paths p;
+    struct train_result r;
+    struct train_job_options o = options(&p, "curves");
+    assert_int_equal(train_job(&o, in_the_way, p.out, &r), ERR_IO);
+    struct train_curves c = {0};
+    train_curves_read(&c, p.out, 8);
+    assert_int_equal(c.n, 2);
+    train_curves_done(&c);
+    done(&p);
+    struct train_curves db = {0};
+    for (int i = 0; i < 4; i++) train_curves_add(&db, &(struct train_point){i + 1, i, 1.0 / (i + 1), 0.1, NAN, 20 + 2 * i, 1});
+    assert_int_equal(train_curves_write(&db, dir, "psnr"), ERR_OK);
+    train_curves_done(&db);
+    char *path = in_dir("curves.svg");
+    unsigned char *text;
+    size_t n;
+    assert_int_equal(weights_fs_get(&weights_fs_system, path, 1 << 20, &text, &n), ERR_OK);
+    const char *green = strstr((const char *)text, "#2ca02c"), *points = green ? strstr(green, "points=\"") : NULL;
+    double x, y;
+    int used, drawn = 0;
+    assert_non_null(points);
+    for (points += 8; sscanf(points, "%lf,%lf %n", &x, &y, &used) == 2; points += used, drawn++) assert_true(y >= 0 && y <= 360);
+    assert_int_equal(drawn, 4);
+    assert_non_null(strstr((const char *)text, ">26.00</text>"));
+    free(text);
+    free(path);
 }
 
 int main(void)
@@ -385,6 +640,10 @@ int main(void)
         cmocka_unit_test(refusals),
         cmocka_unit_test(what_it_needs_is_enough),
         cmocka_unit_test(frozen),
+        cmocka_unit_test(names_of_classes),
+        cmocka_unit_test(data_of_another_size),
+        cmocka_unit_test(folder_of_its_own),
+        cmocka_unit_test(curves),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -308,6 +308,42 @@ static void text(void **state)
     bench_end(&b);
 }
 
+/* What is held out may lie elsewhere: with the same columns. */
+static void attributes_held_out_elsewhere(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    char *data = write_attributes(&b), *model = save(&b, test_classifier("net", SIDE, 6, 3, false, b.payer), "net.onnx"), *out = bench_path(&b, "out"), *other = bench_path(&b, "other.csv");
+    struct train_job_options o = options(TRAIN_ATTRIBUTES, model, data, out);
+    struct train_result r;
+    struct heard h = {0};
+    o.val = other;
+    o.epochs = 2;
+    bench_text(&b, "other.csv", "file,red,green,blue\nlights/images/1.jpg,1,0,1\nlights/images/2.jpg,1,,0\n");
+    if (train_job(&o, hear, &h, &r)) fail_msg("%s", err_text());
+    assert_int_equal(h.epochs, 2);
+    free(out);
+    o.out = out = bench_path(&b, "out2");
+    bench_text(&b, "other.csv", "file,red,blue,green\nlights/images/1.jpg,1,0,1\n");
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "attribute 2 is 'blue', in ") || !strstr(err_text(), "lights 'green'")) fail_msg("%s", err_text());
+    bench_text(&b, "other.csv", "file,red,green\nlights/images/1.jpg,1,0\n");
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "other.csv: it has 2 attributes, ")) fail_msg("%s", err_text());
+    /* nothing to score by: said before the first epoch, not after it */
+    bench_text(&b, "other.csv", "file,red,green,blue\nlights/images/1.jpg,,,\n");
+    assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+    if (!strstr(err_text(), "no attribute of these pictures is known")) fail_msg("%s", err_text());
+    char *best = bench_path(&b, "out2/best.onnx");
+    assert_int_not_equal(access(best, F_OK), 0);
+    free(best);
+    free(data);
+    free(model);
+    free(out);
+    free(other);
+    bench_end(&b);
+}
+
 /* Data of one task for another. */
 static void other_tasks(void **state)
 {
@@ -327,6 +363,13 @@ static void other_tasks(void **state)
     struct train_job_options o = options(TRAIN_TEXT, model, pairs, out);
     assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_SHAPE);
     assert_non_null(strstr(err_text(), "a language model has one input of int64 [N, tokens]"));
+    const enum train_task untaught[] = {TRAIN_EMBED, TRAIN_IMAGE, TRAIN_ATTRIBUTES, TRAIN_TEXT}; /* a teacher that nobody listens to */
+    for (size_t i = 0; i < ARRAY_LEN(untaught); i++) {
+        o = options(untaught[i], model, untaught[i] == TRAIN_ATTRIBUTES ? lights : pairs, out);
+        o.teacher = model;
+        assert_int_equal(train_job(&o, NULL, NULL, &r), ERR_USAGE);
+        if (!strstr(err_text(), "--teacher is for classify and detect")) fail_msg("%s", err_text());
+    }
     free(lights);
     free(pairs);
     free(model);
@@ -334,8 +377,128 @@ static void other_tasks(void **state)
     bench_end(&b);
 }
 
+/* Probabilities are told from other numbers also where their shape is changed after the Softmax: the same loss, the same steps. */
+static void softmax_before_a_reshape(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    char *data = bench_path(&b, "two");
+    double loss[3], score[3];
+    bench_folder(&b, "two");
+    for (int c = 0; c < 2; c++) {
+        bench_folder(&b, c ? "two/b" : "two/a");
+        for (int i = 0; i < 12; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "two/%s/%d.jpg", c ? "b" : "a", i);
+            bench_picture(&b, name, SIDE, SIDE, i % 5, i % 3, 6, 6, c);
+        }
+    }
+    for (int kind = 0; kind < 3; kind++) { /* none, at the end, before a Reshape and a Flatten */
+        struct graph *g = test_classifier("net", SIDE, 4, 2, kind > 0, b.payer);
+        if (kind == 2) {
+            int y = test_node(g, OP_RESHAPE, "as a map", (int[]){g->outputs[0], sizes(g, "map", (int64_t[]){0, 2, 1, 1}, 4)}, 2, NULL);
+            y = test_node(g, OP_FLATTEN, "as a list", &y, 1, NULL);
+            g->values[g->outputs[0]].is_output = false;
+            g->values[y].is_output = true;
+            g->outputs[0] = y;
+        }
+        char *model = save(&b, g, "net.onnx"), out[8];
+        snprintf(out, sizeof out, "out%d", kind);
+        char *folder = bench_path(&b, out), *last = xasprintf("%s/last.onnx", folder);
+        struct train_job_options o = options(TRAIN_CLASSIFY, model, data, folder);
+        struct train_result r;
+        struct train_set *s;
+        struct graph *trained;
+        struct train_scores scores;
+        struct train_evaluate_options e = {.budget = b.budget, .threads = 1, .batch = 5, .feed = o.feed};
+        o.epochs = 3;
+        o.held_out = 0;
+        if (train_job(&o, NULL, NULL, &r)) fail_msg("%s", err_text());
+        loss[kind] = r.loss;
+        assert_true(isnan(r.best_top1)); /* there is no score without anything held out */
+        assert_int_equal(train_set_open(data, &(struct train_set_options){0}, b.payer, &s), ERR_OK);
+        assert_int_equal(graph_load(last, b.payer, &trained), ERR_OK);
+        assert_int_equal(train_evaluate_classify(trained, s, &e, &scores), ERR_OK);
+        score[kind] = scores.loss;
+        graph_free(&trained);
+        train_set_free(&s);
+        free(model);
+        free(folder);
+        free(last);
+    }
+    for (int kind = 1; kind < 3; kind++) {
+        assert_float_equal(loss[kind], loss[0], 1e-6);
+        assert_float_equal(score[kind], score[0], 1e-4);
+    }
+    free(data);
+    bench_end(&b);
+}
+
+/* A network that makes two rows of each picture is no classifier, though each row is as long as the list of classes. */
+static void rows_that_are_no_batch(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    char *data = bench_path(&b, "four");
+    struct graph *g = test_classifier("net", SIDE, 4, 8, false, b.payer);
+    struct train_set *s;
+    struct train_scores scores;
+    struct train_evaluate_options o = {.budget = b.budget, .threads = 1, .batch = 4};
+    bench_folder(&b, "four");
+    for (int c = 0; c < 4; c++) {
+        char name[32];
+        snprintf(name, sizeof name, "four/%d", c);
+        bench_folder(&b, name);
+        snprintf(name, sizeof name, "four/%d/a.jpg", c);
+        bench_picture(&b, name, SIDE, SIDE, 2, 2, 6, 6, c % 3);
+    }
+    g->symbols = xnewn(char *, 1); /* an open batch: of a fixed one it is known that it would be mixed */
+    g->symbols[g->n_symbols++] = xstrdup("N");
+    g->values[g->inputs[0]].shape.dims[0] = -1;
+    int y = test_node(g, OP_RESHAPE, "rows", (int[]){g->outputs[0], sizes(g, "two rows", (int64_t[]){-1, 4}, 2)}, 2, NULL);
+    g->values[g->outputs[0]].is_output = false;
+    g->values[y].is_output = true;
+    g->outputs[0] = y;
+    assert_int_equal(train_set_open(data, &(struct train_set_options){0}, b.payer, &s), ERR_OK);
+    assert_int_equal(train_evaluate_classify(g, s, &o, &scores), ERR_SHAPE);
+    if (!strstr(err_text(), "for 4 pictures; a classifier gives [N, classes]")) fail_msg("%s", err_text());
+    graph_free(&g);
+    train_set_free(&s);
+    free(data);
+    bench_end(&b);
+}
+
+/* Mixed pictures need labels that can be mixed. */
+static void augmentations_that_would_lie(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    char *data = bench_path(&b, "two");
+    struct train_set *s;
+    struct train_data *d;
+    bench_folder(&b, "two");
+    bench_folder(&b, "two/a");
+    bench_folder(&b, "two/b");
+    bench_picture(&b, "two/a/1.jpg", SIDE, SIDE, 0, 0, 6, 6, 0);
+    bench_picture(&b, "two/b/1.jpg", SIDE, SIDE, 0, 0, 6, 6, 1);
+    assert_int_equal(train_set_open(data, &(struct train_set_options){0}, b.payer, &s), ERR_OK);
+    struct train_data_options mosaic = {.width = SIDE, .height = SIDE, .batch = 2, .augment.mosaic = 0.5f}, mixed = {.width = SIDE, .height = SIDE, .batch = 2, .per_class = 1, .augment.mixup = 0.5f};
+    assert_int_equal(train_data_open(s, &mosaic, b.payer, &d), ERR_USAGE);
+    if (!strstr(err_text(), "a mosaic shows four pictures and has one label")) fail_msg("%s", err_text());
+    assert_int_equal(train_data_open(s, &mixed, b.payer, &d), ERR_USAGE);
+    if (!strstr(err_text(), "no mixup of identities")) fail_msg("%s", err_text());
+    train_set_free(&s);
+    char *file = bench_path(&b, "two/a/1.jpg");
+    assert_int_equal(train_set_open(file, &(struct train_set_options){.kind = TRAIN_SET_FOLDER}, b.payer, &s), ERR_IO); /* and a folder that is none */
+    free(file);
+    free(data);
+    bench_end(&b);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(images), cmocka_unit_test(rival), cmocka_unit_test(attributes), cmocka_unit_test(text), cmocka_unit_test(other_tasks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(images), cmocka_unit_test(rival), cmocka_unit_test(attributes), cmocka_unit_test(text), cmocka_unit_test(other_tasks),
+                                       cmocka_unit_test(attributes_held_out_elsewhere), cmocka_unit_test(softmax_before_a_reshape), cmocka_unit_test(rows_that_are_no_batch),
+                                       cmocka_unit_test(augmentations_that_would_lie)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
