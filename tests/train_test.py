@@ -90,6 +90,10 @@ def a_job_that_goes_on_keeps_its_options():
         brim("train", "--resume", "--out", "kept", *new, status=2,
              says="brim train: " + says + "a job that goes on keeps the options that it was begun with; leave that out, or begin another job in another --out")
         assert open(path("kept/last.brim"), "rb").read() == before
+    mixed = ("--data", "two", "--out", "kept2", "--epochs", "2", "--held-out", "0", "--patience", "5")
+    train(*mixed, "--max-steps", "1", status=1, says="stopped after 1 updates")
+    for new in (("--epochs", "5"), ("--patience", "2"), ("--batch", "2")):  # the words of other options
+        brim("train", "--resume", "--out", "kept2", *new, status=2, says=f"{' '.join(new)}: a job that goes on keeps the options")
     train(*words, "--resume", "--max-steps", "2", "--json", status=1, says="stopped after 2 updates")  # the command itself, said again
     brim("train", "--resume", "--out=kept")
     assert os.path.exists(path("kept/last.onnx"))
@@ -189,6 +193,33 @@ def words_and_data_that_do_not_fit():
         brim("eval", "classify", "--model", "net.onnx", "--data", "two", "--" + option, value, status=2, says=says)
     for option in ("max-steps", "patience", "freeze-but", "every", "save-every"):
         train("--data", "two", "--out", "o6", "--" + option, "-1", status=2, says="--max-steps, --patience, --freeze-but, --every and --save-every are 0 or more")
+
+
+@test
+def numbers_that_are_none_of_the_default():
+    """What was said is never taken for what was not said."""
+    pictures("two")
+    for option, value, says in (("lr", "0", "--lr is above 0"), ("batch", "0", "--batch goes from 1 to 65536"), ("held-out", "-1", "--held-out goes from 0 to below 1"),
+                                ("ema", "-1", "the decay of the running mean is -1"), ("warmup", "-1", "--warmup goes from 0"), ("accumulate", "0", "--accumulate is 1 or more"),
+                                ("size", "-3", "--size goes to 8192"), ("per-identity", "-2", "--per-identity, --width, --category and --data-every are 1 or more"),
+                                ("margin", "0", "--margin is above 0"), ("focal", "-1", "--margin, --triplet and --focal are 0 or more"), ("l1", "-1", "--l1, --mse, --ssim and --adversary are 0 or more"),
+                                ("lr-last", "-1", "--lr-last and --gamma are 0 or more"), ("freeze", "stem", "--freeze stem: no name of what could be trained begins so")):
+        words = ["train", "--model", "net.onnx", "--data", "two", "--out", "o12", "--priority", "normal", "--threads", "1"]
+        brim(*words, *([] if option == "batch" else ["--batch", "8"]), "--" + option, value, status=2, says=says)
+        shutil.rmtree(path("o12"), ignore_errors=True)
+
+
+@test
+def lines_of_json_are_json():
+    """Also where there is no number to tell: nothing held out, or a network that went wrong in its last step."""
+    pictures("two")
+    last = train("--data", "two", "--out", "o13", "--epochs", "1", "--held-out", "0", "--json").strip().split("\n")[-1]
+    assert json.loads(last)["best"] is None, last
+    p = subprocess.run([BRIM, "train", "--model", "net.onnx", "--data", "two", "--out", "o14", "--epochs", "2", "--batch", "16", "--lr", "999", "--weight-decay", "9", "--optimizer", "sgd",
+                        "--val", "two", "--priority", "normal", "--threads", "1", "--json"], cwd=DIR, stdin=subprocess.DEVNULL, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in p.stdout.strip().split("\n"):
+        if line:
+            json.loads(line, parse_constant=lambda word: (_ for _ in ()).throw(AssertionError(f"{word} in {line}")))
 
 
 def while_training():

@@ -9,6 +9,7 @@
 #include "train/job.h"
 
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,11 +37,14 @@ struct options {
     struct args_list freeze;
 };
 
+#define NOT_SAID ((double)NAN) /* no number on the command line is that */
+
 static struct options defaults(void)
 {
     return (struct options){.schedule = "cosine", .priority = "idle", .augment = "",
-                            .epochs = 30, .accumulate = 1, .data_threads = 1,
-                            .momentum = 0.9, .decay = 5e-4, .ema = -1, .job = {.held_out = -1, .warmup = -1, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}, .classify = {.distill = -1, .temperature = 4}}};
+                            .epochs = 30, .batch = INT64_MIN, .accumulate = 1, .data_threads = 1,
+                            .momentum = 0.9, .decay = 5e-4, .ema = NOT_SAID,
+                            .job = {.lr = NOT_SAID, .held_out = NOT_SAID, .warmup = NOT_SAID, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}, .classify = {.distill = NOT_SAID, .temperature = 4}}};
 }
 
 /* ---- words into numbers */
@@ -132,7 +136,7 @@ static err digest(struct options *o)
     struct train_job_options *j = &o->job;
     int task = 0, rule = 0, rate = 0, schedule = 0, priority = 0;
     err e = word("task", o->task ? o->task : "classify", (const char *const[]){"classify", "detect", "embed", "image", "attributes", "text", NULL}, &task);
-    if (j->held_out < 0) j->held_out = task == 2 ? 0.25 : 0.1;
+    if (isnan(j->held_out)) j->held_out = task == 2 ? 0.25 : 0.1;
     if (!o->optimizer) o->optimizer = task ? "adamw" : "sgd";
     if (!e) e = word("optimizer", o->optimizer, (const char *const[]){"sgd", "adamw", "lamb", NULL}, &rule);
     if (!e) e = word("schedule", o->schedule, (const char *const[]){"constant", "cosine", "step", NULL}, &schedule);
@@ -147,7 +151,7 @@ static err digest(struct options *o)
     j->teacher_classes = (const char *const *)o->teacher_names;
     j->n_teacher_classes = (int)o->n_teacher_names;
     if (!e && !j->teacher && (o->teacher_classes || j->classify.distill > 0)) e = err_set(ERR_USAGE, "--distill and --teacher-classes need a --teacher");
-    if (j->classify.distill < 0) j->classify.distill = j->teacher ? 0.5 : 0;
+    if (isnan(j->classify.distill)) j->classify.distill = j->teacher ? 0.5 : 0;
     if (!e) e = augment(o->augment, &j->augment);
     if (!e && o->since) e = cli_train_since(o->since, &j->rows.since);
     if (e) return e;
@@ -155,14 +159,17 @@ static err digest(struct options *o)
     if (o->seed < 0) return err_set(ERR_USAGE, "--seed: 0 or more");
     if (o->max_steps < 0 || o->patience < 0 || o->freeze_but < 0 || o->every < 0 || o->save_seconds < 0 || o->save_seconds > 1000000)
         return err_set(ERR_USAGE, "--max-steps, --patience, --freeze-but, --every and --save-every are 0 or more");
+    if (o->accumulate < 1 || o->size < 0 || o->size > 8192) return err_set(ERR_USAGE, "--accumulate is 1 or more, --size goes to 8192");
+    if (o->per_class < 0 || o->width < 0 || o->category < 0 || o->data_every < 0) return err_set(ERR_USAGE, "--per-identity, --width, --category and --data-every are 1 or more");
+    if (!(j->embed.margin > 0)) return err_set(ERR_USAGE, "--margin is above 0");
     j->task = (enum train_task)(task + 1);
     /* exported detectors have their batch norms folded in: plain steps ruin them (train/optimise.h) */
     if (!e) e = word("rate", o->rate ? o->rate : task == 1 && rule != 2 ? "relative" : "plain", (const char *const[]){"plain", "relative", NULL}, &rate);
     if (e) return e;
-    if (!o->batch) o->batch = task == 1 ? 8 : 64;
-    if (o->ema < 0) o->ema = task == 1 ? 0.98 : 0;
-    if (j->warmup < 0) j->warmup = task == 1 ? (double)MIN(o->epochs, 1) : 0;
-    if (j->lr == 0) j->lr = task == 1 ? (rule == 0 ? 0.0002 : 0.0001) : rule == 0 ? 0.05 : 0.001;
+    if (o->batch == INT64_MIN) o->batch = task == 1 ? 8 : 64;
+    if (isnan(o->ema)) o->ema = task == 1 ? 0.98 : 0;
+    if (isnan(j->warmup)) j->warmup = task == 1 ? (double)MIN(o->epochs, 1) : 0;
+    if (isnan(j->lr)) j->lr = task == 1 ? (rule == 0 ? 0.0002 : 0.0001) : rule == 0 ? 0.05 : 0.001;
     j->optimiser = (struct train_optimiser_options){.rule = (enum train_rule)(rule + 1), .momentum = rule ? 0 : (float)o->momentum, .nesterov = !rule && o->nesterov,
                                                     .weight_decay = (float)o->decay, .clip = (float)o->clip, .relative = rate == 1, .ema = (float)o->ema};
     j->schedule = (enum train_schedule_kind)(schedule + 1);
@@ -173,7 +180,7 @@ static err digest(struct options *o)
     j->data_threads = (int)o->data_threads;
     j->accumulate = (int)MIN(o->accumulate, INT32_MAX);
     j->seed = (uint64_t)o->seed;
-    j->size = (int)MIN(o->size, 8192);
+    j->size = (int)o->size;
     j->embed.per_class = (int)MIN(o->per_class, INT32_MAX);
     j->embed.width = (int)MIN(o->width, INT32_MAX);
     j->embed.category = (int)MIN(o->category, INT32_MAX);
@@ -295,12 +302,12 @@ static void bar(const struct train_progress *p)
 
 static void scores_json(enum train_task task, const struct train_scores *s)
 {
-    if (task == TRAIN_DETECT) printf(", \"ap50\": %.5f, \"ap\": %.5f", s->ap50, s->ap);
-    else if (task == TRAIN_IMAGE) printf(", \"psnr\": %.4f", s->psnr);
-    else if (task == TRAIN_ATTRIBUTES) printf(", \"accuracy\": %.5f", s->accuracy);
-    else if (task == TRAIN_TEXT) printf(", \"val_loss\": %.6f, \"perplexity\": %.5f", s->loss, s->perplexity);
-    else if (task == TRAIN_EMBED) printf(", \"map\": %.5f, \"rank1\": %.5f", s->map, s->rank1);
-    else printf(", \"val_loss\": %.6f, \"top1\": %.5f, \"top5\": %.5f", s->loss, s->top1, s->top5);
+    if (task == TRAIN_DETECT) cli_train_number("ap50", 5, s->ap50), cli_train_number("ap", 5, s->ap);
+    else if (task == TRAIN_IMAGE) cli_train_number("psnr", 4, s->psnr);
+    else if (task == TRAIN_ATTRIBUTES) cli_train_number("accuracy", 5, s->accuracy);
+    else if (task == TRAIN_TEXT) cli_train_number("val_loss", 6, s->loss), cli_train_number("perplexity", 5, s->perplexity);
+    else if (task == TRAIN_EMBED) cli_train_number("map", 5, s->map), cli_train_number("rank1", 5, s->rank1);
+    else cli_train_number("val_loss", 6, s->loss), cli_train_number("top1", 5, s->top1), cli_train_number("top5", 5, s->top5);
     printf(", \"skipped\": %lld", (long long)s->skipped);
 }
 
@@ -348,6 +355,14 @@ static void show(void *user, const struct train_progress *p)
     fflush(stdout);
 }
 
+static void finish_json(const struct train_result *r, bool cancelled)
+{
+    printf("{\"done\": %s, \"epochs\": %d, \"updates\": %lld, \"best_epoch\": %d", cancelled ? "false" : "true", r->epochs, (long long)r->updates, r->best_epoch);
+    cli_train_number("best", 5, r->best_top1);
+    printf(", \"parameters\": %lld, \"peak_bytes\": %llu, \"corrupt\": %lld, \"seconds\": %.1f}\n", (long long)r->sizes.parameters, (unsigned long long)r->peak,
+           (long long)r->corrupt, r->seconds);
+}
+
 static void finish(const struct options *o, const struct train_result *r, bool cancelled)
 {
     char a[16];
@@ -360,9 +375,7 @@ static void finish(const struct options *o, const struct train_result *r, bool c
         return;
     }
     if (o->json)
-        printf("{\"done\": %s, \"epochs\": %d, \"updates\": %lld, \"best_epoch\": %d, \"best\": %.5f, \"parameters\": %lld, \"peak_bytes\": %llu, \"corrupt\": %lld, \"seconds\": %.1f}\n",
-               cancelled ? "false" : "true", r->epochs, (long long)r->updates, r->best_epoch, r->best_top1, (long long)r->sizes.parameters,
-               (unsigned long long)r->peak, (long long)r->corrupt, r->seconds);
+        finish_json(r, cancelled);
     else if (!cancelled)
         printf("%s: %d epochs, %lld updates in %.0f s%s; best epoch %d; at most %s; %s/best.onnx, %s/last.onnx\n", o->job.out, r->epochs, (long long)r->updates,
                r->seconds, r->stopped_early ? " (ended early)" : "", r->best_epoch, size_text(r->peak, a), o->job.out, o->job.out);
@@ -397,17 +410,29 @@ static err first_word(struct options *o, const struct args_list *rest)
     return rest->n ? err_set(ERR_USAGE, "'%s': what is it? Options begin with --", rest->items[rest->n - 1]) : ERR_OK;
 }
 
+/* Was the option before this word said with a value, and never with this one? The word may be another option's. */
+static bool is_other_value(const char *option, const char *word, char *const *old, int n)
+{
+    bool said = false;
+    for (int k = 1; *option && k < n; k++) {
+        if (strcmp(old[k - 1], option) || str_starts(old[k], "--")) continue;
+        if (!strcmp(old[k], word)) return false;
+        said = true;
+    }
+    return said;
+}
+
 /* Said again may be what the job was begun with, word by word, and what a job does not keep. Anything else would be passed over in silence. */
 static err nothing_new(int argc, char **argv, char *const *old, int n)
 {
     for (int i = 1; i < argc; i++) {
+        const char *before = i > 1 && str_starts(argv[i - 1], "--") && !str_starts(argv[i], "--") && !strchr(argv[i - 1], '=') ? argv[i - 1] : "";
         bool takes = !strcmp(argv[i], "--out") || !strcmp(argv[i], "--max-steps"), known = takes || !strcmp(argv[i], "--resume") || !strcmp(argv[i], "--json");
         known |= str_starts(argv[i], "--out=") || str_starts(argv[i], "--max-steps=");
-        for (int k = 0; k < n && !known; k++) known = !strcmp(argv[i], old[k]);
-        const char *option = i > 1 && str_starts(argv[i - 1], "--") && !str_starts(argv[i], "--") && !strchr(argv[i - 1], '=') ? argv[i - 1] : "";
+        for (int k = 0; k < n && !known; k++) known = !strcmp(argv[i], old[k]) && !is_other_value(before, argv[i], old, n);
         if (!known)
-            return err_set(ERR_USAGE, "%s%s%s: a job that goes on keeps the options that it was begun with; leave that out, or begin another job in another --out", option,
-                           *option ? " " : "", argv[i]);
+            return err_set(ERR_USAGE, "%s%s%s: a job that goes on keeps the options that it was begun with; leave that out, or begin another job in another --out", before,
+                           *before ? " " : "", argv[i]);
         i += takes;
     }
     return ERR_OK;

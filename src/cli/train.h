@@ -17,5 +17,7 @@ int cli_export(int argc, char **argv);
 err cli_train_classes(const char *text, char ***ret, size_t *ret_n);
 /* "90m", "24h", "7d" before now, or "2026-11-20", "2026-11-20 18:30" of the clock here: seconds since 1970. */
 err cli_train_since(const char *text, double *ret);
+/* `, "NAME": V` on standard output, so many digits behind the point; null for what is not finite. */
+void cli_train_number(const char *name, int digits, double v);
 /* argv[0] is the name of a task of train/job.h. */
 int cli_eval_network(int argc, char **argv);

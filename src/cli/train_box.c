@@ -31,7 +31,7 @@ static void tell(void *user, const struct train_progress *p)
 {
     struct engine_job_run *r = user;
     double epochs = MAX(p->epochs, 1), steps = (double)MAX(p->steps, 1);
-    struct engine_job_progress t = {.done = ((double)(p->epoch - 1) + (double)p->step / steps) / epochs, .eta_s = p->eta_s};
+    struct engine_job_progress t = {.done = ((double)MAX(p->epoch - 1, 0) + (double)p->step / steps) / epochs, .eta_s = p->eta_s};
 #define NUMBER(what, v) (t.numbers[t.n].name = (what), t.numbers[t.n++].value = (v))
     NUMBER("epoch", p->epoch);
     NUMBER("epochs", p->epochs);
@@ -42,6 +42,10 @@ static void tell(void *user, const struct train_progress *p)
         if (p->scores.top1 > 0) NUMBER("top1", p->scores.top1);
         if (p->scores.ap50 > 0) NUMBER("ap50", p->scores.ap50);
         if (p->scores.rank1 > 0) NUMBER("rank1", p->scores.rank1);
+        if (p->scores.map > 0) NUMBER("map", p->scores.map);
+        if (p->scores.psnr > 0) NUMBER("psnr", p->scores.psnr);
+        if (p->scores.accuracy > 0) NUMBER("accuracy", p->scores.accuracy);
+        if (p->scores.perplexity > 0) NUMBER("perplexity", p->scores.perplexity);
     }
 #undef NUMBER
     r->tell(r, &t);

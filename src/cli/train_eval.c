@@ -155,15 +155,21 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
     return e;
 }
 
+void cli_train_number(const char *name, int digits, double v)
+{
+    if (isfinite(v)) printf(", \"%s\": %.*f", name, digits, v);
+    else printf(", \"%s\": null", name); /* JSON has no other word for what is no number */
+}
+
 static void print_json(enum train_task task, const struct train_scores *s)
 {
-    printf("{\"samples\": %lld, \"skipped\": %lld, ", (long long)s->samples, (long long)s->skipped);
-    if (task == TRAIN_DETECT) printf("\"ap50\": %.5f, \"ap\": %.5f", s->ap50, s->ap);
-    else if (task == TRAIN_EMBED) printf("\"map\": %.5f, \"rank1\": %.5f", s->map, s->rank1);
-    else if (task == TRAIN_IMAGE) printf("\"psnr\": %.4f", s->psnr);
-    else if (task == TRAIN_ATTRIBUTES) printf("\"accuracy\": %.5f", s->accuracy);
-    else if (task == TRAIN_TEXT) printf("\"perplexity\": %.5f, \"loss\": %.6f", s->perplexity, s->loss);
-    else printf("\"top1\": %.5f, \"top5\": %.5f, \"loss\": %.6f", s->top1, s->top5, s->loss);
+    printf("{\"samples\": %lld, \"skipped\": %lld", (long long)s->samples, (long long)s->skipped);
+    if (task == TRAIN_DETECT) cli_train_number("ap50", 5, s->ap50), cli_train_number("ap", 5, s->ap);
+    else if (task == TRAIN_EMBED) cli_train_number("map", 5, s->map), cli_train_number("rank1", 5, s->rank1);
+    else if (task == TRAIN_IMAGE) cli_train_number("psnr", 4, s->psnr);
+    else if (task == TRAIN_ATTRIBUTES) cli_train_number("accuracy", 5, s->accuracy);
+    else if (task == TRAIN_TEXT) cli_train_number("perplexity", 5, s->perplexity), cli_train_number("loss", 6, s->loss);
+    else cli_train_number("top1", 5, s->top1), cli_train_number("top5", 5, s->top5), cli_train_number("loss", 6, s->loss);
     printf(", \"seconds\": %.2f}\n", s->seconds);
 }
 
