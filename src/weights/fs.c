@@ -82,7 +82,7 @@ err weights_fs_write(const struct weights_fs *fs, int fd, const char *path, cons
         ssize_t k = fs->pwrite(fs->self, fd, (const char *)p + done, n - done, at + (off_t)done);
         if (k < 0 && errno == EINTR) continue;
         if (k == 0) errno = ENOSPC;
-        if (k <= 0) return err_set(ERR_IO, "%s: cannot write: %s; free space or use another store (--store)", path, strerror(errno));
+        if (k <= 0) return err_set(ERR_IO, "%s: cannot write: %s; free space there, or take another folder", path, strerror(errno));
         done += (size_t)k;
     }
     return ERR_OK;
