@@ -102,7 +102,7 @@ static err check_size(const char *name, const void *p, size_t *ret)
 
 err api_struct_read(const char *name, const void *from, void *to, size_t size)
 {
-    size_t theirs;
+    size_t theirs = 0;
     err e = check_size(name, from, &theirs);
     if (e) return e;
     for (size_t i = size; i < theirs; i++)
@@ -116,7 +116,7 @@ err api_struct_read(const char *name, const void *from, void *to, size_t size)
 
 err api_struct_write(const char *name, const void *from, void *to, size_t size)
 {
-    size_t theirs;
+    size_t theirs = 0;
     err e = check_size(name, to, &theirs);
     if (e) return e;
     memset(to, 0, theirs);

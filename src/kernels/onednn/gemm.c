@@ -43,7 +43,7 @@ static err prepare_row(const struct kernel_query *q, int64_t k, int64_t n, bool 
     src.data_type = weight.data_type = onednn_type(&q->in[0]);
     dst.data_type = onednn_type(&q->out[0]);
     bool has_bias = onednn_present(q, 2);
-    const dnnl_dim_t one[2] = {1, 1}, zero[2] = {0, 0};
+    const dnnl_dims_t one = {1, 1}, zero = {0, 0};
     dnnl_convolution_desc_t d = {0};
     err e = onednn_check(dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, &src, &weight,
                                                                     has_bias ? &bias : NULL, &dst, one, zero, zero, zero),

@@ -475,7 +475,7 @@ static void six(const struct tensor *small, const struct tensor *large, int64_t 
 
 err ref_depth_to_space(struct ref_call *c)
 {
-    int64_t b, dims[6], s[6], l[6];
+    int64_t b = 0, dims[6], s[6], l[6];
     err e = blocks(c, &c->in[0], &c->out[0], &b);
     if (e) return e;
     six(&c->in[0], &c->out[0], b, strcmp(op_attr_string(c->node, "mode", "DCR"), "CRD") == 0, dims, s, l);
@@ -485,7 +485,7 @@ err ref_depth_to_space(struct ref_call *c)
 
 err ref_space_to_depth(struct ref_call *c)
 {
-    int64_t b, dims[6], s[6], l[6];
+    int64_t b = 0, dims[6], s[6], l[6];
     err e = blocks(c, &c->out[0], &c->in[0], &b);
     if (e) return e;
     six(&c->out[0], &c->in[0], b, strcmp(op_attr_string(c->node, "mode", "DCR"), "CRD") == 0, dims, s, l);
