@@ -208,6 +208,20 @@ static err change_numbers(struct graph *g, int node, int input, int64_t from, in
     return ERR_OK;
 }
 
+/* The same, where the number is given another shape on its way, as exporters that fold nothing write it. */
+static err change_behind(struct graph *g, const struct walk *w, int node, int input, int64_t from, int64_t to)
+{
+    for (int steps = 0; steps < MOST_WALK; steps++) {
+        int v = g->nodes[node].op.in[input], made = v >= 0 && !g->values[v].constant ? w->producer[v] : -1;
+        if (made < 0) break;
+        enum op_kind k = g->nodes[made].op.kind;
+        if (k != OP_UNSQUEEZE && k != OP_SQUEEZE && k != OP_RESHAPE && k != OP_IDENTITY && k != OP_CAST) break;
+        node = made;
+        input = 0;
+    }
+    return change_numbers(g, node, input, from, to);
+}
+
 /* Sizes of Reshapes, also where they are put together out of single numbers. */
 static err change_sizes(struct graph *g, const struct walk *w, const char *mark, int64_t from, int64_t to)
 {
@@ -218,7 +232,7 @@ static err change_sizes(struct graph *g, const struct walk *w, const char *mark,
         e = change_numbers(g, (int)k, 1, from, to);
         int made = n->in[1] >= 0 && n->in[1] < (int)g->n_values && !g->values[n->in[1]].constant ? w->producer[n->in[1]] : -1;
         if (made < 0 || g->nodes[made].op.kind != OP_CONCAT) continue;
-        for (int i = 0; i < g->nodes[made].op.n_in && !e; i++) e = change_numbers(g, made, i, from, to);
+        for (int i = 0; i < g->nodes[made].op.n_in && !e; i++) e = change_behind(g, w, made, i, from, to);
     }
     return e;
 }

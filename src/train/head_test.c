@@ -102,6 +102,25 @@ static void shapes_of_heads(void **state)
     assert_int_equal(sizes[1], 5); /* the old list stays what it was: another node might read it */
     graph_free(&g);
 
+    /* the sizes put together: what the batch is, and a single number that becomes a list on its way */
+    g = graph_new("joined", 13, p);
+    x = graph_add_input(g, "x", TENSOR_F32, &(struct tensor_shape){.rank = 2, .dims = {1, 4}});
+    y = node(g, OP_MATMUL, "product", (int[]){x, floats(g, "w", (struct tensor_shape){.rank = 2, .dims = {4, 5}})}, 2);
+    int64_t *number, *axes, *first;
+    int five, zero, any;
+    assert_int_equal(graph_add_constant(g, "five", TENSOR_I64, &(struct tensor_shape){.rank = 0}, &five, (void **)&number), ERR_OK);
+    assert_int_equal(graph_add_constant(g, "zero", TENSOR_I64, &(struct tensor_shape){.rank = 1, .dims = {1}}, &zero, (void **)&axes), ERR_OK);
+    assert_int_equal(graph_add_constant(g, "any", TENSOR_I64, &(struct tensor_shape){.rank = 1, .dims = {1}}, &any, (void **)&first), ERR_OK);
+    *number = 5;
+    *axes = 0;
+    *first = -1;
+    int joined = node(g, OP_CONCAT, "joined", (int[]){any, node(g, OP_UNSQUEEZE, "list", (int[]){five, zero}, 2)}, 2);
+    graph_set_int(&g->nodes[g->n_nodes - 1], "axis", 0);
+    graph_add_output(g, node(g, OP_RESHAPE, "shape", (int[]){y, joined}, 2));
+    if (train_head_replace(g, false, 9, 1, said, sizeof said)) fail_msg("%s", err_text());
+    output_is(g, (struct tensor_shape){.rank = 2, .dims = {1, 9}});
+    graph_free(&g);
+
     g = graph_new("odd", 13, p);
     x = graph_add_input(g, "x", TENSOR_F32, &(struct tensor_shape){.rank = 2, .dims = {1, 4}});
     y = node(g, OP_MATMUL, "product", (int[]){x, x}, 2);
