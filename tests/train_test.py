@@ -167,6 +167,11 @@ def events_of_a_box():
     train("classify", "--data", "store", "--out", "o9", "--camera", "door", status=2, says="no events that --query, --camera and --since let through")
     train("classify", "--data", "store", "--out", "o9", "--label", "colour", status=2, says="--label of events is label, attributes, zone, event, query or camera, not 'colour'")
     train("embed", "--data", "store", "--out", "o9", status=2, says="a box's own events are for --task classify and detect")
+    train("classify", "--data", "store", "--out", "o15", "--epochs", "2", "--max-steps", "1", status=1, says="stopped after 1 updates")
+    box.execute("UPDATE events SET label = 'amber' WHERE id = 5")  # something new was seen meanwhile, and stands first in the order of names
+    box.commit()
+    brim("train", "--resume", "--out", "o15", says="store: its classes are others than when the job began; the 2 that it began with are kept")
+    assert json.loads(brim("eval", "classify", "--model", "o15/last.onnx", "--data", "two", "--json"))["samples"] == 20
     box.execute("PRAGMA user_version=7")
     train("classify", "--data", "store", "--out", "o9", status=2, says="store/events.db has schema 7, this brim knows 1")
     box.close()
