@@ -38,6 +38,7 @@ struct own_flat {
     float epsilon;
     enum op_kind of;                      /* UnaryGrad: of what, and its parameters */
     float alpha, beta;
+    bool by_tanh;                         /* of Gelu's two */
     bool a_half, b_half, y_half;          /* sums, products, functions and their gradients: bf16, else f32 */
     struct own_part *parts;               /* concat: n of them; owned by the state */
     struct own_conv post;                 /* its post-operations alone */

@@ -152,8 +152,8 @@ static enum op_kind kind_of(const struct kernel_query *q)
     case OP_TANH:
     case OP_HARD_SIGMOID:
     case OP_HARD_SWISH:
-    case OP_SILU: return k;
-    case OP_GELU: return strcmp(op_attr_string(q->node, "approximate", "none"), "tanh") ? OP_NONE : k; /* erf is left to plain C */
+    case OP_SILU:
+    case OP_GELU: return k;
     default: return OP_NONE;
     }
 }
@@ -167,7 +167,8 @@ static err prepare_gradient(const struct kernel_query *q, struct mem_payer *paye
 {
     enum op_kind of = kind_of(q);
     struct own_flat f = {.kind = OP_UNARY_GRAD, .of = of, .beta = op_attr_float(q->node, "beta", 0.5f), .a_half = is_half(&q->in[0]),
-                         .b_half = is_half(&q->in[1]), .y_half = is_half(&q->out[0])};
+                         .b_half = is_half(&q->in[1]), .y_half = is_half(&q->out[0]),
+                         .by_tanh = !strcmp(op_attr_string(q->node, "approximate", "none"), "tanh")};
     f.alpha = op_attr_float(q->node, "alpha", of == OP_HARD_SIGMOID ? 0.2f : of == OP_LEAKY_RELU ? 0.01f : 1);
     err e = axes_of(q, &f);
     return e ? e : state_new(&f, 0.3 * (double)tensor_count(&q->out[0].shape), q, payer, ret);
