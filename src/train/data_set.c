@@ -197,13 +197,19 @@ static err guess(const char *path, const struct train_set_options *o, enum train
 }
 
 /* The classes that were asked for, in that order; boxes and samples of others go. */
-static err choose_classes(struct train_set *s, const struct train_set_options *o)
+static err choose_classes(struct train_set *s, const char *path, const struct train_set_options *o)
 {
-    int *map = xnewn(int, s->n_classes + 1);
+    int *map = xnewn(int, s->n_classes + 1), known = 0;
     for (size_t c = 0; c < s->n_classes; c++) {
         map[c] = -1;
         for (int i = 0; i < o->n_classes; i++)
             if (!strcmp(s->classes[c], o->classes[i])) map[c] = i;
+        known += map[c] >= 0;
+    }
+    if (!known) {
+        free(map);
+        return err_set(ERR_FORMAT, "%s: none of its %zu classes ('%s' ...) is one of the %d that are wanted ('%s' ...)", path, s->n_classes, s->classes[0], o->n_classes,
+                       o->n_classes ? o->classes[0] : "");
     }
     size_t boxes = 0, samples = 0;
     for (size_t i = 0; i < s->samples.len; i++) {
@@ -280,7 +286,7 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
     }
     s->unlabelled = s->kind == TRAIN_SET_PLAIN || (s->kind == TRAIN_SET_VIDEO && !s->has_boxes);
     if (!e && o->classes && s->attributes.len) e = err_set(ERR_USAGE, "%s: attributes are taken as they are; --classes is for classes", path);
-    if (!e && o->classes && s->n_classes && !s->unlabelled) e = choose_classes(s, o);
+    if (!e && o->classes && s->n_classes && !s->unlabelled) e = choose_classes(s, path, o);
     if (!e) e = finish(s, path);
     if (e) {
         train_set_free(&s);
