@@ -3,7 +3,7 @@
 1 the work failed, 2 wrong usage or input), and never a crash. Standard library only; everything is made in a temporary folder. Prints TAP.
 
 usage: cli_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
-import json, os, resource, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import json, os, resource, shutil, signal, socket, stat, struct, subprocess, sys, tempfile, threading, time
 
 sys.dont_write_bytecode = True
 import made
@@ -155,6 +155,20 @@ def output_that_cannot_be_written():
     assert p.returncode in (0, 1), p
     assert open(path("closed/y.npy"), "rb").read(6) == b"\x93NUMPY"
     assert os.path.getsize(path("closed/y.npy")) == 144, "stdout went into the file"
+
+
+@test
+def what_is_no_file_is_written_into():
+    fifo, got, net = path("fifo"), [], ("new", "cifar-resnet20", "--classes", "2", "-o")
+    os.mkfifo(fifo)
+    reader = threading.Thread(target=lambda: got.append(open(fifo, "rb").read()))
+    reader.start()
+    brim(*net, fifo)
+    reader.join()
+    brim(*net, "net.onnx")
+    assert got[0] == open(path("net.onnx"), "rb").read() and stat.S_ISFIFO(os.stat(fifo).st_mode)
+    brim(*net, "/dev/full", status=1, says="/dev/full: cannot write: No space left on device")
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
 
 
 @test

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 static void *or_abort(void *p, size_t size)
@@ -189,4 +190,10 @@ const char *size_text(uint64_t bytes, char buf[16])
     while (v >= 1024 && u < 4) v /= 1024, u++;
     snprintf(buf, 16, u ? "%.1f %s" : "%.0f %s", v, unit[u]);
     return buf;
+}
+
+bool path_is_special(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
 }

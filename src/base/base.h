@@ -20,6 +20,8 @@ void *xrealloc(void *p, size_t size);
 char *xstrdup(const char *s);
 char *xstrndup(const char *s, size_t n);
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Is something there that is no regular file (a device, a pipe)? What is written goes into it, then: a rename would put a file in its place. */
+bool path_is_special(const char *path);
 #define xnew(T)     ((T *)xcalloc(1, sizeof(T)))
 #define xnewn(T, n) ((T *)xcalloc((n), sizeof(T)))
 

@@ -77,7 +77,7 @@ err graph_parse_tensor(const void *bytes, size_t n, struct tensor *ret, char **r
 
 /* ---- writing (write.c): ONNX again. Not for graphs with fused post-ops or subgraphs (ERR_UNSUPPORTED). */
 
-/* Through a temporary file beside it, renamed at the end. */
+/* Through a temporary file beside it, renamed at the end; into a device or a pipe as it is. */
 err graph_save(const struct graph *g, const char *path);
 err graph_write(const struct graph *g, void **ret, size_t *ret_n); /* free() */
 /* A TensorProto; free(). */

@@ -336,14 +336,15 @@ static err write_all(int fd, const struct out *o, const char *path)
 err graph_save(const struct graph *g, const char *path)
 {
     struct out o = {0};
-    char *temporary = xasprintf("%s.%d.part", path, (int)getpid());
+    bool through = path_is_special(path);
+    char *temporary = through ? xstrdup(path) : xasprintf("%s.%d.part", path, (int)getpid());
     err e = model_message(&o, g);
     int fd = e ? -1 : open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (!e && fd < 0) e = err_set(ERR_IO, "%s: cannot write: %s", temporary, strerror(errno));
     if (!e) e = write_all(fd, &o, path);
     if (fd >= 0 && close(fd) && !e) e = err_set(ERR_IO, "%s: cannot write: %s", path, strerror(errno));
-    if (!e && rename(temporary, path)) e = err_set(ERR_IO, "%s: cannot rename: %s", path, strerror(errno));
-    if (e && fd >= 0) unlink(temporary);
+    if (!e && !through && rename(temporary, path)) e = err_set(ERR_IO, "%s: cannot rename: %s", path, strerror(errno));
+    if (e && fd >= 0 && !through) unlink(temporary);
     free(temporary);
     out_done(&o);
     return e;

@@ -186,15 +186,16 @@ err npy_save(const char *path, const struct tensor *t)
     header[7] = 0;
     header[8] = (char)(n & 255);
     header[9] = (char)(n >> 8);
-    char *temporary = xasprintf("%s.tmp.%d", path, (int)getpid());
+    bool through = path_is_special(path);
+    char *temporary = through ? xstrdup(path) : xasprintf("%s.tmp.%d", path, (int)getpid());
     FILE *f = fopen(temporary, "wbe");
     size_t bytes = (size_t)tensor_count(&t->shape) * tensor_dtype_size(t->dtype);
     bool ok = f && fwrite(header, 1, 10 + (size_t)n, f) == 10 + (size_t)n && fwrite(t->data, 1, bytes, f) == bytes && fflush(f) == 0 &&
-              fsync(fileno(f)) == 0;
+              (fsync(fileno(f)) == 0 || errno == EINVAL); /* a pipe has nothing to wait for */
     int saved = errno;
     if (f && fclose(f) && ok) ok = false, saved = errno;
-    if (ok && rename(temporary, path)) ok = false, saved = errno;
-    if (!ok) unlink(temporary);
+    if (ok && !through && rename(temporary, path)) ok = false, saved = errno;
+    if (!ok && !through) unlink(temporary);
     free(temporary);
     return ok ? ERR_OK : err_set(ERR_IO, "%s: cannot write: %s", path, strerror(saved));
 }
