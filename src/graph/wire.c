@@ -59,7 +59,7 @@ int graph_wire_next(struct graph_wire *w, struct graph_field *ret)
     if (w->at >= w->end) return 0;
     struct graph_field f = {.start = w->at};
     const uint8_t *at = w->at;
-    uint64_t tag, n;
+    uint64_t tag = 0, n = 0;
     err e = varint(w, &at, w->end, &tag);
     if (e) return e;
     if (tag >> 3 == 0 || tag >> 3 > 0x1fffffff)

@@ -134,7 +134,7 @@ err op_constant_ints(const struct op_info *v, int i, const char *what, int64_t *
 err op_constant_int(const struct op_info *v, int i, const char *what, int64_t *ret)
 {
     int64_t number;
-    int count;
+    int count = 0;
     err e = op_constant_ints(v, i, what, &number, 1, &count);
     if (e) return e;
     if (count != 1) return err_set(ERR_SHAPE, "input %d (%s) must hold one number", i, what);

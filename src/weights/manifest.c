@@ -207,7 +207,7 @@ err weights_manifest_read(struct weights_store *s, const char *name, uint32_t ve
 
 err weights_manifest_current(struct weights_store *s, const char *name, struct weights_manifest *ret)
 {
-    uint32_t version;
+    uint32_t version = 0;
     err e = weights_current(s, name, &version);
     return e ? e : weights_manifest_read(s, name, version, ret);
 }
