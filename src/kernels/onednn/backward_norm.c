@@ -8,22 +8,13 @@
 
 #include <string.h>
 
-static bool all_taken(const struct kernel_query *q)
-{
-    for (int i = 0; i < q->n_in; i++)
-        if (q->in[i].dtype && !onednn_takes(&q->in[i])) return false;
-    for (int i = 0; i < q->n_out; i++)
-        if (q->out[i].dtype && !onednn_takes(&q->out[i])) return false;
-    return true;
-}
-
 /* ---- batch norm */
 
 static bool accepts_norm(const struct kernel_query *q)
 {
     bool forward = q->node->kind == OP_BATCH_NORM_TRAIN;
     int rank = q->n_in ? q->in[0].shape.rank : 0;
-    if ((!forward && q->node->kind != OP_BATCH_NORM_GRAD) || q->n_post || rank < 3 || rank > 5 || !all_taken(q)) return false;
+    if ((!forward && q->node->kind != OP_BATCH_NORM_GRAD) || q->n_post || rank < 3 || rank > 5 || !onednn_takes_tensors(q)) return false;
     if (q->n_in < (forward ? 3 : 5) || q->n_out < 3) return false;
     for (int i = 0; i < 3; i++)
         if (!q->out[i].dtype) return false;

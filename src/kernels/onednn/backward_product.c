@@ -8,21 +8,12 @@
 /* bf16 pays where there is so much to multiply per number that is rounded; stacks would often be copied into order otherwise. */
 enum { FLOPS_PER_NUMBER = 150, LEAST_OF_STACKS = 100 };
 
-static bool all_taken(const struct kernel_query *q)
-{
-    for (int i = 0; i < q->n_in; i++)
-        if (q->in[i].dtype && !onednn_takes(&q->in[i])) return false;
-    for (int i = 0; i < q->n_out; i++)
-        if (q->out[i].dtype && !onednn_takes(&q->out[i])) return false;
-    return true;
-}
-
 /* ---- Gemm */
 
 static bool accepts_product(const struct kernel_query *q)
 {
     const struct op_node *n = q->node;
-    if (n->kind != OP_GEMM || q->n_in < 2 || q->n_out != 1 || !all_taken(q) || !onednn_posts_known(q) || onednn_scales(q)) return false;
+    if (n->kind != OP_GEMM || q->n_in < 2 || q->n_out != 1 || !onednn_takes_tensors(q) || !onednn_posts_known(q) || onednn_scales(q)) return false;
     if (q->in[0].shape.rank != 2 || q->in[1].shape.rank != 2 || op_attr_float(n, "alpha", 1) != 1) return false;
     if (!onednn_present(q, 2)) return true;
     const struct tensor_shape *s = &q->in[2].shape;
@@ -80,7 +71,7 @@ static int64_t inner_of(const struct kernel_query *q)
 
 static bool accepts_matmul(const struct kernel_query *q)
 {
-    if (q->node->kind != OP_MATMUL || !q->half || q->n_in != 2 || q->n_out != 1 || q->n_post || !all_taken(q) || q->in[0].data || q->in[1].data) return false;
+    if (q->node->kind != OP_MATMUL || !q->half || q->n_in != 2 || q->n_out != 1 || q->n_post || !onednn_takes_tensors(q) || q->in[0].data || q->in[1].data) return false;
     int rank = q->out[0].shape.rank;
     if (rank < 2 || rank > 5 || q->in[0].shape.rank != rank || q->in[1].shape.rank != rank) return false;
     for (int i = 0; i < rank - 2; i++)

@@ -207,6 +207,15 @@ bool onednn_takes_all(const struct kernel_query *q)
     return adds_what_fits(q);
 }
 
+bool onednn_takes_tensors(const struct kernel_query *q)
+{
+    for (int i = 0; i < q->n_in; i++)
+        if (q->in[i].dtype != TENSOR_NONE && !onednn_takes(&q->in[i])) return false;
+    for (int i = 0; i < q->n_out; i++)
+        if (q->out[i].dtype != TENSOR_NONE && !onednn_takes(&q->out[i])) return false;
+    return true;
+}
+
 bool onednn_takes_mixed(const struct kernel_query *q)
 {
     if (q->n_in < 1 || !one_output(q) || !onednn_posts_known(q) || !onednn_takes_half(&q->in[0]) || !onednn_takes_half(&q->out[0])) return false;

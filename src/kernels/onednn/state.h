@@ -56,6 +56,8 @@ int onednn_own_inputs(const struct kernel_query *q);
 bool onednn_takes(const struct tensor *t);
 /* The same, or bf16. */
 bool onednn_takes_half(const struct tensor *t);
+/* Of the inputs and outputs that are there, each on its own: f32 throughout. */
+bool onednn_takes_tensors(const struct kernel_query *q);
 dnnl_data_type_t onednn_type(const struct tensor *t);
 bool onednn_present(const struct kernel_query *q, int i);
 /* takes() for output 0 and all present inputs, one output only, and post-operations of known kinds. */

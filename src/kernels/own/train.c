@@ -44,14 +44,6 @@ static void member(void *arg, int thread, int threads)
 
 /* ---- batch normalisation */
 
-static bool all_taken(const struct kernel_query *q)
-{
-    bool yes = true;
-    for (int i = 0; i < q->n_in; i++) yes &= !q->in[i].dtype || onednn_takes(&q->in[i]);
-    for (int i = 0; i < q->n_out; i++) yes &= !q->out[i].dtype || onednn_takes(&q->out[i]);
-    return yes;
-}
-
 /* What is as large as x may be bf16, each on its own; what belongs to channels is f32. */
 static bool images_taken(const struct kernel_query *q, bool forward)
 {
@@ -213,7 +205,7 @@ static err run_softmax_grad(struct kernel_state *s, const struct kernel_buffers 
 
 static bool accepts_layer_norm_grad(const struct kernel_query *q)
 {
-    if (q->node->kind != OP_LAYER_NORM_GRAD || !own_lanes() || q->n_post || q->n_in != 3 || !all_taken(q)) return false;
+    if (q->node->kind != OP_LAYER_NORM_GRAD || !own_lanes() || q->n_post || q->n_in != 3 || !onednn_takes_tensors(q)) return false;
     return q->out[0].dtype && tensor_count(&q->in[1].shape) > 0;
 }
 
