@@ -6,6 +6,8 @@
  * Transpose between the two is a view and costs nothing. SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include <string.h>
+
 #include "base/base.h"
 #include "base/err.h"
 
@@ -87,3 +89,19 @@ bool tensor_same_dense_layout(const struct tensor *a, const struct tensor *b);
 bool tensor_reshape_view(const struct tensor *t, const struct tensor_shape *shape, struct tensor *ret);
 /* Elements spanned, from the first to one past the last (for bounds checks and aliasing): 0 if empty. */
 int64_t tensor_span(const struct tensor *t);
+
+/* bfloat16: the upper half of a float32; rounded to the nearest even, NaN stays NaN. */
+static inline float tensor_bf16_float(uint16_t h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+static inline uint16_t tensor_float_bf16(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? u >> 16 | 0x40 : (u + 0x7fff + (u >> 16 & 1)) >> 16);
+}

@@ -234,18 +234,12 @@ static void next_statistics(const struct chain *s, const struct kernel_buffers *
 
 static inline float get(const void *p, int64_t i, bool half)
 {
-    float v;
-    if (!half) return ((const float *)p)[i];
-    uint32_t u = (uint32_t)((const uint16_t *)p)[i] << 16;
-    memcpy(&v, &u, sizeof v);
-    return v;
+    return half ? tensor_bf16_float(((const uint16_t *)p)[i]) : ((const float *)p)[i];
 }
 
 static inline void put(void *p, int64_t i, float v, bool half)
 {
-    uint32_t u;
-    memcpy(&u, &v, sizeof u);
-    if (half) ((uint16_t *)p)[i] = (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? u >> 16 | 64 : (u + 0x7fff + (u >> 16 & 1)) >> 16);
+    if (half) ((uint16_t *)p)[i] = tensor_float_bf16(v);
     else ((float *)p)[i] = v;
 }
 

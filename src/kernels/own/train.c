@@ -89,11 +89,7 @@ static float *vectors(const struct kernel_state *s, const struct kernel_buffers 
 
 static double first_of(const struct own_train_call *k, int64_t at)
 {
-    float v;
-    if (!k->x_half) return (double)((const float *)k->x)[at];
-    uint32_t bits = (uint32_t)((const uint16_t *)k->x)[at] << 16;
-    memcpy(&v, &bits, sizeof v);
-    return (double)v;
+    return (double)(k->x_half ? tensor_bf16_float(((const uint16_t *)k->x)[at]) : ((const float *)k->x)[at]);
 }
 
 /* Moments of the tasks, which are each around their first row, into mean and variance (Chan, Golub and LeVeque 1979). */

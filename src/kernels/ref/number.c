@@ -72,13 +72,6 @@ uint16_t ref_float_to_half(float f)
     return (uint16_t)(sign | ((x - (112u << 23) + 0xfff + (x >> 13 & 1)) >> 13));
 }
 
-static uint16_t float_to_bfloat(float f)
-{
-    uint32_t x = bits_of(f);
-    if ((x & 0x7fffffff) > 0x7f800000) return (uint16_t)(x >> 16 | 0x40);
-    return (uint16_t)((x + 0x7fff + (x >> 16 & 1)) >> 16);
-}
-
 /* The low bits of a number as a number of so many bits. */
 static inline int8_t signed_bits(int64_t v, int bits)
 {
@@ -91,7 +84,7 @@ static inline int8_t signed_bits(int64_t v, int bits)
 #define STORED(X)                                                                                            \
     X(float, TENSOR_F32, float, v, v)                                                                        \
     X(uint16_t, TENSOR_F16, float, ref_half_to_float(v), ref_float_to_half(v))                               \
-    X(uint16_t, TENSOR_BF16, float, float_of((uint32_t)v << 16), float_to_bfloat(v))                         \
+    X(uint16_t, TENSOR_BF16, float, tensor_bf16_float(v), tensor_float_bf16(v))                         \
     X(double, TENSOR_F64, double, v, v)                                                                      \
     X(uint8_t, TENSOR_U8, int64_t, v, (uint8_t)v)                                                            \
     X(int8_t, TENSOR_I8, int64_t, v, (int8_t)v)                                                              \
