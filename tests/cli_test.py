@@ -355,6 +355,17 @@ def plan_says_whether_a_site_fits():
 
 
 @test
+def plan_counts_the_queues_of_outputs():
+    def beside(outputs):
+        return json.loads(brim("plan", plan_site(f"outputs: {{{outputs}}}\n"), "--disk", "300M", "--json", status=None))["beside_weights_bytes"]
+    none = beside("database: off")
+    assert beside("database: off, jsonl: lines.jsonl") == none + (1 << 20)
+    rows = beside("database: rows.db")
+    assert none + (1 << 20) < rows < none + (4 << 20), (none, rows)
+    assert beside("database: rows.db, jsonl: lines.jsonl, pictures: {keep: 10M}") == rows + (3 << 20)
+
+
+@test
 def plan_of_a_site_without_models():
     write("still.yaml", SITE)
     os.makedirs(path("empty"), exist_ok=True)

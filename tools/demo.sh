@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./run demo: draws a site (once), serves it in a budget that holds half of its models' weights, and shows the page. --headless: serves it for a while, checks what
+# ./run demo: draws a site (once), serves it in the smallest budget that `brim plan` is sure of, and shows the page. --headless: serves it for a while, checks what
 # came out, and scores it against the truth.
 set -eu
 cd "$(dirname "$0")/.."
@@ -16,34 +16,26 @@ if [ ! -f "$BRIM_DEMO/scene.json" ]; then
     rm -rf "$BRIM_DEMO"; mkdir -p "$(dirname "$BRIM_DEMO")"; mv "$BRIM_DEMO.new" "$BRIM_DEMO"
 fi
 
-# All but weights as `brim plan` measures it on this machine, half of the weights (or the least that will do; the others are read from the disk before use), and
-# room for the pictures of the page. It begins with more: queues of events and results, which a plan does not know yet, find room before the cameras take theirs.
-plan=$("$brim" plan examples/demo.yaml --json) || [ -n "$plan" ] # its status says whether the site file's own budget will do
-page=7340032
-[ $headless = yes ] && page=0
-budget=$(printf %s "$plan" | python3 -c '
-import json, sys
-p = json.load(sys.stdin)
-print(max(p["least_bytes"], p["beside_weights_bytes"] + p["weights_bytes"] // 2) + int(sys.argv[1]))' $page)
-
-begin=$((budget + 8388608))
-take_back() { # once it runs
-    sleep 2
-    "$brim" budget "$budget" --store "$1" >/dev/null || echo "demo: it keeps the $begin bytes that it began with" >&2
-}
-
 if [ $headless = yes ]; then
-    store=$(mktemp -d)
+    store=$(mktemp -d) page=0
     trap 'rm -rf "$store"' EXIT
     export BRIM_DEMO_RESULTS="$store/results.jsonl"
-    take_back "$store" &
-    "$brim" serve examples/demo.yaml --budget "$begin" --store "$store" --seconds 12 --json >"$store/summary.json"
-    wait
+else
+    store=$BRIM_DEMO/store page=7340032
+fi
+
+# The least that is sure to do, as `brim plan` measures it on this machine (weights beyond it are read from the disk before use), and room for the pictures of the page.
+plan=$(BRIM_STORE="$store" "$brim" plan examples/demo.yaml --json) || [ -n "$plan" ] # its status says whether the site file's own budget will do
+budget=$(printf %s "$plan" | python3 -c '
+import json, sys
+print(json.load(sys.stdin)["least_bytes"] + int(sys.argv[1]))' $page)
+
+if [ $headless = yes ]; then
+    "$brim" serve examples/demo.yaml --budget "$budget" --store "$store" --seconds 12 --json >"$store/summary.json"
     BRIM="$brim" python3 tools/demo_score.py run "$BRIM_DEMO_RESULTS" "$BRIM_DEMO" crossing=cam1 square=cam2 parking=cam3 side=cam4
     python3 tools/demo_check.py "$store/summary.json"
     exit
 fi
-echo "budget: room for half of the models' weights, beside the cameras and the page; \`build/brim mem --store build/demo/store\` shows who has it" >&2
+echo "budget: the least that \`brim plan\` is sure of, and the page: weights are read from the disk while others are used; \`build/brim mem --store build/demo/store\` shows who has it" >&2
 echo "open http://127.0.0.1:$BRIM_DEMO_PORT/ in a browser; Ctrl-C ends it" >&2
-take_back "$BRIM_DEMO/store" &
-exec "$brim" serve examples/demo.yaml --budget "$begin" --store "$BRIM_DEMO/store"
+exec "$brim" serve examples/demo.yaml --budget "$budget" --store "$store"

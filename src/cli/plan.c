@@ -5,6 +5,7 @@
 #include "cli/plan.h"
 #include "cli/args.h"
 #include "engine/plan.h"
+#include "serve/serve.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -79,12 +80,13 @@ static void print_text(const char *path, const json_t *r)
     json_array_foreach(json_object_get(r, "assumed"), i, line) printf("assumed: %s\n", json_string_value(line));
 }
 
-static int plan(const char *path, const struct engine_plan_options *o, bool json)
+static int plan(const char *path, struct engine_plan_options *o, bool json)
 {
     struct site *site = NULL;
     json_t *r = NULL;
     err e = site_load(path, &site);
     if (e) return args_fail("plan", e), 2;
+    o->outputs = serve_bytes(site);
     e = engine_plan_site(site, o, &r);
     if (!e && json) {
         json_dumpf(r, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);

@@ -142,7 +142,7 @@ static err serve(const char *path, const struct options *o)
     if (x) return x;
     if (o->store) site->store = NULL; /* the command line wins */
     if (o->budget) site->budget = o->budget;
-    if ((x = engine_open(site, &(struct engine_options){0}, &e))) {
+    if ((x = engine_open(site, &(struct engine_options){.outputs = serve_bytes(site)}, &e))) {
         site_free(&site);
         return x;
     }

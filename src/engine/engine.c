@@ -137,7 +137,7 @@ uint64_t engine_beside_weights(struct engine *e, size_t away)
 }
 
 /* What this site would need, found by building it without a limit; then it is closed again. */
-static err too_small(struct engine_site *site, uint64_t limit)
+static err too_small(struct engine_site *site, uint64_t limit, uint64_t outputs)
 {
     struct engine *e = NULL;
     char reason[512], s[2][16];
@@ -146,7 +146,7 @@ static err too_small(struct engine_site *site, uint64_t limit)
     uint64_t least = 0;
     if (try_open(site, &(struct engine_options){.budget = all}, &e) == ERR_OK) {
         size_t away = engine_wait_for_cameras(e);
-        least = engine_beside_weights(e, away) + engine_floor(e).least_weights;
+        least = engine_beside_weights(e, away) + engine_floor(e).least_weights + outputs;
         least += least / 16; /* frames and decoders are a little larger at one moment than at another */
     }
     engine_close(&e);
@@ -174,7 +174,7 @@ err engine_open(struct site *s, const struct engine_options *o, struct engine **
     site->refs = 1;
     uint64_t limit = o->budget ? mem_budget_limit(o->budget) : s->budget ? s->budget : mem_budget_auto();
     err x = try_open(site, o, ret);
-    if (x == ERR_NOMEM) x = too_small(site, limit);
+    if (x == ERR_NOMEM) x = too_small(site, limit, o->outputs);
     if (x) site->site = NULL; /* stays the caller's */
     engine_site_unref(&site);
     return x;
@@ -253,16 +253,19 @@ void engine_close(struct engine **ep)
     *ep = NULL;
 }
 
-/* With engine->lock held. */
+/* With engine->lock held. In blocks, a budget that one model cannot be divided into would end them all; whole models (`residency: model`) are refused one by one. */
 static err set_budget(struct engine *e, uint64_t bytes)
 {
     struct engine_floor f = engine_floor_locked(e);
-    uint64_t least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other;
-    char s[2][16];
-    if (bytes < least && engine_eyes_leave(e)) return set_budget(e, bytes); /* guests go first */
-    if (bytes < least)
+    uint64_t before = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other, weights = e->blocks ? f.least_weights : 0;
+    char s[3][16];
+    if (bytes < before + weights && engine_eyes_leave(e)) return set_budget(e, bytes); /* guests go first */
+    if (bytes < before)
         return err_set(ERR_NOMEM, "a budget of %s is less than the %s that are needed before any weights", size_text(bytes, s[0]),
-                       size_text(least, s[1]));
+                       size_text(before, s[1]));
+    if (bytes < before + weights)
+        return err_set(ERR_NOMEM, "a budget of %s is less than the %s that are needed before any weights and the least part of these, %s", size_text(bytes, s[0]),
+                       size_text(before, s[1]), size_text(weights, s[2]));
     mem_budget_set_limit(e->budget, bytes);
     if (e->blocks) sched_divide(e->sched); /* before the next run: what stays is not touched */
     else sched_set_reserve(e->sched, 0); /* evicts what stands above the new limit */

@@ -23,6 +23,7 @@ struct engine;
 struct engine_options {
     struct mem_budget *budget; /* its limit is the site's budget; NULL: the engine makes one from the site */
     bool measure_precision; /* `precision: auto` is measured now (seconds per model), not beside the running box */
+    uint64_t outputs; /* bytes that what listens will take (serve_bytes): known to the sentence about the smallest budget */
     bool offline; /* pace max: every frame of every file is run, nothing is dropped; ends when all cameras ended */
 };
 

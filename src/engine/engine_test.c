@@ -594,6 +594,11 @@ static void a_smaller_budget_streams(void **state)
         json_t *blocks = engine_blocks(b.e);
         assert_true(json_integer_value(json_object_get(blocks, "window")) > 0);
         json_decref(blocks);
+        struct engine_floor f = engine_floor(b.e);
+        uint64_t before = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other;
+        assert_int_equal(engine_set_budget(b.e, before + f.least_weights / 2), ERR_NOMEM); /* which no division would fit into */
+        assert_non_null(strstr(err_text(), "the least part of these"));
+        assert_int_equal(mem_budget_limit(b.budget), limit);
         assert_int_equal(engine_set_budget(b.e, 256 << 20), ERR_OK);
         one = row(&b, "one", "a").stats.run, two = row(&b, "two", "a").stats.run;
         await_runs(&b, "one", "a", one + 3), await_runs(&b, "two", "a", two + 3);

@@ -369,7 +369,8 @@ err engine_plan_site(struct site *site, const struct engine_plan_options *o, jso
         if (away) assume(&p, text);
         if (site->whole_models)
             assume(&p, "`residency: model` is not considered: these figures are for `residency: blocks`");
-        p.beside = engine_beside_weights(p.e, away);
+        p.beside = engine_beside_weights(p.e, away) + o->outputs;
+        if (site->outputs.video) assume(&p, "the videos that outputs.video writes are not counted");
         p.tenants = xnewn(struct tenant, p.e->n_models + 1);
         p.wishes = xnewn(struct blocks_tenant, p.e->n_models + 1);
         e = collect(&p, o->bandwidth);

@@ -11,6 +11,7 @@
 
 struct engine_plan_options {
     uint64_t budget;  /* bytes; 0: the site's, or the automatic one */
+    uint64_t outputs; /* bytes that queues of outputs will take (serve_bytes) */
     double bandwidth; /* of the disk, bytes a second; 0: measured on the packed weights */
 };
 

@@ -243,7 +243,7 @@ err rows_open(const struct rows_options *o, struct rows **ret)
     if (!e) e = connect_db(r, &r->write);
     if (!e) e = migrate(r);
     if (!e) e = connect_db(r, &r->read);
-    if (!e) e = mem_alloc(r->payer, MEM_QUEUE, ROWS_QUEUE * sizeof *r->queue, (void **)&r->queue);
+    if (!e) e = mem_alloc(r->payer, MEM_QUEUE, ROWS_BYTES, (void **)&r->queue);
     if (!e) {
         int rc = pthread_create(&r->thread, NULL, writer, r);
         r->started = rc == 0;
@@ -270,7 +270,7 @@ void rows_close(struct rows **rp)
     sqlite3_close(r->read);
     sqlite3_close(r->write);
     if (r->owner_fd >= 0) close(r->owner_fd);
-    mem_free(r->payer, MEM_QUEUE, r->queue, ROWS_QUEUE * sizeof *r->queue);
+    mem_free(r->payer, MEM_QUEUE, r->queue, ROWS_BYTES);
     mem_payer_free(&r->payer);
     pthread_mutex_destroy(&r->lock);
     pthread_mutex_destroy(&r->read_lock);

@@ -29,6 +29,8 @@ struct rows_event {
     int width, height;      /* of the frame */
 };
 
+#define ROWS_BYTES (ROWS_QUEUE * sizeof(struct rows_event)) /* what an open database is charged */
+
 struct rows_options {
     const char *path;
     struct mem_budget *budget;

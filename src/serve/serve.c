@@ -10,6 +10,7 @@
 #include "engine/job.h"
 #include "serve/files.h"
 #include "serve/http.h"
+#include "serve/lines.h"
 #include "serve/mqtt.h"
 #include "serve/pictures.h"
 
@@ -183,6 +184,14 @@ static err open_rows(struct serve *s)
     free(path);
     free(store);
     return e;
+}
+
+uint64_t serve_bytes(const struct site *s)
+{
+    const struct site_outputs *o = &s->outputs;
+    uint64_t bytes = o->jsonl ? SERVE_LINES_BYTES : 0;
+    if (o->database_off) return bytes;
+    return bytes + ROWS_BYTES + (o->pictures_keep ? SERVE_PICTURES_BYTES : 0);
 }
 
 err serve_open(struct engine *e, const struct serve_options *o, struct serve **ret)

@@ -13,6 +13,8 @@ struct serve_options {
     uint64_t budget;       /* instead of the site's; 0: the site's */
 };
 
+/* Bytes of the queues that outputs of this site take when they open, for as long as it runs. Page, streams and video files come on top, as far as there is room. */
+uint64_t serve_bytes(const struct site *s);
 /* ERR_BUSY: port, database or store in use. What can fail later (a disk, a broker) is a problem that is shown and tried again. */
 err serve_open(struct engine *e, const struct serve_options *o, struct serve **ret);
 /* Tells what waits, then closes everything. The engine must have been stopped from producing (it may still exist). */
