@@ -31,8 +31,8 @@ def write(name, data):
     return path(name)
 
 
-def brim(*args, status=0, says=()):
-    p = subprocess.run([BRIM, *args], cwd=DIR, stdin=subprocess.DEVNULL, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def brim(*args, status=0, says=(), at=""):
+    p = subprocess.run([BRIM, *args], cwd=path(at), stdin=subprocess.DEVNULL, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert p.returncode == status, f"{args}: status {p.returncode}, not {status}: {p.stderr[-600:]}"
     for word in [says] if isinstance(says, str) else says:
         assert word in p.stderr, f"{args}: '{word}' is not in: {p.stderr[-600:]}"
@@ -97,6 +97,44 @@ def a_job_that_goes_on_keeps_its_options():
     train(*words, "--resume", "--max-steps", "2", "--json", status=1, says="stopped after 2 updates")  # the command itself, said again
     brim("train", "--resume", "--out=kept")
     assert os.path.exists(path("kept/last.onnx"))
+
+
+@test
+def a_job_goes_on_wherever_its_inputs_are_found():
+    """What was said at the beginning is seen from where it was said, not from where --resume is; all of it may also be moved together."""
+    pictures("a/two", 8), pictures("a/held", 3)
+    os.makedirs(path("b"), exist_ok=True)
+    brim("new", "squeezenet", "--classes", "2", "--size", "32", "-o", "a/teacher.onnx")
+    words = ("--model", "../net.onnx", "--data", "two", "--val", "../a/held", "--teacher", "./teacher.onnx", "--epochs", "2", "--batch", "4", "--lr", "0.003", "--optimizer", "adamw",
+             "--priority", "normal", "--threads", "1")
+    brim("train", *words, "--out", "whole", at="a")
+    begin = lambda out, at: brim("train", *words, "--out", out, "--max-steps", "1", status=1, says="stopped after 1 updates", at=at)
+    read = lambda name: open(path(name), "rb").read()
+    begin("parts", "a")
+    brim("train", "--resume", "--out", "../a/parts", "--max-steps", "2", status=1, says="stopped after 2 updates", at="b")
+    brim("train", *words, "--resume", "--out", path("a/parts"), "--max-steps", "3", status=1, says="stopped after 3 updates", at="b")  # the same words: they mean the same
+    brim("train", "--resume", "--out", "a/parts")
+    assert read("a/parts/last.onnx") == read("a/whole/last.onnx") and read("a/parts/best.onnx") == read("a/whole/best.onnx")
+    begin("moved", "a")
+    os.rename(path("a"), path("c"))
+    brim("train", "--resume", "--out", "../c/moved", status=2, says="/a/two: No such file", at="b")
+    shutil.rmtree(path("a"), ignore_errors=True)
+    shutil.copytree(path("c/held"), path("a/held"))  # a part of what was said is there again, the rest is not
+    brim("train", "--resume", "--out", "moved", "--max-steps", "2", status=1, says="stopped after 2 updates", at="c")
+    brim("train", "--resume", "--out", "../c/moved", at="b")  # and that is remembered
+    assert read("c/moved/last.onnx") == read("c/whole/last.onnx")
+
+
+@test
+def a_job_that_ended_early_says_so_again():
+    pictures("two")
+    words = ("--data", "two", "--out", "early", "--epochs", "9", "--patience", "1", "--held-out", "0.3", "--lr", "1e-30")  # nothing is learnt: the second epoch is no better
+    assert " (ended early); best epoch 1; " in train(*words)
+    before = open(path("early/last.onnx"), "rb").read()
+    for _ in range(2):
+        assert "early: 2 epochs, 2 updates in " in (out := brim("train", "--resume", "--out", "early")) and " (ended early); best epoch 1; " in out, out
+    assert json.loads(brim("train", "--resume", "--out", "early", "--json"))["stopped_early"] is True
+    assert open(path("early/last.onnx"), "rb").read() == before
 
 
 @test

@@ -357,7 +357,8 @@ static void show(void *user, const struct train_progress *p)
 
 static void finish_json(const struct train_result *r, bool cancelled)
 {
-    printf("{\"done\": %s, \"epochs\": %d, \"updates\": %lld, \"best_epoch\": %d", cancelled ? "false" : "true", r->epochs, (long long)r->updates, r->best_epoch);
+    printf("{\"done\": %s, \"epochs\": %d, \"updates\": %lld, \"best_epoch\": %d, \"stopped_early\": %s", cancelled ? "false" : "true", r->epochs, (long long)r->updates, r->best_epoch,
+           r->stopped_early ? "true" : "false");
     cli_train_number("best", 5, r->best_top1);
     printf(", \"parameters\": %lld, \"peak_bytes\": %llu, \"corrupt\": %lld, \"seconds\": %.1f}\n", (long long)r->sizes.parameters, (unsigned long long)r->peak,
            (long long)r->corrupt, r->seconds);
@@ -438,15 +439,15 @@ static err nothing_new(int argc, char **argv, char *const *old, int n)
     return ERR_OK;
 }
 
-/* The arguments of the checkpoint, then --resume and what may be said anew. */
-static err resumed(int argc, char **words, struct options *o, struct args_list *rest, char ***ret_arguments)
+/* The arguments of the checkpoint, then --resume and what may be said anew. *ret_begun: the folder that it was begun in, NULL if that was not kept. */
+static err resumed(int argc, char **words, struct options *o, struct args_list *rest, char ***ret_arguments, char **ret_begun)
 {
     struct options old = defaults();
     int n;
     bool json = o->json;
     const char *out = o->job.out;
     char **arguments;
-    err e = train_job_arguments(out, &arguments, &n);
+    err e = train_job_arguments(out, &arguments, &n, ret_begun);
     if (e) return e;
     char **argv = xnewn(char *, n + 2);
     argv[0] = (char *)(uintptr_t)"train";
@@ -473,7 +474,7 @@ static err resumed(int argc, char **words, struct options *o, struct args_list *
 struct prepared {
     struct options o;
     struct args_list rest;
-    char **kept, **old, threads[32], *paths[5];
+    char **kept, **old, threads[32], *paths[5], *begun, *here;
 };
 
 static void prepared_done(struct prepared *p)
@@ -488,6 +489,8 @@ static void prepared_done(struct prepared *p)
     for (size_t i = 0; i < p->o.n_teacher_names; i++) free(p->o.teacher_names[i]);
     free(p->o.teacher_names);
     for (size_t i = 0; i < ARRAY_LEN(p->paths); i++) free(p->paths[i]);
+    free(p->begun);
+    free(p->here);
 }
 
 /* A path as seen from `folder`; NULL: from here. */
@@ -509,6 +512,29 @@ static void join_all(const char *folder, struct prepared *p)
     join(folder, &j->teacher, &p->paths[4]);
 }
 
+static bool all_there(const char *folder, const struct train_job_options *j)
+{
+    const char *const inputs[] = {j->data, j->val, j->teacher};
+    bool there = true;
+    for (size_t i = 0; i < ARRAY_LEN(inputs) && there; i++) {
+        if (!inputs[i] || *inputs[i] == '/') continue;
+        char *path = xasprintf("%s/%s", folder, inputs[i]);
+        there = !access(path, F_OK);
+        free(path);
+    }
+    return there;
+}
+
+/* Inputs are seen from the folder in which the job was begun, wherever it goes on; if all of it was moved, and they lie here as they lay there, from here. */
+static void find_inputs(const char *folder, struct prepared *p)
+{
+    struct train_job_options *j = &p->o.job;
+    p->here = folder ? xstrdup(folder) : realpath(".", NULL);
+    bool elsewhere = p->begun && (!p->here || strcmp(p->begun, p->here)) && (all_there(p->begun, j) || !p->here || !all_there(p->here, j));
+    join_all(elsewhere ? p->begun : folder, p);
+    j->folder = elsewhere ? p->begun : p->here;
+}
+
 static err prepare(int argc, char **argv, const char *folder, struct prepared *p)
 {
     struct options *o = &p->o;
@@ -519,7 +545,7 @@ static err prepare(int argc, char **argv, const char *folder, struct prepared *p
     if (!o->job.out) return err_set(ERR_USAGE, "--out DIR is needed");
     join(folder, &o->job.out, &p->paths[3]);
     if (o->job.resume) {
-        e = resumed(argc, argv, o, &p->rest, &p->old);
+        e = resumed(argc, argv, o, &p->rest, &p->old, &p->begun);
     } else {
         if (!o->job.model || !o->job.data) return err_set(ERR_USAGE, "--model and --data are needed");
         p->kept = xnewn(char *, argc + 2);
@@ -529,7 +555,7 @@ static err prepare(int argc, char **argv, const char *folder, struct prepared *p
         o->job.arguments = (const char *const *)p->kept;
         o->job.n_arguments = argc;
     }
-    join_all(folder, p);
+    if (!e) find_inputs(folder, p);
     return e ? e : digest(o);
 }
 

@@ -440,6 +440,7 @@ static err loop(struct train_job *j, train_progress_fn *fn, void *user, struct t
     double pending = 0;
     float loss;
     err e;
+    r->stopped_early = patience_is_over(j) && j->state.epochs_done < j->o->epochs; /* said again of a job that goes on when it has ended */
     if (patience_is_over(j)) return ERR_OK;
     while (!stopped(j) && !(e = train_data_next(j->data, &b))) {
         if ((e = one_batch(j, b, &loss)) == ERR_CANCELLED) return leave(j);

@@ -65,6 +65,7 @@ struct train_job_options {
     bool resume;
     const char *const *arguments; /* kept in the checkpoint, so that --resume needs no options */
     int n_arguments;
+    const char *folder;         /* kept with them: what their relative paths are seen from; NULL: not known */
     const char *teacher;        /* ONNX: classify learns its answers (classify.distill, temperature), pictures without labels get them from it; NULL: none */
     const char *const *teacher_classes; /* its classes by name (train/teacher.h); NULL: all */
     int n_teacher_classes;
@@ -100,8 +101,8 @@ struct train_result {
 };
 err train_job(const struct train_job_options *o, train_progress_fn *fn, void *user, struct train_result *ret);
 
-/* The arguments kept in OUT/last.brim: *ret is malloced, with its strings. ERR_NOT_FOUND with what to do. */
-err train_job_arguments(const char *out, char ***ret, int *ret_n);
+/* The arguments kept in OUT/last.brim: *ret is malloced, with its strings, and so is *ret_folder (NULL: none was kept). ERR_NOT_FOUND with what to do. */
+err train_job_arguments(const char *out, char ***ret, int *ret_n, char **ret_folder);
 
 /* Writes the graph of the folder's model.onnx with the numbers of a checkpoint (`mean`: of the running mean, where there is one). */
 err train_export(const char *checkpoint, const char *output, bool mean);

@@ -1,4 +1,4 @@
-/* The files of a job. A checkpoint's JSON: {"version": 1, "model_crc": N, "arguments": [...], "classes": [...], "tensors": [...], "state": {...}}; numbers that must come back with
+/* The files of a job. A checkpoint's JSON: {"version": 1, "model_crc": N, "arguments": [...], "folder": "/...", "classes": [...], "tensors": [...], "state": {...}}; numbers that must come back with
  * the same bits are written with 17 digits. SPDX-License-Identifier: Apache-2.0 */
 #include "base/crc32c.h"
 #include "graph/zoo.h"
@@ -187,8 +187,8 @@ static json_t *job_json(const struct train_job *j)
     json_t *arguments = json_array(), *classes = json_array();
     for (int i = 0; i < j->o->n_arguments; i++) json_array_append_new(arguments, text_json(j->o->arguments[i]));
     for (int i = 0; i < j->classes; i++) json_array_append_new(classes, text_json(train_set_class(j->set, i)));
-    return json_pack("{s:i, s:I, s:o, s:o, s:o, s:{s:I, s:I, s:I, s:f, s:f, s:i, s:i, s:f}}", "version", 1, "model_crc", (json_int_t)j->model_crc, "arguments", arguments,
-                     "classes", classes, "tensors", tensors_json(j), "state", "batches", (json_int_t)s->batches, "steps", (json_int_t)s->steps, "updates", (json_int_t)s->updates, "loss_sum", s->loss_sum,
+    return json_pack("{s:i, s:I, s:o, s:o*, s:o, s:o, s:{s:I, s:I, s:I, s:f, s:f, s:i, s:i, s:f}}", "version", 1, "model_crc", (json_int_t)j->model_crc, "arguments", arguments,
+                     "folder", j->o->folder ? text_json(j->o->folder) : NULL, "classes", classes, "tensors", tensors_json(j), "state", "batches", (json_int_t)s->batches, "steps", (json_int_t)s->steps, "updates", (json_int_t)s->updates, "loss_sum", s->loss_sum,
                      "best", s->best, "best_epoch", s->best_epoch, "epochs_done", s->epochs_done, "seconds", s->seconds);
 }
 
@@ -259,7 +259,7 @@ err train_job_restore(struct train_job *j)
     return e;
 }
 
-static err read_list(const char *out, const char *key, char ***ret, int *ret_n)
+static err read_list(const char *out, const char *key, char ***ret, int *ret_n, char **ret_folder)
 {
     char *path = xasprintf("%s/last.brim", out);
     struct train_checkpoint c;
@@ -273,19 +273,20 @@ static err read_list(const char *out, const char *key, char ***ret, int *ret_n)
     json_array_foreach(list, i, item) texts[i] = json_text(item);
     *ret = texts;
     *ret_n = (int)json_array_size(list);
+    if (ret_folder) *ret_folder = (item = json_object_get(job, "folder")) ? json_text(item) : NULL;
     json_decref(job);
     train_checkpoint_close(&c);
     return ERR_OK;
 }
 
-err train_job_arguments(const char *out, char ***ret, int *ret_n)
+err train_job_arguments(const char *out, char ***ret, int *ret_n, char **ret_folder)
 {
-    return read_list(out, "arguments", ret, ret_n);
+    return read_list(out, "arguments", ret, ret_n, ret_folder);
 }
 
 err train_job_classes(const char *out, char ***ret, int *ret_n)
 {
-    return read_list(out, "classes", ret, ret_n);
+    return read_list(out, "classes", ret, ret_n, NULL);
 }
 
 /* ---- ONNX */
