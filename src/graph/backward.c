@@ -33,7 +33,7 @@ static const struct {
     [OP_ROUND] = {bw_flat}, [OP_SIGN] = {bw_flat}, [OP_ADD] = {bw_add}, [OP_SUB] = {bw_sub},
     [OP_MUL] = {bw_mul}, [OP_DIV] = {bw_div}, [OP_POW] = {bw_pow}, [OP_MAX] = {bw_extreme},
     [OP_MIN] = {bw_extreme}, [OP_SUM] = {bw_sum}, [OP_MEAN] = {bw_mean}, [OP_WHERE] = {bw_where},
-    [OP_PRELU] = {bw_prelu}, [OP_CAST] = {bw_cast}, [OP_DROPOUT] = {bw_dropout},
+    [OP_PRELU] = {bw_prelu}, [OP_CAST] = {bw_cast}, [OP_DROPOUT] = {bw_dropout}, [OP_DROPOUT_BY] = {bw_dropout_by},
     /* backward_reduce.c */
     [OP_REDUCE_SUM] = {bw_reduce_sum}, [OP_REDUCE_MEAN] = {bw_reduce_mean}, [OP_REDUCE_SUM_SQUARE] = {bw_reduce_square},
     [OP_REDUCE_L1] = {bw_reduce_l1}, [OP_REDUCE_L2] = {bw_reduce_l2}, [OP_REDUCE_LOG_SUM] = {bw_reduce_log_sum},

@@ -197,8 +197,18 @@ void bw_cast(struct graph_backward *w, const struct graph_node *n)
     bw_give(w, n, 0, graph_b_close(&w->b, c));
 }
 
-/* brim's Dropout hands its input on. */
+/* Dropout as in inference: it hands its input on. */
 void bw_dropout(struct graph_backward *w, const struct graph_node *n)
 {
     bw_give(w, n, 0, bw_grad(w, n, 0));
+}
+
+/* The same elements, by the same draw: nothing is kept. */
+void bw_dropout_by(struct graph_backward *w, const struct graph_node *n)
+{
+    static const char *const PARAMETERS[] = {"ratio", "node", "channels_last"};
+    int in[] = {bw_grad(w, n, 0), n->op.in[1]};
+    struct graph_node *d = graph_b_open(&w->b, OP_DROPOUT_BY, in, 2, 1);
+    for (size_t i = 0; i < ARRAY_LEN(PARAMETERS); i++) bw_copy_attr(d, n, PARAMETERS[i]);
+    bw_give(w, n, 0, graph_b_close(&w->b, d));
 }

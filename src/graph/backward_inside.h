@@ -38,7 +38,7 @@ int bw_ints(struct graph_backward *w, const struct graph_node *n, int i, const c
 int bw_axis(struct graph_backward *w, const struct graph_node *n, int64_t otherwise, int rank); /* the attribute `axis`, made positive */
 
 graph_gradient_fn bw_unary, bw_clip, bw_neg, bw_flat, bw_add, bw_sub, bw_mul, bw_div, bw_pow, bw_extreme, bw_sum, bw_mean, bw_where, bw_prelu,
-    bw_cast, bw_dropout; /* backward_elementwise.c */
+    bw_cast, bw_dropout, bw_dropout_by; /* backward_elementwise.c */
 graph_gradient_fn bw_reduce_sum, bw_reduce_mean, bw_reduce_square, bw_reduce_l1, bw_reduce_l2, bw_reduce_log_sum, bw_reduce_log_sum_exp,
     bw_reduce_extreme, bw_global_average, bw_global_max, bw_softmax, bw_lp_norm, bw_cumsum; /* backward_reduce.c */
 graph_gradient_fn bw_matmul, bw_gemm, bw_einsum;                                             /* backward_matmul.c */

@@ -134,6 +134,22 @@ static void test_binary(void **state)
     }
 }
 
+/* The same draw in all evaluations: what is dropped stays dropped. */
+static void test_dropout(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 6; k++) {
+        static const float RATIOS[] = {0.5f, 0.2f, 0, 1, 0.9f, 0.3f};
+        struct graph *g = start(13);
+        int x = k % 2 ? try_input(g, DIMS(2, 3, 2, 4)) : try_input(g, DIMS(5, 7));
+        int y = testing_node(g, OP_DROPOUT_BY, x, testing_ints(g, 3, (int64_t[]){k, 7, 1}), -1);
+        graph_set_float(testing_last(g), "ratio", RATIOS[k]);
+        graph_set_int(testing_last(g), "node", k);
+        graph_set_int(testing_last(g), "channels_last", k / 2 % 2);
+        finish(g, testing_node(g, OP_MUL, y, y, -1), (uint64_t)k, -1, 1, "DropoutBy"); /* not linear: dy is not the same everywhere */
+    }
+}
+
 static void test_cast(void **state)
 {
     (void)state;
@@ -594,6 +610,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_unary, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_binary, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_dropout, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_cast, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_matmul, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_einsum, set_up, tear_down),

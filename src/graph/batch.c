@@ -208,7 +208,7 @@ static bool keeps_first(struct graph_special *s, const struct op_node *n)
     switch (n->kind) {
     case OP_ABS: case OP_ADD: case OP_AND: case OP_CAST: case OP_CEIL: case OP_CELU: case OP_CLIP: case OP_DIV:
     case OP_ELU: case OP_EQUAL: case OP_ERF: case OP_EXP: case OP_FLOOR: case OP_GELU: case OP_GREATER:
-    case OP_GREATER_OR_EQUAL: case OP_HARD_SIGMOID: case OP_HARD_SWISH: case OP_IDENTITY: case OP_DROPOUT:
+    case OP_GREATER_OR_EQUAL: case OP_HARD_SIGMOID: case OP_HARD_SWISH: case OP_IDENTITY: case OP_DROPOUT: case OP_DROPOUT_BY:
     case OP_LEAKY_RELU: case OP_LESS: case OP_LESS_OR_EQUAL: case OP_LOG: case OP_MAX: case OP_MEAN:
     case OP_MIN: case OP_MISH: case OP_MOD: case OP_MUL: case OP_NEG: case OP_NOT: case OP_OR: case OP_POW:
     case OP_PRELU: case OP_RECIPROCAL: case OP_RELU: case OP_ROUND: case OP_SELU: case OP_SIGMOID:

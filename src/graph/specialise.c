@@ -1,7 +1,7 @@
 /* From a file's graph to one whose every shape is known.
  *
  * One walk in execution order copies the needed nodes into a new graph: shapes by op_infer, constants computed as
- * soon as all inputs of a node are (fold.c), Identity and inference-time Dropout skipped, the branch of a decided
+ * soon as all inputs of a node are (fold.c), Identity and Dropout skipped (in a training form: dropout.c), the branch of a decided
  * If put in its place. Shape arithmetic thus disappears by itself. What depends on data carries an upper bound
  * (tensor_shape.bounded).
  *
@@ -211,6 +211,32 @@ static err emit_node(struct graph_special *s, const struct graph *from, const st
     return ERR_OK;
 }
 
+/* A Dropout of a training form: in what mode the file has it does not matter. */
+static err emit_dropout(struct graph_special *s, const struct graph *from, const struct graph_node *old, int *map, const int *uses)
+{
+    bool mask = old->op.n_out > 1 && old->op.out[1] >= 0 && uses[old->op.out[1]];
+    double ratio;
+    if (old->op.n_in < 1 || old->op.in[0] < 0 || old->op.out[0] < 0) return emit_node(s, from, old, map);
+    err e = graph_dropout_ratio(s, &old->op, old->op.n_in > 1 ? take(s, from, map, old->op.in[1]) : -1, &ratio);
+    if (!e && ratio == 0 && mask) return emit_node(s, from, old, map);
+    if (!e && mask) e = err_set(ERR_UNSUPPORTED, "its mask is read, which is not offered in training; with --dropout 0 nothing is dropped");
+    if (e) return wrap_node(e, from, &old->op);
+    int x = take(s, from, map, old->op.in[0]);
+    map[old->op.out[0]] = x;
+    if (ratio == 0) return ERR_OK;
+    struct graph_node *n;
+    struct op_info in[KERNEL_MAX_IN], out[KERNEL_MAX_OUT] = {{0}};
+    e = graph_dropout_add(s, old->op.name, x, ratio, &n);
+    if (!e) {
+        graph_node_infos(s->to, n, in);
+        e = op_infer(&n->op, in, out);
+    }
+    if (e) return wrap_node(e, from, &old->op);
+    map[old->op.out[0]] = n->op.out[0] = graph_add_value(s->to, from->values[old->op.out[0]].name, out[0].dtype, &out[0].shape);
+    if (s->batch) graph_batch_pass(s, n);
+    return ERR_OK;
+}
+
 static err emit_graph(struct graph_special *s, const struct graph *from, int *map)
 {
     char *needed = graph_needed(from);
@@ -219,7 +245,9 @@ static err emit_graph(struct graph_special *s, const struct graph *from, int *ma
     for (size_t i = 0; i < from->n_nodes && !e; i++) {
         const struct graph_node *n = &from->nodes[i];
         if (!needed[i]) continue;
-        if (hands_on(s, from, n, map, uses))
+        if (s->dropout && n->op.kind == OP_DROPOUT)
+            e = emit_dropout(s, from, n, map, uses);
+        else if (hands_on(s, from, n, map, uses))
             map[n->op.out[0]] = take(s, from, map, n->op.in[0]);
         else if (n->op.kind == OP_IF)
             e = emit_if(s, from, n, map);
@@ -281,14 +309,14 @@ static int64_t constant_bytes(const struct graph *g)
 err graph_specialise(const struct graph *g, const struct tensor_shape *input_shapes, struct mem_payer *payer,
                      struct graph **ret)
 {
-    return graph_specialise_with(g, input_shapes, NULL, payer, ret);
+    return graph_specialise_with(g, input_shapes, NULL, NULL, payer, ret);
 }
 
 err graph_specialise_with(const struct graph *g, const struct tensor_shape *input_shapes, const char *as_input,
-                          struct mem_payer *payer, struct graph **ret)
+                          struct graph_dropout *dropout, struct mem_payer *payer, struct graph **ret)
 {
     if (g->parent) return err_set(ERR_USAGE, "%s: a subgraph cannot be specialised alone", g->name);
-    struct graph_special s = {.root = g, .to = graph_new(g->name, g->opset, payer), .as_input = as_input};
+    struct graph_special s = {.root = g, .to = graph_new(g->name, g->opset, payer), .as_input = as_input, .dropout = dropout};
     s.symbols = xnewn(int64_t, (size_t)g->n_symbols + 1);
     for (int i = 0; i < g->n_symbols; i++) s.symbols[i] = -1;
     s.work_left = constant_bytes(g) * 16 + (16 << 20); /* see fold.c */

@@ -5,6 +5,13 @@
 
 enum { GRAPH_BATCH_DEPENDS = 1, GRAPH_BATCH_FIRST = 2 }; /* bits of graph_special.batch */
 
+/* Dropout in a training form: what is asked, and what was made. */
+struct graph_dropout {
+    double ratio; /* of every Dropout; 0: its own */
+    int count;    /* DropoutBy nodes */
+    int draw;     /* the input that they read, if there are any */
+};
+
 struct graph_special {
     const struct graph *root;
     struct graph *to;
@@ -14,6 +21,7 @@ struct graph_special {
     uint8_t *flags;     /* per value of `to` */
     int64_t work_left;  /* what folding may still cost */
     const char *as_input; /* per value of `root`: this constant becomes an input; NULL: none does */
+    struct graph_dropout *dropout; /* NULL: Dropout hands its input on */
 };
 uint8_t *graph_batch_flag(struct graph_special *s, int value);
 /* Makes constants of a Reshape or Resize follow the batch. Before op_infer. `n` is in s->to and its inputs are set.
@@ -24,9 +32,17 @@ void graph_batch_pass(struct graph_special *s, const struct graph_node *n);
 /* ERR_SHAPE if an output mixes samples. */
 err graph_batch_check(struct graph_special *s);
 
-/* graph_specialise, but constants of `g` with as_input[value] != 0 become inputs, in their order, behind g's own. */
+/* graph_specialise, but constants of `g` with as_input[value] != 0 become inputs, in their order, behind g's own; then, unless `dropout` is NULL, each
+ * Dropout that drops anything becomes a DropoutBy, and their draw the last input. */
 err graph_specialise_with(const struct graph *g, const struct tensor_shape *input_shapes, const char *as_input,
-                          struct mem_payer *payer, struct graph **ret);
+                          struct graph_dropout *dropout, struct mem_payer *payer, struct graph **ret);
+
+/* ---- dropout.c */
+
+/* How much the Dropout `n` drops; `given`: its input 1 in s->to, -1: it has none. */
+err graph_dropout_ratio(const struct graph_special *s, const struct op_node *n, int given, double *ret);
+/* Appends a DropoutBy that reads value x of s->to. */
+err graph_dropout_add(struct graph_special *s, const char *name, int x, double ratio, struct graph_node **ret);
 
 /* legacy.c: makes a node of opsets 1 to 6 mean the same in ours. `node` is a number in s->to. */
 err graph_legacy(struct graph_special *s, size_t node);

@@ -190,8 +190,11 @@ err graph_training_form(const struct graph *source, const struct graph_training_
     }
     err e = trained ? ERR_OK : err_set(ERR_USAGE, "%s: no initialiser is to be trained: it has no float32 weights, or all are frozen", source->name);
     if (!e) e = check_states(source, as_input, slots);
-    if (!e) e = graph_specialise_with(source, o->input_shapes, as_input, payer, &t->g);
+    struct graph_dropout dropout = {.ratio = o->dropout};
+    if (!e) e = graph_specialise_with(source, o->input_shapes, as_input, o->dropout < 0 ? NULL : &dropout, payer, &t->g);
     if (!e) {
+        t->n_dropouts = dropout.count;
+        t->draw = dropout.count ? dropout.draw : -1;
         t->n_inputs = source->n_inputs;
         t->n_outputs = t->g->n_outputs;
         list_parameters(source, slots, as_input, t);

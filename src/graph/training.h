@@ -2,7 +2,7 @@
  *
  * The training form is specialised (all shapes known, constants folded) with three differences. Chosen initialisers are graph *inputs* of
  * the same name: parameters. BatchNormalization takes the batch's own statistics (BatchNormTrain); its running ones are inputs too (state), and their
- * new numbers outputs. Dropout hands its input on.
+ * new numbers outputs. A Dropout drops, by one more input, the draw (DropoutBy in op/gradient.c): three int64, the seed, the number of the update and of the run in it.
  *
  * The caller appends a loss (backward.h has the builder), then graph_backward over the parameters, makes the gradients outputs, and plans the
  * whole. The way back writes numbers into the constants of the graph the user has, so what is exported is his file with new numbers.
@@ -34,8 +34,9 @@ struct graph_training {
     int n_params;                    /* weights and vectors first, in the source's order; then the states */
     int n_trained;                   /* how many of them are no states */
     struct graph_parameter *params;
-    int n_inputs;                    /* the source's inputs are g->inputs[0 .. n_inputs), parameters and states follow */
+    int n_inputs;                    /* the source's inputs are g->inputs[0 .. n_inputs), parameters and states follow, then the draw */
     int n_outputs;                   /* the source's outputs are g->outputs[0 .. n_outputs), then the updates of states */
+    int n_dropouts, draw;            /* DropoutBy nodes; the input that they read, -1: there are none */
 };
 struct graph_training_options {
     const struct tensor_shape *input_shapes; /* as for graph_specialise; NULL: those of the file */
@@ -43,6 +44,7 @@ struct graph_training_options {
     bool (*choose)(void *context, const char *name, bool usual);
     void *context;
     bool frozen_statistics; /* BatchNormalization stays as in inference (its scale and bias are trained all the same) */
+    double dropout;         /* the ratio of every Dropout; 0: its own; below 0: none drops */
     bool keep_patterns;     /* do not turn x * sigmoid(x) into Silu, and the like, first */
 };
 /* The source must outlive it (its constants are borrowed). ERR_USAGE: nothing to train. */

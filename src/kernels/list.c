@@ -13,7 +13,7 @@ extern const struct kernel_class onednn_conv, onednn_deconv, onednn_linear, oned
     onednn_train_product, onednn_train_matmul, onednn_train_norm;
 
 extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_function, own_concat, own_softmax, own_norm, own_gradient,
-    own_batch_norm, own_softmax_grad, own_layer_norm_grad, own_split_conv;
+    own_batch_norm, own_softmax_grad, own_layer_norm_grad, own_split_conv, own_dropout;
 
 static const struct kernel_class *const ONLY_REF[] = {&kernels_ref_class, NULL};
 static const struct kernel_class *const ALL[] = {
@@ -21,7 +21,7 @@ static const struct kernel_class *const ALL[] = {
     &own_depthwise,     &own_binary,      &own_function,    &own_concat,
     &own_softmax,       &own_norm,        &own_gradient,
     &own_batch_norm,    &own_softmax_grad, &own_layer_norm_grad,
-    &own_split_conv,
+    &own_split_conv,    &own_dropout,
     &onednn_conv,       &onednn_deconv,   &onednn_train_matmul,
     &onednn_linear,     &onednn_matmul,
     &onednn_train_conv, &onednn_train_product, &onednn_train_norm,

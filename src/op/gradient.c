@@ -17,6 +17,10 @@
  *     LayerNormGrad    (dy, x, scale) -> dx, dscale, dbias    scale has x's sizes from `axis` on
  *     GatherGrad       (dy, indices) -> dx  adds the slices of dy to where Gather took them; `axis`, `shape` of x
  *     SliceGrad        (dy) -> dx           zeros of `shape`, and dy at `starts` with `steps` (one of each per axis, steps of any sign but 0)
+ *     DropoutBy        (x, draw) -> y       Dropout in training: 0 where the draw says so, else x / (1 - ratio). draw: int64 [3], the seed, the number
+ *                                           of the update and of the run within it; with the attribute `node` and the number of the element they say
+ *                                           what is dropped (kernels/dropout.h). It is its own gradient by x: DropoutBy(dy, draw). Elements are counted
+ *                                           in the order of the axes, or with `channels_last` as in such an image: N, H, W, C.
  *
  * The convolution's gradient by its input is ConvTranspose. SPDX-License-Identifier: Apache-2.0 */
 #include "op/rule.h"
@@ -243,5 +247,18 @@ err op_rule_slice_grad(const struct op_node *n, const struct op_info *in, struct
     if (e) return e;
     out[0].dtype = in[0].dtype;
     out[0].shape = x;
+    return ERR_OK;
+}
+
+err op_rule_dropout_by(const struct op_node *n, const struct op_info *in, struct op_info *out)
+{
+    float ratio = op_attr_float(n, "ratio", -1);
+    err e = want_float(in, 0);
+    if (!e && in[1].dtype != TENSOR_I64) e = err_set(ERR_SHAPE, "input 1 (draw) is %s", tensor_dtype_name(in[1].dtype));
+    if (!e) e = op_want_vector(n, in, 1, 3);
+    if (!e && !(ratio >= 0 && ratio <= 1)) e = err_set(ERR_SHAPE, "the attribute 'ratio' goes from 0 to 1");
+    if (!e && tensor_count(&in[0].shape) > (int64_t)1 << 34) e = err_set(ERR_LIMIT, "input 0 has more than 2^34 elements");
+    if (e) return e;
+    like(in, 0, &out[0]);
     return ERR_OK;
 }

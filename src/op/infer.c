@@ -165,6 +165,7 @@ static const struct rule {
     [OP_LAYER_NORM_GRAD] = {op_rule_layer_norm_grad, op_flops_norm, 3, 3, 3, false},
     [OP_GATHER_GRAD] = {op_rule_gather_grad, op_flops_in, 2, 2, 1, false},
     [OP_SLICE_GRAD] = {op_rule_slice_grad, op_flops_none, 1, 1, 1, false},
+    [OP_DROPOUT_BY] = {op_rule_dropout_by, op_flops_out, 2, 2, 1, false},
     [OP_BITWISE_AND] = {op_rule_bitwise, op_flops_out, 2, 2, 1, true},
     [OP_BITWISE_OR] = {op_rule_bitwise, op_flops_out, 2, 2, 1, true},
     [OP_BITWISE_XOR] = {op_rule_bitwise, op_flops_out, 2, 2, 1, true},

@@ -70,7 +70,7 @@ struct graph; /* a subgraph inside an attribute (If, Loop, Scan); owned by the g
     X(AVERAGE_POOL_GRAD, "AveragePoolGrad", "brim") X(BATCH_NORM_TRAIN, "BatchNormTrain", "brim")            \
     X(BATCH_NORM_GRAD, "BatchNormGrad", "brim") X(INSTANCE_NORM_GRAD, "InstanceNormGrad", "brim")            \
     X(LAYER_NORM_GRAD, "LayerNormGrad", "brim") X(GATHER_GRAD, "GatherGrad", "brim")                         \
-    X(SLICE_GRAD, "SliceGrad", "brim")
+    X(SLICE_GRAD, "SliceGrad", "brim") X(DROPOUT_BY, "DropoutBy", "brim")
 
 enum op_kind {
     OP_NONE = 0,

@@ -75,7 +75,7 @@ op_infer_fn op_rule_constant, op_rule_constant_of_shape, op_rule_eye_like, op_ru
 op_infer_fn op_rule_recurrent, op_rule_qlinear, op_rule_integer, op_rule_dynamic_quantize;
 op_infer_fn op_rule_unary_grad, op_rule_softmax_grad, op_rule_conv_grad_weight, op_rule_max_pool_grad,
     op_rule_average_pool_grad, op_rule_batch_norm_train, op_rule_batch_norm_grad, op_rule_instance_norm_grad,
-    op_rule_layer_norm_grad, op_rule_gather_grad, op_rule_slice_grad;
+    op_rule_layer_norm_grad, op_rule_gather_grad, op_rule_slice_grad, op_rule_dropout_by;
 op_infer_fn op_rule_bitwise, op_rule_bit_cast, op_rule_det, op_rule_tensor_scatter, op_rule_roi_align, op_rule_max_roi_pool,
     op_rule_deform_conv, op_rule_col2im, op_rule_max_unpool, op_rule_affine_grid, op_rule_dft, op_rule_stft, op_rule_mel;
 op_infer_fn op_rule_unique, op_rule_non_zero, op_rule_nms, op_rule_topk, op_rule_subgraph;

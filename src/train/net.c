@@ -37,6 +37,9 @@ struct train_net {
     float *values, *grads, *sum;  /* values, grads: n_all floats (grads holds the next of states too); sum: n_flat, NULL without accumulation */
     float *kept;                  /* states as of the last update; NULL without accumulation */
     float *loss;                  /* one number in a block of 64 bytes */
+    int dropouts, draw_input;     /* of the plan, -1: nothing is dropped; */
+    int64_t *draw;                /* what it reads: seed, update, run in the update; a block of 64 bytes */
+    uint64_t seed;
     int accumulate, runs;
     uint64_t fixed, need;
     int level;                    /* of recomputation; `again` says what it costs */
@@ -44,7 +47,7 @@ struct train_net {
     struct train_optimiser *optimiser;
 };
 
-enum { LOSS_BYTES = 64 };
+enum { LOSS_BYTES = 64, DRAW_BYTES = 64 };
 
 static err take(struct train_net *n, size_t bytes, void *ret)
 {
@@ -144,11 +147,13 @@ static err add_gradients(struct train_net *n, struct graph_training *t, int loss
 static err make_graph(struct train_net *n, const struct graph *source, const struct train_net_options *o, struct graph_training **ret)
 {
     struct graph_training_options form = {.input_shapes = o->input_shapes, .choose = o->choose, .context = o->choose_context,
-                                          .frozen_statistics = o->frozen_statistics};
+                                          .frozen_statistics = o->frozen_statistics, .dropout = o->dropout};
     struct graph_training *t;
     err e = graph_training_form(source, &form, n->payer, &t);
     if (e) return e;
     lay_out(n, t);
+    n->draw_input = t->draw < 0 ? -1 : input_number(t->g, t->draw);
+    n->dropouts = t->n_dropouts;
     n->first_target = t->g->n_inputs;
     n->n_outputs = t->n_inputs ? t->n_outputs : 0;
     struct graph_builder b = {.g = t->g, .name = "loss"};
@@ -185,7 +190,7 @@ static err make_plan(struct train_net *n, struct graph_training *t, const struct
 static uint64_t still_to_come(const struct train_net *n, const struct train_net_options *o)
 {
     struct model_sizes s = model_plan_sizes(n->plan);
-    uint64_t bytes = s.activations + s.scratch + LOSS_BYTES + 2 * n->n_all * sizeof(float) + train_optimiser_bytes(&o->optimiser, n->n_flat);
+    uint64_t bytes = s.activations + s.scratch + LOSS_BYTES + (n->draw_input >= 0 ? DRAW_BYTES : 0) + 2 * n->n_all * sizeof(float) + train_optimiser_bytes(&o->optimiser, n->n_flat);
     if (o->accumulate > 1) bytes += n->n_all * sizeof(float);
     for (int i = 0; i < n->n_targets; i++) bytes += n->targets[i].bytes;
     return bytes;
@@ -220,6 +225,7 @@ static err take_memory(struct train_net *n, const struct train_net_options *o)
     if (!e && n->accumulate > 1) e = take(n, n->n_flat * sizeof(float), &n->sum);
     if (!e && n->accumulate > 1) e = take(n, (n->n_all - n->n_flat) * sizeof(float), &n->kept);
     if (!e) e = take(n, LOSS_BYTES, &n->loss);
+    if (!e && n->draw_input >= 0) e = take(n, DRAW_BYTES, &n->draw);
     for (int i = 0; i < n->n_targets && !e; i++) e = take(n, n->targets[i].bytes, &n->targets[i].p);
     if (!e) e = make_optimiser(n, o);
     if (!e) e = model_plan_reserve(n->plan);
@@ -238,6 +244,7 @@ static void connect(struct train_net *n)
         if (n->places[i].grad >= 0) model_plan_bind_output(n->plan, n->places[i].grad, n->grads + n->places[i].at);
     }
     for (int i = 0; i < n->n_targets; i++) model_plan_bind_input(n->plan, n->first_target + i, n->targets[i].p);
+    if (n->draw) model_plan_bind_input(n->plan, n->draw_input, n->draw);
     model_plan_bind_output(n->plan, n->loss_output, n->loss);
 }
 
@@ -319,6 +326,7 @@ err train_net_new(const struct graph *source, const struct train_net_options *o,
     struct graph_training *t = NULL;
     n->payer = mem_payer_new(o->budget, "training");
     n->accumulate = MAX(o->accumulate, 1);
+    n->seed = o->seed;
     err e = choose_plan(n, source, o, mem_budget_limit(o->budget), &t);
     if (!e) e = take_memory(n, o);
     if (!e) {
@@ -347,6 +355,7 @@ void train_net_free(struct train_net **np)
     mem_free(n->payer, MEM_TRAINING, n->sum, n->n_flat * sizeof(float));
     mem_free(n->payer, MEM_TRAINING, n->kept, (n->n_all - n->n_flat) * sizeof(float));
     mem_free(n->payer, MEM_TRAINING, n->loss, LOSS_BYTES);
+    mem_free(n->payer, MEM_TRAINING, n->draw, DRAW_BYTES);
     for (int i = 0; i < n->n_targets; i++) mem_free(n->payer, MEM_TRAINING, n->targets[i].p, n->targets[i].bytes);
     for (int i = 0; i < n->n_places; i++) free(n->places[i].name);
     mem_payer_free(&n->payer);
@@ -400,8 +409,18 @@ static err after_run(struct train_net *n, float *ret_loss)
     return ERR_OK;
 }
 
+/* A run that failed or was stopped is done again with the same draw; each of an accumulation has its own. */
+static void draw(struct train_net *n)
+{
+    if (!n->draw) return;
+    n->draw[0] = (int64_t)n->seed;
+    n->draw[1] = n->optimiser->steps;
+    n->draw[2] = n->runs;
+}
+
 err train_net_run(struct train_net *n, float *ret_loss)
 {
+    draw(n);
     err e = model_plan_run(n->plan, NULL);
     return e ? e : after_run(n, ret_loss);
 }
@@ -409,6 +428,7 @@ err train_net_run(struct train_net *n, float *ret_loss)
 err train_net_run_forward(struct train_net *n)
 {
     if (n->cut < 0) return err_set(ERR_INTERNAL, "this network's loss is begun before its last output");
+    draw(n);
     return model_plan_run_part(n->plan, 0, n->cut);
 }
 
@@ -483,7 +503,7 @@ err train_net_store(const struct train_net *n, struct graph *g, bool mean)
 
 struct train_net_sizes train_net_sizes(const struct train_net *n)
 {
-    struct train_net_sizes s = {.fixed = n->fixed, .need = n->need, .plan = model_plan_sizes(n->plan), .level = n->level, .again = n->again};
+    struct train_net_sizes s = {.fixed = n->fixed, .need = n->need, .plan = model_plan_sizes(n->plan), .level = n->level, .again = n->again, .dropouts = n->dropouts};
     for (int i = 0; i < n->n_trained; i++) {
         if (n->places[i].grad < 0) continue;
         s.parameters += (int64_t)n->places[i].count;

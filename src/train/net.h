@@ -30,6 +30,8 @@ struct train_net_options {
     bool (*choose)(void *context, const char *name, bool usual); /* NULL: all usual parameters are trained */
     void *choose_context;
     bool frozen_statistics;
+    double dropout;                          /* the ratio of every Dropout; 0: its own; below 0: none drops */
+    uint64_t seed;                           /* of what is dropped: a function of it, the number of the update and of the run in it */
     train_loss_fn *loss;
     void *loss_context;
     const char *rival;                       /* parameters whose names begin so follow a loss of their own, ... */
@@ -92,6 +94,7 @@ struct train_net_sizes {
     struct model_sizes plan;
     int level;               /* of recomputation, and what that costs */
     struct graph_recompute_cost again;
+    int dropouts;            /* places where something is dropped */
 };
 struct train_net_sizes train_net_sizes(const struct train_net *n);
 struct model_plan *train_net_plan(const struct train_net *n);

@@ -217,11 +217,11 @@ static void state_free(struct kernel_state **s)
                                                    .run = run,                                                         \
                                                    .free = state_free}
 extern const struct kernel_class own_winograd, own_narrow, own_product, own_depthwise, own_binary, own_function, own_concat, own_softmax, own_norm, own_gradient,
-    own_batch_norm, own_softmax_grad, own_layer_norm_grad, own_split_conv; /* named by list.c */
+    own_batch_norm, own_softmax_grad, own_layer_norm_grad, own_split_conv, own_dropout; /* named by list.c */
 CLASS(winograd);
 CLASS(narrow);
 CLASS(product);
 CLASS(depthwise);
 
 const struct kernel_class *const kernels_own_classes[] = {&own_winograd, &own_narrow, &own_product, &own_depthwise, &own_binary, &own_function, &own_concat, &own_softmax, &own_norm,
-                                                            &own_gradient, &own_batch_norm, &own_softmax_grad, &own_layer_norm_grad, &own_split_conv, NULL};
+                                                            &own_gradient, &own_batch_norm, &own_softmax_grad, &own_layer_norm_grad, &own_split_conv, &own_dropout, NULL};

@@ -59,6 +59,17 @@ struct own_flat_call {
 };
 enum { OWN_NORM_BLOCK = 1024, OWN_NORM_CHANNELS = 64, OWN_SOFTMAX_ROW = 8 };
 
+/* Dropout in training: n numbers in the order in which they are counted. */
+struct kernel_dropout;
+struct own_dropout_call {
+    const struct kernel_dropout *d;
+    int64_t n;
+    const void *x;
+    void *y;
+    bool x_half, y_half; /* bf16, else f32 */
+    void (*run)(const struct own_dropout_call *k, int thread, int threads);
+};
+
 struct own_train_call;
 struct own_lanes {
     int lanes;
@@ -72,6 +83,7 @@ struct own_lanes {
     void (*affine)(const struct own_train_call *k, int thread, int threads);
     void (*softmax_grad)(const struct own_train_call *k, int thread, int threads);
     void (*layer_norm_grad)(const struct own_train_call *k, int thread, int threads);
+    void (*dropout)(const struct own_dropout_call *k, int thread, int threads);
 };
 extern const struct own_lanes own_lanes512, own_lanes256;
 

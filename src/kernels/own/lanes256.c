@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/dropout.h"
 #include "kernels/own/train.h"
 
 enum { OWN_MAX_KERNEL = 16 };
@@ -22,6 +23,7 @@ enum { OWN_MAX_KERNEL = 16 };
 #include "kernels/own/depthwise.inc"
 #include "kernels/own/flat.inc"
 #include "kernels/own/train.inc"
+#include "kernels/own/dropout.inc"
 #ifdef __clang__
 #pragma clang attribute pop
 #endif
@@ -41,4 +43,5 @@ const struct own_lanes own_lanes256 = {
     affine_run,
     softmax_grad_run,
     layer_norm_grad_run,
+    dropout_run,
 };

@@ -9,6 +9,7 @@
  *     own:function   Relu and five others from f32 to bf16 or back (flat.inc)
  *     own:gradient   UnaryGrad of nine activations in any layout (flat.inc)
  *     own:split_conv ConvGradWeight in bf16 by parts of the batch (split.c)
+ *     own:dropout    DropoutBy, f32 and bf16 (dropout.inc)
  *     own:batch_norm BatchNormTrain and its gradient; own:softmax_grad, own:layer_norm_grad   of rows (train.inc)
  *
  * Written once for LANES floats (lanes.inc) and compiled for AVX-512 and for AVX2; which runs is decided by what oneDNN is allowed to use, so

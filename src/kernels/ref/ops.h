@@ -50,6 +50,7 @@ ref_scratch_fn ref_integer_scratch;
 ref_fn ref_quantize, ref_dequantize; /* quantize.c */
 ref_fn ref_unary_grad, ref_softmax_grad;                       /* gradient_unary.c */
 ref_fn ref_gather_grad, ref_slice_grad;                        /* gradient_move.c */
+ref_fn ref_dropout_by;                                         /* dropout.c */
 ref_fn ref_conv_grad_weight, ref_max_pool_grad, ref_average_pool_grad; /* gradient_window.c */
 ref_scratch_fn ref_conv_grad_weight_scratch;
 ref_fn ref_batch_norm_train, ref_batch_norm_grad, ref_instance_norm_grad, ref_layer_norm_grad; /* gradient_norm.c */

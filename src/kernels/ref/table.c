@@ -173,6 +173,7 @@ static const struct ref_op TABLE[OP_KIND_COUNT] = {
     [OP_SOFTMAX_GRAD] = {ref_softmax_grad, ref_scratch_rows, ROWS, FLOAT},
     [OP_GATHER_GRAD] = {ref_gather_grad, ref_scratch_rows, ROWS, FLOAT},
     [OP_SLICE_GRAD] = {ref_slice_grad, NULL, ANY, FLOAT},
+    [OP_DROPOUT_BY] = {ref_dropout_by, NULL, ANY, FLOAT},
     [OP_CONV_GRAD_WEIGHT] = {ref_conv_grad_weight, ref_conv_grad_weight_scratch, LAST, FLOAT},
     [OP_MAX_POOL_GRAD] = {ref_max_pool_grad, ref_scratch_spatial, LAST, FLOAT},
     [OP_AVERAGE_POOL_GRAD] = {ref_average_pool_grad, ref_scratch_spatial, LAST, FLOAT},
