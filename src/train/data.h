@@ -75,11 +75,11 @@ const struct train_set_report *train_set_report(const struct train_set *s);
 int64_t train_set_count(const struct train_set *s);
 int train_set_vocabulary(const struct train_set *s); /* TEXT: one more than the largest token; else 0 */
 /* Labels for a set that has none (train_set_unlabelled): the names of the classes first, then every sample from the first to the last, with a class or with
- * boxes (class ids in range; in pixels of the picture as stored, cut to `w` x `h`). ERR_NOMEM. */
+ * boxes (class ids in range; in pixels of the picture as stored, inside it; those without area are left out). ERR_NOMEM. */
 bool train_set_unlabelled(const struct train_set *s);
 err train_set_name_classes(struct train_set *s, const char *const *names, int n, bool boxes);
 void train_set_label_class(struct train_set *s, int64_t sample, int class_id);
-err train_set_label_boxes(struct train_set *s, int64_t sample, const struct train_box *boxes, int n, double w, double h);
+err train_set_label_boxes(struct train_set *s, int64_t sample, const struct train_box *boxes, int n);
 int train_set_classes(const struct train_set *s);
 const char *train_set_class(const struct train_set *s, int class_id);
 bool train_set_has_boxes(const struct train_set *s);
@@ -126,6 +126,7 @@ struct train_data_options {
     struct train_augment augment;
 };
 
+enum { TRAIN_GEOMETRY = 6 };
 struct train_batch {
     int64_t number, epoch, step; /* number = epoch * steps + step */
     int count;                   /* rows */
@@ -137,7 +138,7 @@ struct train_batch {
     const float *mix;            /* [count]; 1: labels alone */
     const struct train_box *boxes; /* [count][max_boxes], in pixels of width x height */
     const int32_t *n_boxes;      /* [count] */
-    const float *geometry;       /* [count][4]: sx sy ox oy, network = stored pixel * s + o (of the first picture, before a flip) */
+    const float *geometry;       /* [count][TRAIN_GEOMETRY]: sx sy ox oy, network = stored pixel * s + o (of the first picture, before a flip); its width, height as stored */
 };
 struct train_data_stats {
     int64_t corrupt, boxes_cut, boxes_dropped; /* pictures met that cannot be decoded; over max_boxes; not visible enough */

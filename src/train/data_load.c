@@ -75,7 +75,7 @@ static size_t lay_out(const struct train_data *d, char *block, struct train_batc
     const struct train_data_options *o = &d->o;
     size_t n = (size_t)o->batch, at = 0, images = part(&at, n * image_bytes(d)), samples = part(&at, n * sizeof *b->samples);
     size_t labels = part(&at, n * sizeof *b->labels), labels2 = part(&at, n * sizeof *b->labels2), mix = part(&at, n * sizeof *b->mix);
-    size_t boxes = part(&at, n * (size_t)o->max_boxes * sizeof *b->boxes), n_boxes = part(&at, n * sizeof *b->n_boxes), geometry = part(&at, n * 4 * sizeof *b->geometry);
+    size_t boxes = part(&at, n * (size_t)o->max_boxes * sizeof *b->boxes), n_boxes = part(&at, n * sizeof *b->n_boxes), geometry = part(&at, n * TRAIN_GEOMETRY * sizeof *b->geometry);
     size_t targets = part(&at, n * target_floats(d) * sizeof *b->targets), attributes = part(&at, n * attribute_floats(d) * sizeof *b->attributes);
     if (!block) return at;
     *b = (struct train_batch){.images = block + images,
@@ -104,7 +104,7 @@ static struct data_row row_of(const struct train_data *d, const struct train_bat
                              .label2 = WRITABLE(int32_t, b->labels2) + i,
                              .n_boxes = WRITABLE(int32_t, b->n_boxes) + i,
                              .mix = WRITABLE(float, b->mix) + i,
-                             .geometry = WRITABLE(float, b->geometry) + 4 * i,
+                             .geometry = WRITABLE(float, b->geometry) + TRAIN_GEOMETRY * i,
                              .boxes = WRITABLE(struct train_box, b->boxes) + (size_t)i * (size_t)d->o.max_boxes};
 }
 

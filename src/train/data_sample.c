@@ -196,7 +196,12 @@ static err place_target(struct data_maker *m, int64_t sample, const struct video
     return e;
 }
 
-static err one(struct data_maker *m, struct data_random *r, int64_t sample, const struct data_canvas *c, struct boxes *boxes, float geometry[4])
+static void tell_view(const struct data_view *v, const struct video_frame *f, float geometry[TRAIN_GEOMETRY])
+{
+    memcpy(geometry, (float[]){(float)v->sx, (float)v->sy, (float)v->ox, (float)v->oy, (float)f->width, (float)f->height}, TRAIN_GEOMETRY * sizeof *geometry);
+}
+
+static err one(struct data_maker *m, struct data_random *r, int64_t sample, const struct data_canvas *c, struct boxes *boxes, float geometry[TRAIN_GEOMETRY])
 {
     struct picture p;
     struct data_rect all = {0, 0, c->w, c->h};
@@ -206,13 +211,13 @@ static err one(struct data_maker *m, struct data_random *r, int64_t sample, cons
     e = data_place(m->conv, p.f, &v, &all, c);
     if (!e && m->target.rgb) e = place_target(m, sample, p.f, &v);
     if (!e) add_boxes(m, sample, p.f, &v, &all, boxes);
-    if (!e) memcpy(geometry, (float[]){(float)v.sx, (float)v.sy, (float)v.ox, (float)v.oy}, 4 * sizeof *geometry);
+    if (!e) tell_view(&v, p.f, geometry);
     picture_close(&p);
     return e;
 }
 
 /* Four pictures that meet in a point (Bochkovskiy et al., 2020): each fitted to the canvas, zoomed, with its corner at the point. */
-static err mosaic(struct data_maker *m, struct data_random *r, int64_t sample, const struct data_canvas *c, struct boxes *boxes, float geometry[4])
+static err mosaic(struct data_maker *m, struct data_random *r, int64_t sample, const struct data_canvas *c, struct boxes *boxes, float geometry[TRAIN_GEOMETRY])
 {
     const struct train_augment *a = &m->o->augment;
     int cx = (int)data_uniform(r, 0.3 * c->w, 0.7 * c->w), cy = (int)data_uniform(r, 0.3 * c->h, 0.7 * c->h);
@@ -229,7 +234,7 @@ static err mosaic(struct data_maker *m, struct data_random *r, int64_t sample, c
         v.oy = t / 2 ? cy : cy - p.f->height * v.sy;
         e = data_place(m->conv, p.f, &v, &tile, c);
         if (!e) add_boxes(m, t == 0 ? sample : other, p.f, &v, &tile, boxes);
-        if (t == 0) memcpy(geometry, (float[]){(float)v.sx, (float)v.sy, (float)v.ox, (float)v.oy}, 4 * sizeof *geometry);
+        if (t == 0) tell_view(&v, p.f, geometry);
         picture_close(&p);
         if (e) return e;
     }
@@ -237,7 +242,7 @@ static err mosaic(struct data_maker *m, struct data_random *r, int64_t sample, c
 }
 
 /* Pixels, boxes and label of one sample with its augmentation, mixup apart. */
-static err compose(struct data_maker *m, struct data_random *r, int64_t sample, const struct data_canvas *c, struct boxes *boxes, float geometry[4])
+static err compose(struct data_maker *m, struct data_random *r, int64_t sample, const struct data_canvas *c, struct boxes *boxes, float geometry[TRAIN_GEOMETRY])
 {
     const struct train_augment *a = &m->o->augment;
     int first = boxes->n;
@@ -264,7 +269,7 @@ static err compose(struct data_maker *m, struct data_random *r, int64_t sample, 
 static err mixup(struct data_maker *m, int64_t epoch, int64_t position, int attempt, struct boxes *boxes, const struct data_row *row)
 {
     struct data_random r = data_random_of(m->o->seed, epoch, position, PURPOSE_MIXUP + ((uint64_t)attempt << 8));
-    float geometry[4];
+    float geometry[TRAIN_GEOMETRY];
     if (!data_chance(&r, m->o->augment.mixup)) return ERR_OK;
     double weight = floor(data_uniform(&r, 0, 1) * 256) / 256; /* what the pixels are mixed by, exactly */
     if (m->set->has_boxes) weight = 0.25 + weight / 2;         /* neither picture may vanish: its boxes stay */
@@ -288,7 +293,7 @@ static void remember(struct data_maker *m)
 static void empty_row(const struct data_maker *m, const struct data_row *row)
 {
     memset(row->image, 0, data_image_bytes(m->o));
-    memset(row->geometry, 0, 4 * sizeof(float));
+    memset(row->geometry, 0, TRAIN_GEOMETRY * sizeof(float));
     for (size_t i = 0; m->target.rgb && i < (size_t)m->target.w * (size_t)m->target.h * (size_t)m->o->channels; i++) row->target[i] = 0;
     for (int c = 0; row->attributes && c < train_set_classes(m->set); c++) row->attributes[c] = -1;
     *row->sample = *row->label = *row->label2 = -1;

@@ -336,14 +336,13 @@ void train_set_label_class(struct train_set *s, int64_t sample, int class_id)
     data_samples(s)[sample].label = class_id;
 }
 
-err train_set_label_boxes(struct train_set *s, int64_t sample, const struct train_box *boxes, int n, double w, double h)
+err train_set_label_boxes(struct train_set *s, int64_t sample, const struct train_box *boxes, int n)
 {
     struct data_sample *d = &data_samples(s)[sample];
     d->first_box = (int64_t)s->boxes.len;
     d->n_boxes = 0;
     for (int i = 0; i < n; i++) {
         struct train_box b = boxes[i];
-        b.x1 = (float)MIN(MAX(b.x1, 0), w), b.x2 = (float)MIN(MAX(b.x2, 0), w), b.y1 = (float)MIN(MAX(b.y1, 0), h), b.y2 = (float)MIN(MAX(b.y2, 0), h);
         if (!(b.x2 > b.x1 && b.y2 > b.y1) || b.class_id < 0 || (size_t)b.class_id >= s->n_classes) continue;
         err e = data_append(s, &s->boxes, sizeof b, &b, 1);
         if (e) return e;

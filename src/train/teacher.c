@@ -160,19 +160,31 @@ static err name_classes(struct labelling *k)
     return e;
 }
 
+/* Into pixels of the picture as stored, cut to what of it the teacher was shown: a network may well see something in a letterbox's padding. False if less than a quarter
+ * of it is left, or less than 2 pixels of the teacher's (as of what an augmentation cuts). */
+static bool inside(const struct train_picture *seen, const float *geometry, const struct task_detection *d, struct train_box *ret)
+{
+    double sx = (double)geometry[0], sy = (double)geometry[1], ox = (double)geometry[2], oy = (double)geometry[3];
+    double right = MIN(ox + (double)geometry[4] * sx, seen->width), bottom = MIN(oy + (double)geometry[5] * sy, seen->height), left = MAX(ox, 0), top = MAX(oy, 0);
+    double x1 = MAX((double)d->box.x1, left), y1 = MAX((double)d->box.y1, top), x2 = MIN((double)d->box.x2, right), y2 = MIN((double)d->box.y2, bottom);
+    double area = ((double)d->box.x2 - (double)d->box.x1) * ((double)d->box.y2 - (double)d->box.y1);
+    if (!(x2 - x1 >= 2 && y2 - y1 >= 2 && (x2 - x1) * (y2 - y1) >= 0.25 * area)) return false;
+    ret->x1 = (float)((x1 - ox) / sx), ret->y1 = (float)((y1 - oy) / sy), ret->x2 = (float)((x2 - ox) / sx), ret->y2 = (float)((y2 - oy) / sy);
+    return true;
+}
+
 static err boxes_of(struct labelling *k, int64_t sample, int i, const float *geometry)
 {
     struct train_box boxes[BOXES];
     float least = k->l->score > 0 ? (float)k->l->score : 0.4f;
     int n = 0, found = train_decode(&k->detector, k->rows, LABEL_BATCH, i, least, k->found);
-    double sx = (double)geometry[0], sy = (double)geometry[1], ox = (double)geometry[2], oy = (double)geometry[3];
     for (int f = 0; f < found && n < BOXES; f++) {
         const struct task_detection *d = &k->found[f];
         if (k->map[d->class_id] < 0) continue;
-        boxes[n++] = (struct train_box){(float)((d->box.x1 - ox) / sx), (float)((d->box.y1 - oy) / sy), (float)((d->box.x2 - ox) / sx), (float)((d->box.y2 - oy) / sy),
-                                        k->map[d->class_id]};
+        boxes[n].class_id = k->map[d->class_id];
+        n += inside(&k->t->picture, geometry, d, &boxes[n]);
     }
-    return train_set_label_boxes(k->set, sample, boxes, n, (k->detector.width - ox) / sx, (k->detector.height - oy) / sy);
+    return train_set_label_boxes(k->set, sample, boxes, n);
 }
 
 static void class_of(struct labelling *k, int64_t sample, const float *row)
@@ -190,7 +202,7 @@ static err label_batch(struct labelling *k, const struct train_batch *b)
     if (!e && k->l->boxes) e = train_detector_read(&k->detector, k->t->r.plan, k->rows);
     for (int i = 0; i < b->count && !e; i++) {
         if (b->samples[i] < 0) continue;
-        if (k->l->boxes) e = boxes_of(k, b->samples[i], i, b->geometry + 4 * i);
+        if (k->l->boxes) e = boxes_of(k, b->samples[i], i, b->geometry + TRAIN_GEOMETRY * i);
         else class_of(k, b->samples[i], k->rows + (size_t)i * width);
     }
     return e;

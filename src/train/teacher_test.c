@@ -64,7 +64,7 @@ static void answers(void **state)
     bench_end(&b);
 }
 
-/* A network that says the same of every picture: of 84 cells (64 x 64), three see something. */
+/* A network that says the same of every picture: of 84 cells (64 x 64), four see something. */
 static struct graph *seer(struct mem_payer *payer)
 {
     enum { CELLS = 84, ROW = 7 };
@@ -76,9 +76,10 @@ static struct graph *seer(struct mem_payer *payer)
     *f = 0;
     assert_int_equal(graph_add_constant(g, "said", TENSOR_F32, &s, &v, (void **)&f), ERR_OK);
     memset(f, 0, CELLS * ROW * sizeof *f);
-    /* stride 16, cell (1, 1): centre 24, 24, 16 wide, 32 high, class 1, 0.81; stride 32, cell (1, 0): centre 40, 8, class 0, 0.5; another one, not sure enough */
+    /* stride 16, cell (1, 1): centre 24, 24, 16 wide, 32 high, class 1, 0.81; stride 32, cell (1, 0): centre 40, 8, class 0, 0.5; another one, not sure enough; stride 32, cell (1, 1): 30 to 46, 48 to 56, class 0, 0.81 */
     memcpy(f + (64 + 5) * ROW, (float[]){0.5f, 0.5f, 0, logf(2), 0.9f, 0.1f, 0.9f}, ROW * sizeof *f);
     memcpy(f + (80 + 1) * ROW, (float[]){0.25f, 0.25f, logf(0.5f), logf(0.25f), 0.625f, 0.8f, 0}, ROW * sizeof *f);
+    memcpy(f + (80 + 3) * ROW, (float[]){0.1875f, 0.625f, logf(0.5f), logf(0.25f), 0.9f, 0.9f, 0}, ROW * sizeof *f);
     memcpy(f + 3 * ROW, (float[]){0.5f, 0.5f, 0, 0, 0.5f, 0.5f, 0}, ROW * sizeof *f);
     int y = test_node(g, OP_MUL, "nothing", (int[]){x, z}, 2, NULL);
     struct graph_node *n;
@@ -111,19 +112,22 @@ static void boxes(void **state)
     assert_int_equal(train_set_classes(s), 2);
     assert_string_equal(train_set_class(s, 1), "1");
     assert_true(train_set_has_boxes(s) && !train_set_unlabelled(s));
-    /* the first is shown at half its size: boxes are twice as large; the lower ones lie outside the picture */
+    /* the first is shown at half its size above padding: boxes are twice as large, of the first a quarter lies in the padding and is cut off, the third lies in it */
     const struct train_box *box = train_set_boxes(s, 0, &n);
     assert_int_equal(n, 2);
     assert_true(box[0].class_id == 1 && box[1].class_id == 0);
     assert_float_equal(box[0].x1, 32, 1e-4);
     assert_float_equal(box[0].y1, 16, 1e-4);
     assert_float_equal(box[0].x2, 64, 1e-4);
-    assert_float_equal(box[0].y2, 80, 1e-4);
+    assert_float_equal(box[0].y2, 64, 1e-4);
     assert_float_equal(box[1].x1, 64, 1e-4);
     train_set_boxes(s, 1, &n);
     assert_int_equal(n, 0);
-    train_set_boxes(s, 2, &n);
-    assert_int_equal(n, 2);
+    box = train_set_boxes(s, 2, &n); /* padding to the right: one lies before its edge, one behind it, of the third an eighth before it */
+    assert_int_equal(n, 1);
+    assert_float_equal(box[0].x1, 32, 1e-4);
+    assert_float_equal(box[0].x2, 64, 1e-4);
+    assert_float_equal(box[0].y2, 80, 1e-4);
     train_set_free(&s);
     /* a video; only one class is wanted; surer than anything: refused */
     static const char *const names[] = {"#0", "car"};
