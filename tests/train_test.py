@@ -301,6 +301,20 @@ def a_network_exported_while_training():
     brim("export", "clean.onnx", status=2, says="expected one checkpoint, or an ONNX file")
 
 
+@test
+def sides_that_are_none():
+    """A side is digits; what else stands there is not read as far as it goes."""
+    for size in ("64x", "x64", "-1", "1e3", "64x64x64", "64X64", " 64", "+64", "64 ", "64.0", "0x", "", "64x-64", "\u0666\u0664"):
+        brim("new", "brimdet", "--size=" + size, "-o", "sides.onnx", status=2, says=f"--size '{size}': expected a side such as 320, or width and height such as 512x288")
+    for size in ("0x64", "64x0", "0x0", "31", "4097", "64x31", "320x4097", "99999999", "9" * 40, "64x" + "9" * 40):
+        brim("new", "brimdet", "--size", size, "-o", "sides.onnx", status=2, says=f"--size {size}: sides go from 32 to 4096")
+    brim("new", "brimdet", "--size", "100", "-o", "sides.onnx", status=2, says="brimdet: its input's sides are multiples of 32")
+    brim("new", "resnet18", "--size", "64x32", "-o", "sides.onnx", status=2, says="only the yolox detectors, brimdet and brimpoint take a width and a height")
+    assert not os.path.exists(path("sides.onnx"))
+    for size in ("0", "64x96"):
+        brim("new", "brimdet", "--size", size, "-o", "sides.onnx")
+
+
 def main():
     brim("new", "squeezenet", "--classes", "3", "--size", "32", "-o", "net.onnx")
     failed = made.run(TESTS)

@@ -3,8 +3,10 @@
 #include "cli/model_cmd.h"
 #include "graph/zoo.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static err write_network(const char *arch, const struct graph_zoo_options *o, const char *path, int64_t *ret_parameters)
 {
@@ -22,16 +24,41 @@ static err write_network(const char *arch, const struct graph_zoo_options *o, co
     return e;
 }
 
+/* Digits alone, so that "-1", "1e3" and " 64" are none. */
+static const char *side(const char *text, long *ret)
+{
+    size_t n = strspn(text, "0123456789");
+    if (!n) return NULL;
+    *ret = n > 6 ? LONG_MAX : strtol(text, NULL, 10);
+    return text + n;
+}
+
+/* "320", "512x288"; "0": the network's own. */
+static err sides(const char *text, struct graph_zoo_options *o)
+{
+    enum { LEAST = 32, MOST = 4096 };
+    long width = 0, height = LEAST;
+    const char *at = side(text, &width);
+    bool two = at && *at == 'x';
+    if (two) at = side(at + 1, &height);
+    if (!at || *at) return err_set(ERR_USAGE, "--size '%s': expected a side such as 320, or width and height such as 512x288", text);
+    if (!two && !width) return ERR_OK;
+    if (width < LEAST || width > MOST || height < LEAST || height > MOST) return err_set(ERR_USAGE, "--size %s: sides go from %d to %d", text, LEAST, MOST);
+    o->size = (int)width;
+    o->height = two ? (int)height : 0;
+    return ERR_OK;
+}
+
 int cli_new(int argc, char **argv)
 {
     int64_t classes = 0, seed = 0, parameters = 0;
-    const char *output = NULL, *sides = "0";
-    int size = 0, height = 0, end = 0;
+    const char *output = NULL, *size = "0";
+    struct graph_zoo_options o = {0};
     bool json = false, help = false, list = false;
     struct args_list rest = {0};
     const struct args_option table[] = {{"output", ARGS_STRING, &output, "the file to write (also -o)"},
                                         {"classes", ARGS_INT, &classes, "default: the network's own, 1000, 80 or 91; of a language model: words"},
-                                        {"size", ARGS_STRING, &sides, "N sides of the input in pixels (detectors also WxH), or tokens of a text (default: the network's own)"},
+                                        {"size", ARGS_STRING, &size, "N sides of the input in pixels (detectors also WxH), or tokens of a text (default: the network's own)"},
                                         {"seed", ARGS_INT, &seed, "of the weights (default 0)"},
                                         {"list", ARGS_FLAG, &list, "the names of the networks"},
                                         {"json", ARGS_FLAG, &json, "one JSON object on stdout"},
@@ -43,12 +70,11 @@ int cli_new(int argc, char **argv)
     for (const char *const *name = graph_zoo_names(); !e && list && *name; name++) puts(*name);
     bool make = !e && !help && !list;
     if (make && (rest.n != 1 || !output)) e = err_set(ERR_USAGE, "expected one network and -o F.onnx; --list says which there are");
-    if (make && !e && ((sscanf(sides, "%5d%n", &size, &end) != 1 || sides[end]) && (sscanf(sides, "%5dx%5d%n", &size, &height, &end) != 2 || sides[end] || height < 32)))
-        e = err_set(ERR_USAGE, "--size %s: expected something like 320 or 512x288", sides);
-    if (make && !e && (classes < 0 || classes > 100000 || size < 0 || size > 4096))
-        e = err_set(ERR_USAGE, "--classes goes from 1 to 100000, --size from 32 to 4096");
+    if (make && !e) e = sides(size, &o);
+    if (make && !e && (classes < 0 || classes > 100000)) e = err_set(ERR_USAGE, "--classes goes from 1 to 100000");
     if (make && !e) {
-        struct graph_zoo_options o = {.classes = (int)classes, .size = size, .height = height, .seed = (uint64_t)seed};
+        o.classes = (int)classes;
+        o.seed = (uint64_t)seed;
         e = write_network(rest.items[0], &o, output, &parameters);
         if (!e && json) printf("{\"arch\": \"%s\", \"file\": \"%s\", \"parameters\": %lld}\n", rest.items[0], output, (long long)parameters);
         else if (!e) printf("%s: %s, %lld parameters\n", output, rest.items[0], (long long)parameters);
