@@ -23,7 +23,7 @@ static bool is_function(enum op_kind k)
 static bool makes_either(const struct graph_node *n)
 {
     switch (n->op.kind) {
-    case OP_CONV: case OP_CONV_TRANSPOSE: case OP_BATCH_NORM_TRAIN: case OP_BATCH_NORM_GRAD: case OP_ADD: case OP_UNARY_GRAD: return true;
+    case OP_CONV: case OP_CONV_TRANSPOSE: case OP_BATCH_NORM_TRAIN: case OP_BATCH_NORM_GRAD: case OP_ADD: case OP_UNARY_GRAD: case OP_DROPOUT_BY: return true;
     default: return is_function(n->op.kind);
     }
 }
@@ -32,7 +32,7 @@ static bool reads_either(const struct graph_node *n, int k)
 {
     if (k >= n->n_own_in) return n->op.kind == OP_CONV_TRANSPOSE; /* what it adds at its end */
     switch (n->op.kind) {
-    case OP_CONV: case OP_CONV_TRANSPOSE: case OP_BATCH_NORM_TRAIN: return k == 0;
+    case OP_CONV: case OP_CONV_TRANSPOSE: case OP_BATCH_NORM_TRAIN: case OP_DROPOUT_BY: return k == 0;
     case OP_CONV_GRAD_WEIGHT: case OP_BATCH_NORM_GRAD: case OP_ADD: case OP_UNARY_GRAD: return k < 2;
     default: return is_function(n->op.kind) && k == 0;
     }

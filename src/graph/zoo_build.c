@@ -161,6 +161,15 @@ int zoo_start(struct zoo *z, int x, float gain, float bias)
     return x;
 }
 
+int zoo_dropout(struct zoo *z, int x, float ratio)
+{
+    int given = zoo_constant(z, "ratio", (struct tensor_shape){.rank = 0}, ZOO_ZERO, 0);
+    if (!z->e) *(float *)z->g->values[given].owned = ratio;
+    int y = zoo_node(z, OP_DROPOUT, (int[]){x, given}, 2, zoo_shape(z, x));
+    if (!z->e) z->count--;
+    return y;
+}
+
 int zoo_add(struct zoo *z, int a, int b)
 {
     return zoo_node(z, OP_ADD, (int[]){a, b}, 2, zoo_shape(z, a));

@@ -57,6 +57,8 @@ int zoo_act(struct zoo *z, int x, enum op_kind kind);
 int zoo_start(struct zoo *z, int x, float gain, float bias);
 int zoo_norm(struct zoo *z, int x);
 int zoo_add(struct zoo *z, int a, int b);
+/* Names and seeds of what follows are as without it. A ratio of 0 is a place where `brim train --dropout P` drops. */
+int zoo_dropout(struct zoo *z, int x, float ratio);
 int zoo_concat(struct zoo *z, const int *xs, int n);
 int zoo_max_pool(struct zoo *z, int x, int kernel, int stride, int pad, bool ceil);
 int zoo_avg_pool_to(struct zoo *z, int x, int side); /* adaptive: 1 is global; else the input's side must be a multiple */

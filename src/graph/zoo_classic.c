@@ -26,8 +26,8 @@ static void vgg(struct zoo *z, const struct graph_zoo_options *o, int variant)
             x = zoo_conv(z, x, (struct zoo_conv){.out = channels[*p - 'a'], .kernel = 3, .pad = 1, .bias = true, .norm = variant < 0, .act = OP_RELU});
     }
     x = zoo_flatten(z, zoo_avg_pool_to(z, zoo_max_pool(z, x, 2, 2, 0, false), 7));
-    x = zoo_act(z, zoo_linear(z, x, 4096), OP_RELU);
-    x = zoo_act(z, zoo_linear(z, x, 4096), OP_RELU);
+    x = zoo_dropout(z, zoo_act(z, zoo_linear(z, x, 4096), OP_RELU), 0.5f);
+    x = zoo_dropout(z, zoo_act(z, zoo_linear(z, x, 4096), OP_RELU), 0.5f);
     zoo_output(z, zoo_linear(z, x, zoo_classes(o, 1000)), "logits");
 }
 
@@ -92,8 +92,8 @@ static void alexnet(struct zoo *z, const struct graph_zoo_options *o, int varian
     x = zoo_conv(z, x, (struct zoo_conv){.out = 256, .kernel = 3, .pad = 1, .bias = true, .act = OP_RELU});
     x = zoo_conv(z, x, (struct zoo_conv){.out = 256, .kernel = 3, .pad = 1, .bias = true, .act = OP_RELU});
     x = zoo_flatten(z, zoo_avg_pool_to(z, zoo_max_pool(z, x, 3, 2, 0, false), 6));
-    x = zoo_act(z, zoo_linear(z, x, 4096), OP_RELU);
-    x = zoo_act(z, zoo_linear(z, x, 4096), OP_RELU);
+    x = zoo_act(z, zoo_linear(z, zoo_dropout(z, x, 0.5f), 4096), OP_RELU);
+    x = zoo_act(z, zoo_linear(z, zoo_dropout(z, x, 0.5f), 4096), OP_RELU);
     zoo_output(z, zoo_linear(z, x, zoo_classes(o, 1000)), "logits");
 }
 
@@ -117,7 +117,7 @@ static void mobilenetv2(struct zoo *z, const struct graph_zoo_options *o, int va
     for (size_t r = 0; r < ARRAY_LEN(rows); r++)
         for (int i = 0; i < rows[r][2]; i++) x = inverted_residual(z, x, rows[r][1], i ? 1 : rows[r][3], rows[r][0]);
     x = zoo_conv(z, x, (struct zoo_conv){.out = 1280, .norm = true, .act = OP_CLIP});
-    zoo_output(z, zoo_linear(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), zoo_classes(o, 1000)), "logits");
+    zoo_output(z, zoo_linear(z, zoo_dropout(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), 0.2f), zoo_classes(o, 1000)), "logits");
 }
 
 /* ---- squeezenet 1.0 */
@@ -138,7 +138,7 @@ static void squeezenet(struct zoo *z, const struct graph_zoo_options *o, int var
     x = fire(z, fire(z, fire(z, zoo_max_pool(z, x, 3, 2, 0, true), 16, 64), 16, 64), 32, 128);
     x = fire(z, fire(z, fire(z, fire(z, zoo_max_pool(z, x, 3, 2, 0, true), 32, 128), 48, 192), 48, 192), 64, 256);
     x = fire(z, zoo_max_pool(z, x, 3, 2, 0, true), 64, 256);
-    x = zoo_conv(z, x, (struct zoo_conv){.out = zoo_classes(o, 1000), .bias = true, .act = OP_RELU});
+    x = zoo_conv(z, zoo_dropout(z, x, 0.5f), (struct zoo_conv){.out = zoo_classes(o, 1000), .bias = true, .act = OP_RELU});
     zoo_output(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), "logits");
 }
 

@@ -37,7 +37,7 @@ static void googlenet(struct zoo *z, const struct graph_zoo_options *o, int vari
         if (i == 1) x = zoo_max_pool(z, x, 3, 2, 0, true);
         if (i == 6) x = zoo_max_pool(z, x, 2, 2, 0, true);
     }
-    zoo_output(z, zoo_linear(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), zoo_classes(o, 1000)), "logits");
+    zoo_output(z, zoo_linear(z, zoo_dropout(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), 0.2f), zoo_classes(o, 1000)), "logits");
 }
 
 /* ---- inception v3 */
@@ -99,7 +99,7 @@ static void inceptionv3(struct zoo *z, const struct graph_zoo_options *o, int va
     x = block_a(z, block_a(z, block_a(z, x, 32), 64), 64);
     x = block_c(z, block_c(z, block_c(z, block_c(z, block_b(z, x), 128), 160), 160), 192);
     x = block_e(z, block_e(z, block_d(z, x)));
-    zoo_output(z, zoo_linear(z, zoo_flatten(z, zoo_avg_pool_to(z, x, 1)), zoo_classes(o, 1000)), "logits");
+    zoo_output(z, zoo_linear(z, zoo_flatten(z, zoo_dropout(z, zoo_avg_pool_to(z, x, 1), 0.5f)), zoo_classes(o, 1000)), "logits");
 }
 
 /* ---- densenet: normalised and rectified before each convolution */

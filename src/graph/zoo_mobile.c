@@ -50,7 +50,7 @@ static void mobilenetv3(struct zoo *z, const struct graph_zoo_options *o, int la
     x = zoo_conv(z, x, (struct zoo_conv){.out = 6 * zoo_channels(z, x), .norm = true, .act = OP_HARD_SWISH});
     x = zoo_flatten(z, zoo_avg_pool_to(z, x, 1));
     x = zoo_act(z, zoo_linear(z, x, large ? 1280 : 1024), OP_HARD_SWISH);
-    zoo_output(z, zoo_linear(z, x, zoo_classes(o, 1000)), "logits");
+    zoo_output(z, zoo_linear(z, zoo_dropout(z, x, 0.2f), zoo_classes(o, 1000)), "logits");
 }
 
 /* ---- shufflenetv2, x1.0 */

@@ -174,6 +174,7 @@ err merge_member_begin(struct merge_member *m, uint64_t most)
                                         .hints = plain ? 0 : 1, .temperature = 2};
     shape.dims[0] = m->o.batch;
     struct train_net_options o = {.budget = m->o.budget, .input_shapes = &shape, .threads = m->o.threads, .loss = merge_teacher_loss, .loss_context = &m->teacher,
+                                  .dropout = -1, /* it follows the original's answers, which drops nothing */
                                   .optimiser = {.rule = TRAIN_ADAMW, .weight_decay = (float)m->o.weight_decay}};
     uint64_t all = mem_budget_limit(m->o.budget), used = mem_budget_used(m->o.budget);
     if (most < all) mem_budget_set_limit(m->o.budget, MIN(all, used + most));
