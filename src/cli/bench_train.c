@@ -20,6 +20,7 @@ struct options {
     const char *arch, *optimizer, *precision;
     enum kernel_precision kind;
     int64_t size, batch, classes, steps, threads, recompute;
+    double dropout;
     uint64_t budget;
     bool json, profile, turns;
 };
@@ -173,7 +174,7 @@ static err run(const struct options *o)
         if (words(g) && o->size) shape.dims[1] = o->size;
         if (!words(g) && o->size) shape.dims[2] = shape.dims[3] = o->size;
         struct train_net_options options = {.budget = budget, .input_shapes = &shape, .threads = (int)o->threads, .loss = words(g) ? loss_of_words : train_loss_classify,
-                                            .loss_context = &classify, .recompute = (int)o->recompute, .precision = o->kind,
+                                            .loss_context = &classify, .recompute = (int)o->recompute, .dropout = o->dropout, .precision = o->kind,
                                             .optimiser = {.rule = !strcmp(o->optimizer, "adamw") ? TRAIN_ADAMW : TRAIN_SGD, .momentum = 0.9f}};
         if (detector(o->arch)) {
             yolox = (struct train_yolox){.width = (int)shape.dims[3], .height = (int)shape.dims[2]};
@@ -211,6 +212,7 @@ err bench_train(int argc, char **argv)
                                         {"optimizer", ARGS_STRING, &o.optimizer, "sgd (default), adamw"},
                                         {"budget", ARGS_SIZE, &o.budget, "bytes for everything (default: no end)"},
                                         {"recompute", ARGS_INT, &o.recompute, "level of recomputation (0: what the budget asks for; -1: none)"},
+                                        {"dropout", ARGS_FLOAT, &o.dropout, "the ratio of every Dropout (0: its own; below 0: none drops)"},
                                         {"precision", ARGS_STRING, &o.precision, "f32 (default), bf16, auto"},
                                         {"profile", ARGS_FLAG, &o.profile, "time by operator and kernel"},
                                         {"turns", ARGS_FLAG, &o.turns, "for bench/train.py: each line on stdin is a number of seconds to step for"},
@@ -219,6 +221,7 @@ err bench_train(int argc, char **argv)
     err e = args_parse(argc, argv, table, &rest, &help);
     if (!e && help) args_help("bench train ARCH [options]", table);
     if (!e && !help && rest.n != 1) e = err_set(ERR_USAGE, "one network by name (brim new --list)");
+    if (!e && !help && !(o.dropout < 1)) e = err_set(ERR_USAGE, "--dropout is below 1");
     if (!e && !help && (o.batch < 1 || o.steps < 1)) e = err_set(ERR_USAGE, "--batch and --steps: 1 or more");
     if (!e && !help) e = cli_precision("bench", o.precision, &o.kind);
     if (!e && !help) {

@@ -32,7 +32,7 @@ struct options {
     int64_t per_class, width, category, data_every;
     const char *precision;
     int64_t epochs, batch, threads, data_threads, accumulate, seed, size, freeze_but, patience, every, save_seconds, max_steps;
-    double momentum, decay, clip, ema;
+    double momentum, decay, clip, ema, dropout;
     bool nesterov, json, help, rgb;
     struct args_list freeze;
 };
@@ -43,7 +43,7 @@ static struct options defaults(void)
 {
     return (struct options){.schedule = "cosine", .priority = "idle", .augment = "",
                             .epochs = 30, .batch = INT64_MIN, .accumulate = 1, .data_threads = 1,
-                            .momentum = 0.9, .decay = 5e-4, .ema = NOT_SAID,
+                            .momentum = 0.9, .decay = 5e-4, .ema = NOT_SAID, .dropout = NOT_SAID,
                             .job = {.lr = NOT_SAID, .held_out = NOT_SAID, .warmup = NOT_SAID, .gamma = 0.1, .embed = {.margin = 0.3, .triplet = 1}, .classify = {.distill = NOT_SAID, .temperature = 4}}};
 }
 
@@ -168,6 +168,8 @@ static err digest(struct options *o)
     if (e) return e;
     if (o->batch == INT64_MIN) o->batch = task == 1 ? 8 : 64;
     if (isnan(o->ema)) o->ema = task == 1 ? 0.98 : 0;
+    if (!isnan(o->dropout) && !(o->dropout >= 0 && o->dropout < 1)) return err_set(ERR_USAGE, "--dropout goes from 0 to below 1");
+    j->dropout = isnan(o->dropout) ? 0 : o->dropout > 0 ? o->dropout : -1;
     if (isnan(j->warmup)) j->warmup = task == 1 ? (double)MIN(o->epochs, 1) : 0;
     if (isnan(j->lr)) j->lr = task == 1 ? (rule == 0 ? 0.0002 : 0.0001) : rule == 0 ? 0.05 : 0.001;
     j->optimiser = (struct train_optimiser_options){.rule = (enum train_rule)(rule + 1), .momentum = rule ? 0 : (float)o->momentum, .nesterov = !rule && o->nesterov,
@@ -247,6 +249,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"every", ARGS_INT, &o->every, "step: epochs between drops (default: at 50 % and 75 %)"},
         {"gamma", ARGS_FLOAT, &j->gamma, "step: what the rate is multiplied by (0.1)"},
         {"smoothing", ARGS_FLOAT, &j->classify.smoothing, "of labels (0)"},
+        {"dropout", ARGS_FLOAT, &o->dropout, "the ratio of every Dropout of the network while training (its own; 0: nothing is dropped)"},
         {"focal", ARGS_FLOAT, &j->classify.focal, "gamma of the focal loss (0: cross entropy)"},
         {"teacher", ARGS_STRING, &j->teacher, "F.onnx: its answers are learnt, too; pictures without labels (a folder, a video) get theirs from it"},
         {"distill", ARGS_FLOAT, &j->classify.distill, "classify: weight of the teacher's answers beside the labels, 0 to 1 (0.5)"},

@@ -227,6 +227,128 @@ static void test_inference_form(void **state)
     graph_free(&g);
 }
 
+/* ---- dropout */
+
+struct drop_case {
+    int opset, n_in, n_out; /* n_in 2: with a ratio as input; 3: and a mode, which is on */
+    float ratio;            /* < 0: not said */
+    double all;
+};
+
+/* x [N, 6] -> Dropout -> MatMul; in subgraphs and elsewhere the way is the same. */
+static struct graph *with_dropout(const struct drop_case *c)
+{
+    struct graph *g = graph_new("drops", c->opset, T.payer);
+    int x = testing_input(g, "x", DIMS(1, 6)), w = testing_floats(g, 1, DIMS(6, 2));
+    rename_value(g, w, "weight");
+    int given = c->n_in > 1 ? testing_number(g, c->ratio) : -1, on = -1;
+    if (c->n_in > 2) {
+        void *bit;
+        struct tensor_shape one = {.rank = 0};
+        assert_int_equal(graph_add_constant(g, "on", TENSOR_BOOL, &one, &on, &bit), ERR_OK);
+        *(uint8_t *)bit = 1;
+    }
+    struct graph_node *n = graph_add_node(g, OP_DROPOUT, "drop", c->n_in, c->n_out);
+    n->op.opset = c->opset;
+    n->op.in[0] = x;
+    if (c->n_in > 1) n->op.in[1] = given;
+    if (c->n_in > 2) n->op.in[2] = on;
+    if (c->n_in == 1 && c->ratio >= 0) graph_set_float(n, "ratio", c->ratio);
+    int y = graph_add_value(g, "dropped", TENSOR_NONE, NULL), mask = c->n_out > 1 ? graph_add_value(g, "mask", TENSOR_NONE, NULL) : -1;
+    g->nodes[g->n_nodes - 1].op.out[0] = y;
+    if (mask >= 0) g->nodes[g->n_nodes - 1].op.out[1] = mask;
+    graph_add_output(g, testing_node(g, OP_MATMUL, y, w, -1));
+    return g;
+}
+
+static void test_dropout(void **state)
+{
+    (void)state;
+    static const struct {
+        struct drop_case c;
+        float want; /* 0: none */
+    } cases[] = {{{7, 1, 1, 0.3f, 0}, 0.3f}, {{7, 1, 2, -1, 0}, 0.5f}, {{6, 1, 1, 0.1f, 0.7}, 0.7f}, {{10, 1, 2, 0, 0}, 0}, {{12, 2, 1, 0.2f, 0}, 0.2f}, {{13, 1, 1, -1, 0}, 0.5f}, {{13, 3, 2, 0.25f, 0}, 0.25f},
+                 {{13, 3, 1, 0.25f, -1}, 0}, {{13, 2, 1, 0, 0.6}, 0.6f}, {{13, 2, 1, 1, 0}, 1}, {{13, 2, 1, 7, 0.6}, 0.6f}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct graph *g = with_dropout(&cases[i].c);
+        struct graph_training *t = NULL;
+        struct tensor_shape shape = tensor_shape_of(DIMS(4, 6));
+        struct graph_training_options o = {.input_shapes = &shape, .dropout = cases[i].c.all};
+        if (cases[i].c.all < 0) assert_int_equal(graph_inference_form(g), ERR_OK); /* as a job does */
+        if (graph_training_form(g, &o, T.payer, &t)) fail_msg("case %zu: %s", i, err_text());
+        assert_int_equal(t->n_dropouts, cases[i].want > 0);
+        assert_int_equal(t->g->n_inputs, 2 + (cases[i].want > 0));
+        assert_int_equal(t->draw, cases[i].want > 0 ? t->g->inputs[2] : -1);
+        int found = 0;
+        for (size_t k = 0; k < t->g->n_nodes; k++) {
+            const struct op_node *n = &t->g->nodes[k].op;
+            assert_int_not_equal(n->kind, OP_DROPOUT);
+            if (n->kind != OP_DROPOUT_BY) continue;
+            found++;
+            assert_true(op_attr_float(n, "ratio", -1) == cases[i].want);
+            assert_int_equal(op_attr_int(n, "node", -1), 0);
+            assert_int_equal(t->g->values[n->out[0]].shape.dims[0], 4); /* the batch follows */
+        }
+        assert_int_equal(found, t->n_dropouts);
+        graph_training_free(&t);
+        graph_free(&g);
+    }
+}
+
+static void test_dropout_refused(void **state)
+{
+    (void)state;
+    static const float bad[] = {-0.5f, 1.5f, NAN};
+    struct graph_training *t = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct graph *g = with_dropout(&(struct drop_case){13, 2, 1, bad[i], 0});
+        assert_int_equal(graph_training_form(g, NULL, T.payer, &t), ERR_FORMAT);
+        assert_non_null(strstr(err_text(), "its ratio is"));
+        assert_non_null(strstr(err_text(), "'drop'"));
+        graph_free(&g);
+    }
+    struct graph *g = with_dropout(&(struct drop_case){13, 2, 2, 0.5f, 0}); /* the mask is read */
+    for (size_t v = 0; v < g->n_values; v++)
+        if (!strcmp(g->values[v].name, "mask")) graph_add_output(g, (int)v);
+    assert_int_equal(graph_training_form(g, NULL, T.payer, &t), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err_text(), "its mask is read"));
+    struct graph_training_options off = {.dropout = -1};
+    assert_int_equal(graph_training_form(g, &off, T.payer, &t), ERR_OK);
+    graph_training_free(&t);
+    graph_free(&g);
+    g = with_dropout(&(struct drop_case){13, 2, 1, 0.5f, 0}); /* the ratio comes from outside */
+    struct tensor_shape one = {.rank = 0};
+    int ratio = graph_add_input(g, "ratio", TENSOR_F32, &one);
+    for (size_t k = 0; k < g->n_nodes; k++)
+        if (g->nodes[k].op.kind == OP_DROPOUT) g->nodes[k].op.in[1] = ratio;
+    assert_int_equal(graph_training_form(g, NULL, T.payer, &t), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err_text(), "its ratio is no constant"));
+    assert_null(t);
+    graph_free(&g);
+}
+
+/* Elements are counted as they lie: of images with the channels last, of what attention multiplies in rows. */
+static void test_dropout_order(void **state)
+{
+    (void)state;
+    static const enum op_kind kinds[] = {OP_CONV, OP_SOFTMAX};
+    for (int k = 0; k < 2; k++) {
+        struct graph *g = graph_new("order", 13, T.payer);
+        struct graph_training *t = NULL;
+        int x = testing_input(g, "x", DIMS(1, 3, 5, 5)), w = testing_floats(g, 1, DIMS(3, 3, 1, 1));
+        rename_value(g, w, "weight");
+        x = testing_node(g, OP_CONV, x, w, -1);
+        if (kinds[k] == OP_SOFTMAX) x = testing_node(g, OP_SOFTMAX, x, -1, -1);
+        graph_add_output(g, testing_node(g, OP_DROPOUT, testing_node(g, OP_RELU, x, -1, -1), -1, -1));
+        assert_int_equal(graph_training_form(g, NULL, T.payer, &t), ERR_OK);
+        assert_int_equal(t->n_dropouts, 1);
+        for (size_t i = 0; i < t->g->n_nodes; i++)
+            if (t->g->nodes[i].op.kind == OP_DROPOUT_BY) assert_int_equal(op_attr_int(&t->g->nodes[i].op, "channels_last", -1), k == 0);
+        graph_training_free(&t);
+        graph_free(&g);
+    }
+}
+
 /* Every network of the zoo takes the form and has a gradient for each parameter. */
 static void test_zoo(void **state)
 {
@@ -269,6 +391,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_steps, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_inference_form, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_dropout, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_dropout_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_dropout_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_zoo, set_up_small, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -201,7 +201,7 @@ static struct use *in_order(const struct graph_training *t)
 static err choose_last(struct train_job *j, const struct tensor_shape *shape)
 {
     if (j->o->freeze_but <= 0) return ERR_OK;
-    struct graph_training_options form = {.input_shapes = shape, .choose = choose, .context = j};
+    struct graph_training_options form = {.input_shapes = shape, .choose = choose, .context = j, .dropout = -1};
     struct graph_training *t;
     err e = graph_training_form(j->source, &form, j->payer, &t);
     if (e) return e;
@@ -305,8 +305,9 @@ static err open_net(struct train_job *j)
     if (e) return e;
     struct train_net_options n = {.budget = j->budget, .beside = evaluation + data, .input_shapes = &shape, .threads = o->threads, .choose = choose,
                                   .choose_context = j, .frozen_statistics = o->frozen_statistics, .optimiser = o->optimiser, .accumulate = o->accumulate,
-                                  .precision = o->precision, .trade = o->trade, .trade_user = j->user};
+                                  .precision = o->precision, .dropout = o->dropout, .seed = o->seed, .trade = o->trade, .trade_user = j->user};
     if ((e = j->kind->loss(j, &n)) || (e = train_net_new(j->source, &n, &j->net)) || (e = check_freezes(j))) return e;
+    if (o->dropout > 0 && !train_net_sizes(j->net).dropouts) return err_set(ERR_USAGE, "--dropout %g: the network has no Dropout; leave that out, or add such nodes to it", o->dropout);
     train_net_set_stop(j->net, o->stop);
     if (j->kind->ready && (e = j->kind->ready(j))) return e;
     return check_room(j, evaluation, data);
@@ -570,6 +571,7 @@ static err check(const struct train_job_options *o)
     if (!(o->teacher_score >= 0 && o->teacher_score < 1)) return err_set(ERR_USAGE, "--teacher-score goes from 0 to below 1");
     if (o->teacher && o->task != TRAIN_CLASSIFY && o->task != TRAIN_DETECT) return err_set(ERR_USAGE, "--teacher is for classify and detect");
     if (!(o->image.l1 >= 0 && o->image.mse >= 0 && o->image.ssim >= 0 && o->image.adversary >= 0)) return err_set(ERR_USAGE, "--l1, --mse, --ssim and --adversary are 0 or more");
+    if (!(o->dropout < 1)) return err_set(ERR_USAGE, "--dropout goes from 0 to below 1");
     if (!(o->embed.margin >= 0 && o->embed.triplet >= 0 && o->classify.focal >= 0)) return err_set(ERR_USAGE, "--margin, --triplet and --focal are 0 or more");
     if (!(o->lr_last >= 0 && o->gamma >= 0)) return err_set(ERR_USAGE, "--lr-last and --gamma are 0 or more");
     if (!(o->warmup >= 0 && o->warmup <= o->epochs)) return err_set(ERR_USAGE, "--warmup goes from 0 to the number of epochs");

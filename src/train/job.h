@@ -54,6 +54,7 @@ struct train_job_options {
     const char *const *freeze;  /* prefixes of names that stay as they are */
     int n_freeze;
     bool frozen_statistics;
+    double dropout;             /* the ratio of every Dropout, below 1; 0: its own; below 0: none drops */
     bool score_first;           /* tell the scores before anything is learnt, as epoch 0 */
     int patience;               /* epochs without a better score before it ends; 0: never */
     int64_t save_ms;            /* between checkpoints inside an epoch; 0: 5 minutes */
