@@ -127,6 +127,7 @@ struct graph_node *graph_copy_node(struct graph *g, const struct graph_node *fro
     n->op.opset = from->op.opset;
     n->n_own_in = from->n_own_in;
     n->n_post = from->n_post;
+    n->apart = from->apart;
     memcpy(n->post, from->post, sizeof n->post);
     n->op.attrs = xnewn(struct op_attr, (size_t)from->op.n_attrs + 1);
     for (int i = 0; i < from->op.n_attrs; i++) {

@@ -33,6 +33,7 @@ struct graph_node {
     int n_post;
     struct kernel_post post[KERNEL_MAX_POST];
     bool dead;
+    bool apart;                /* nothing is fused behind it (recompute.h: its result was kept for others, and its copy has to give the same bits) */
     bool loose;                /* specialised: runs with the sizes that it meets. op.in: its own, then what subgraphs read from outside, attribute by
                                   attribute in the order of their values; subgraphs are the source's own */
 };

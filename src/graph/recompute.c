@@ -3,14 +3,15 @@
  * A value is *crossing* if the backward part reads it, itself or through a view: it lives from the forward part on. Dropping one saves its bytes only if what its
  * copy reads is alive anyway; `cheap` looks for exactly those, `whole` reads nothing but what enters the segment, which is crossing by the choice of cuts.
  *
- * Invariant: what goes across a cut, small values, graph outputs and what nodes without a definite answer give are never dropped, so a chain of copies ends inside
- * its segment. SPDX-License-Identifier: Apache-2.0 */
+ * Invariant: small values, graph outputs and what nodes without a definite answer give are never dropped; what goes across a cut only if a few steps of such work
+ * make it of one convolution or product in the same segment, which is kept then (a normalised and activated picture that many read). So a chain of copies ends
+ * inside its segment, or that few steps into an earlier one. SPDX-License-Identifier: Apache-2.0 */
 #include "graph/recompute.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { SMALL = 4096, MOST_ACROSS = 3, HEAVY_PER_SEGMENT = 2, SEVERAL = 2 /* levels behind the moves: segments of 2 and 4 */ };
+enum { SMALL = 4096, MOST_ACROSS = 3, HEAVY_PER_SEGMENT = 2, SEVERAL = 2 /* levels behind the moves: segments of 2 and 4 */, STEPS = 6 };
 
 struct move {
     int segment;
@@ -139,9 +140,30 @@ static void mark_across(struct recompute *r, int every)
         if (r->producer[v] >= 0 && r->producer[v] < r->cuts[r->n_cuts - 1] && r->last[v] >= r->cuts[r->n_cuts - 1]) r->across[v] = true;
 }
 
-static bool may_drop(const struct recompute *r, int v)
+/* The one heavy node's value, kept for the backward part, that v is made of in a few steps; -1: there is none. */
+static int root_of(const struct recompute *r, int v, int steps)
 {
-    return r->producer[v] >= 0 && !r->across[v] && !r->g->values[v].is_output && bytes_of(r->g, v) > SMALL && definite(&r->g->nodes[r->producer[v]]);
+    if (r->producer[v] < 0) return -1;
+    const struct graph_node *n = &r->g->nodes[r->producer[v]];
+    if (heavy(n->op.kind)) return r->crossing[v] ? v : -1;
+    int root = -1;
+    if (!steps || !definite(n)) return -1;
+    for (int k = 0; k < n->op.n_in; k++) {
+        int u = n->op.in[k];
+        if (u < 0 || r->producer[u] < 0 || bytes_of(r->g, u) <= SMALL) continue;
+        int other = root_of(r, u, steps - 1);
+        if (other < 0 || (root >= 0 && other != root)) return -1;
+        root = other;
+    }
+    return root;
+}
+
+static bool may_drop(const struct recompute *r, int v, bool whole)
+{
+    if (r->producer[v] < 0 || r->g->values[v].is_output || bytes_of(r->g, v) <= SMALL || !definite(&r->g->nodes[r->producer[v]])) return false;
+    if (!r->across[v]) return true;
+    int root = whole ? -1 : root_of(r, v, STEPS);
+    return root >= 0 && bytes_of(r->g, root) <= bytes_of(r->g, v); /* not by way of something larger, as before a pooling: its copy would lie there for long */
 }
 
 /* ---- moves */
@@ -160,7 +182,7 @@ static void drop(struct recompute *r, int from, int to, bool whole)
         bool good = whole || !heavy(n->op.kind);
         for (int k = 0; k < n->op.n_in && good && !whole; k++) good = at_hand(r, n->op.in[k]);
         for (int o = 0; o < n->op.n_out && good; o++)
-            if (n->op.out[o] >= 0 && may_drop(r, n->op.out[o])) r->dropped[n->op.out[o]] = true;
+            if (n->op.out[o] >= 0 && may_drop(r, n->op.out[o], whole)) r->dropped[n->op.out[o]] = true;
     }
 }
 
@@ -217,6 +239,7 @@ static void find_moves(struct recompute *r)
         clear(r);
         drop(r, r->cuts[s], r->cuts[s + 1], false);
         weigh(r, r->cuts[s], r->cuts[s + 1], &cheap.saved, &cheap.ns, NULL);
+        clear(r);
         drop(r, r->cuts[s], r->cuts[s + 1], true);
         weigh(r, r->cuts[s], r->cuts[s + 1], &whole.saved, &whole.ns, NULL);
         if (cheap.saved > 0) r->moves[r->n_moves++] = cheap;
@@ -238,10 +261,12 @@ static void apply(struct recompute *r, int level)
         drop(r, 0, r->cuts[r->n_cuts - 1], true);
         return;
     }
-    for (int i = 0; i < level; i++) {
-        int s = r->moves[i].segment;
-        drop(r, r->cuts[s], r->cuts[s + 1], r->moves[i].whole);
-    }
+    enum { NOT, CHEAP, WHOLE };
+    char *how = xnewn(char, r->n_cuts + 1); /* per segment: where both are among the moves, whole counts, which keeps what the other may drop at its end */
+    for (int i = 0; i < level; i++) how[r->moves[i].segment] = MAX(how[r->moves[i].segment], r->moves[i].whole ? WHOLE : CHEAP);
+    for (int s = 0; s + 1 < r->n_cuts; s++)
+        if (how[s]) drop(r, r->cuts[s], r->cuts[s + 1], how[s] == WHOLE);
+    free(how);
 }
 
 /* ---- copies */
@@ -275,6 +300,8 @@ static void rewrite(struct recompute *r)
     struct graph *g = r->g;
     size_t n_values = g->n_values; /* copies are read by nobody else here */
     int *end = xnewn(int, r->n_nodes + 1);
+    for (size_t v = 0; v < n_values; v++) /* kept, it would have had a second reader */
+        if (r->dropped[v] && r->crossing[v]) g->nodes[r->producer[v]].apart = true;
     for (int i = 0; i < r->n_nodes; i++) {
         for (int k = 0; i >= r->forward && k < g->nodes[i].op.n_in; k++) {
             int v = g->nodes[i].op.in[k];

@@ -15,7 +15,7 @@ static int host(const struct graph_rewriter *r, int value)
     const struct graph_node *n = &r->g->nodes[p];
     enum op_kind k = n->op.kind;
     if (k != OP_CONV && k != OP_CONV_TRANSPOSE && k != OP_GEMM && k != OP_MATMUL) return -1;
-    return n->n_post < KERNEL_MAX_POST && n->op.n_out == 1 && !r->g->values[value].shape.bounded ? p : -1;
+    return !n->apart && n->n_post < KERNEL_MAX_POST && n->op.n_out == 1 && !r->g->values[value].shape.bounded ? p : -1;
 }
 
 static bool number_or_absent(const struct graph *g, const struct graph_node *n, int i, float *ret)

@@ -152,6 +152,13 @@ static void inverted_residuals(void **state)
     same_bits("mobilenetv2", 10, 64, 4, 0.5);
 }
 
+/* What many read is made again, too: it goes over cuts, and is a normalised and activated convolution. */
+static void excited_network(void **state)
+{
+    (void)state;
+    same_bits("mobilenetv3-small", 10, 64, 4, 0.5);
+}
+
 static void transformer(void **state)
 {
     (void)state;
@@ -246,7 +253,7 @@ static void half_transformer(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(residual_network), cmocka_unit_test(inverted_residuals), cmocka_unit_test(transformer),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(residual_network), cmocka_unit_test(inverted_residuals), cmocka_unit_test(excited_network), cmocka_unit_test(transformer),
                                        cmocka_unit_test(budget_is_met),
                                        cmocka_unit_test(half_residual_network), cmocka_unit_test(half_transformer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
