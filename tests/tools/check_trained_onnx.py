@@ -5,6 +5,7 @@ Usage: check_trained_onnx.py BRIM F.onnx...     exit 1 if any output differs by 
 SPDX-License-Identifier: Apache-2.0"""
 import json
 import os
+import string
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ import tempfile
 import numpy as np
 import onnx
 import onnxruntime
+
+KEPT = string.ascii_letters + string.digits + "._-"
 
 
 def draw(seed, count):
@@ -23,12 +26,18 @@ def draw(seed, count):
     return x
 
 
+def file_of(name):
+    """Where `brim run --output` puts an output: as in src/cli/run.c, output_path."""
+    return "".join(chr(b) if chr(b) in KEPT else "_" for b in name.encode()) + ".npy"
+
+
 def check(brim, path):
     onnx.checker.check_model(onnx.load(path), full_check=True)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     feed = {}
     with tempfile.TemporaryDirectory() as folder:
-        command = [brim, "run", path, "--output", folder, "--json"]
+        out = os.path.join(folder, "out")
+        command = [brim, "run", path, "--output", out, "--json"]
         for k, i in enumerate(session.get_inputs()):
             dims = [d if isinstance(d, int) else 1 for d in i.shape]
             feed[i.name] = draw(1 + k, int(np.prod(dims))).reshape(dims)
@@ -36,9 +45,11 @@ def check(brim, path):
             command += ["--input", f"{i.name}={folder}/in{k}.npy"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         worst = 0.0
-        ours = sorted(f for f in os.listdir(folder) if not f.startswith("in"))
-        for o, theirs, name in zip(session.get_outputs(), session.run(None, feed), ours):
-            mine = np.load(os.path.join(folder, name))
+        outputs = session.get_outputs()
+        assert sorted(file_of(o.name) for o in outputs) == sorted(os.listdir(out)), (path, [o.name for o in outputs], os.listdir(out))
+        for o, theirs in zip(outputs, session.run(None, feed)):
+            mine = np.load(os.path.join(out, file_of(o.name)))
+            assert mine.shape == theirs.shape, (path, o.name, mine.shape, theirs.shape)
             worst = max(worst, float(np.abs(mine - theirs).max() / max(np.abs(theirs).max(), 1e-12)))
     return worst
 
