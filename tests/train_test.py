@@ -32,7 +32,7 @@ def write(name, data):
 
 
 def brim(*args, status=0, says=(), at=""):
-    p = subprocess.run([BRIM, *args], cwd=path(at), stdin=subprocess.DEVNULL, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.run([BRIM, *args], cwd=path(at), stdin=subprocess.DEVNULL, timeout=made.PATIENCE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert p.returncode == status, f"{args}: status {p.returncode}, not {status}: {p.stderr[-600:]}"
     for word in [says] if isinstance(says, str) else says:
         assert word in p.stderr, f"{args}: '{word}' is not in: {p.stderr[-600:]}"
@@ -61,7 +61,7 @@ def bad_pictures_are_counted_and_said():
     write("bad/red/huge.png", png(10000, 10000, lambda y: bytes(30000)))  # 100 megapixels in some 300 KB
     os.makedirs(path("bad/void"), exist_ok=True)
     p = subprocess.run([BRIM, "train", "--model", "net.onnx", "--data", "bad", "--out", "o1", "--epochs", "2", "--batch", "8", "--lr", "0.003", "--optimizer", "adamw", "--held-out",
-                        "0", "--priority", "normal", "--json"], cwd=DIR, stdin=subprocess.DEVNULL, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                        "0", "--priority", "normal", "--json"], cwd=DIR, stdin=subprocess.DEVNULL, timeout=made.PATIENCE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert p.returncode == 0, p.stderr
     assert "bad: 22 samples; left out: 1 pictures, 0 boxes; 1 classes without a sample. The first: bad/green/none.png: an empty file or none" in p.stderr, p.stderr
     assert "could not be decoded, and another took its place" in p.stderr, p.stderr
@@ -246,7 +246,8 @@ def numbers_that_are_none_of_the_default():
                                 ("ema", "-1", "the decay of the running mean is -1"), ("warmup", "-1", "--warmup goes from 0"), ("accumulate", "0", "--accumulate is 1 or more"),
                                 ("size", "-3", "--size goes to 8192"), ("per-identity", "-2", "--per-identity, --width, --category and --data-every are 1 or more"),
                                 ("margin", "0", "--margin is above 0"), ("focal", "-1", "--margin, --triplet and --focal are 0 or more"), ("l1", "-1", "--l1, --mse, --ssim and --adversary are 0 or more"),
-                                ("lr-last", "-1", "--lr-last and --gamma are 0 or more"), ("freeze", "stem", "--freeze stem: no name of what could be trained begins so")):
+                                ("lr-last", "-1", "--lr-last and --gamma are 0 or more"), ("freeze", "stem", "--freeze stem: no name of what could be trained begins so"),
+                                ("dropout", "1", "--dropout goes from 0 to below 1"), ("dropout", "-0.1", "--dropout goes from 0 to below 1")):
         words = ["train", "--model", "net.onnx", "--data", "two", "--out", "o12", "--priority", "normal", "--threads", "1"]
         brim(*words, *([] if option == "batch" else ["--batch", "8"]), "--" + option, value, status=2, says=says)
         shutil.rmtree(path("o12"), ignore_errors=True)
@@ -259,7 +260,7 @@ def lines_of_json_are_json():
     last = train("--data", "two", "--out", "o13", "--epochs", "1", "--held-out", "0", "--json").strip().split("\n")[-1]
     assert json.loads(last)["best"] is None, last
     p = subprocess.run([BRIM, "train", "--model", "net.onnx", "--data", "two", "--out", "o14", "--epochs", "2", "--batch", "16", "--lr", "999", "--weight-decay", "9", "--optimizer", "sgd",
-                        "--val", "two", "--priority", "normal", "--threads", "1", "--json"], cwd=DIR, stdin=subprocess.DEVNULL, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                        "--val", "two", "--priority", "normal", "--threads", "1", "--json"], cwd=DIR, stdin=subprocess.DEVNULL, timeout=made.PATIENCE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in p.stdout.strip().split("\n"):
         if line:
             json.loads(line, parse_constant=lambda word: (_ for _ in ()).throw(AssertionError(f"{word} in {line}")))
@@ -277,6 +278,31 @@ def while_training():
                 node("Gemm", ["g", "fc.weight"], ["y"]), tensor("conv.weight", [8, 3, 3, 3], floats(216, -0.3, 0.3)), tensor("bn.weight", [8], floats(8, 0.9, 1.1)),
                 tensor("bn.bias", [8], floats(8, -0.1, 0.1)), tensor("bn.mean", [8], floats(8, -0.1, 0.1)), tensor("bn.var", [8], floats(8, 0.9, 1.1)),
                 tensor("fc.weight", [8, 2], floats(16, -0.5, 0.5)), switch, ratio, value(11, "x", [1, 3, 32, 32]), value(12, "y", [1, 2]))
+
+
+@test
+def dropout_is_kept_through_a_kill():
+    """What is dropped is a function of the seed and the update: a job that was killed comes to the same bytes, with the ratio that it was begun with."""
+    pictures("two")
+    write("drops.onnx", while_training())
+    brim("train", "--model", "cifar-resnet20", "--data", "two", "--out", "d0", "--batch", "8", "--dropout", "0.3", status=2, says="--dropout 0.3: the network has no Dropout")
+    words = ["train", "--model", "drops.onnx", "--data", "two", "--batch", "4", "--accumulate", "2", "--epochs", "6", "--held-out", "0", "--optimizer", "adamw", "--priority", "normal", "--threads", "1",
+             "--json"]
+    last = lambda out: open(path(f"{out}/last.onnx"), "rb").read()
+    brim(*words, "--out", "d1")
+    brim(*words, "--out", "d2", "--dropout", "0.5")
+    brim(*words, "--out", "d3", "--dropout", "0")
+    brim(*words, "--out", "d4", "--dropout", "0.7")
+    assert last("d1") == last("d2") and last("d3") != last("d1") and last("d4") != last("d1") and last("d4") != last("d3")
+    p = subprocess.Popen([BRIM, *words, "--out", "d5", "--dropout", "0.7"], cwd=DIR, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert p.stdout.readline()
+    p.kill()
+    p.communicate(timeout=made.PATIENCE)
+    brim("train", "--resume", "--out", "d5", "--dropout", "0.5", status=2, says="keeps the options")
+    brim("train", "--resume", "--out", "d5", "--json")
+    assert last("d5") == last("d4")
+    scores = [brim("eval", "classify", "--model", "d5/last.onnx", "--data", "two", "--json") for _ in range(2)]
+    assert scores[0] == scores[1] and b"DropoutBy" not in last("d5") and sub(4, "Dropout") in last("d5")
 
 
 @test
