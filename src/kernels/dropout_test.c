@@ -140,7 +140,7 @@ static void vectors_are_plain_c(void **state)
         struct tensor_shape s = {.rank = 1, .dims = {k + 1}};
         if (k >= 200) s = (struct tensor_shape){.rank = 4, .dims = {2, k - 199, 5, 7}};
         if (k >= 250) s = (struct tensor_shape){.rank = 2, .dims = {37, 997}}; /* shared by threads */
-        int64_t draw[3] = {(int64_t)0x9e3779b97f4a7c15 * k, k + ((int64_t)1 << 31), k % 3};
+        int64_t draw[3] = {(int64_t)(0x9e3779b97f4a7c15u * (uint64_t)k), k + ((int64_t)1 << 31), k % 3};
         struct node n;
         node_init(&n, ratios[k % 5], k % 7, k % 2);
         struct tensor x = filled(types[k / 2 % 2], &s, s.rank == 4 && k % 2), want = filled(types[k / 4 % 2], &s, s.rank == 4 && k % 2), got = filled(want.dtype, &s, s.rank == 4 && k % 2);
