@@ -145,10 +145,6 @@ static void residual_network(void **state)
 static void inverted_residuals(void **state)
 {
     (void)state;
-    if (!getenv("BRIM_ZOO_ALL")) {
-        print_message("156 convolutions are made four times: with BRIM_ZOO_ALL=1\n");
-        skip();
-    }
     same_bits("mobilenetv2", 10, 64, 4, 0.5);
 }
 
