@@ -9,7 +9,7 @@ failed = 0
 for i, path in enumerate(models, 1):
     words = open(path[:-4] + "txt").read().strip()
     try:
-        run = subprocess.run([brim, "run", path, "--budget", "256M", "--seed", "1"], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        run = subprocess.run([brim, "run", path, "--budget", "256M", "--seed", "1"], capture_output=True, text=True, timeout=1200, stdin=subprocess.DEVNULL)
         why = (f"status {run.returncode}" if run.returncode not in (1, 2) else f"'{words}' is not in it" if words not in run.stderr
                else "not one line" if len(run.stderr.strip().splitlines()) != 1 else "")
         said = run.stderr.strip()

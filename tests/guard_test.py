@@ -86,7 +86,8 @@ class Box:
         self.p.send_signal(signal.SIGHUP)
 
     def until(self, check, what):
-        for _ in range(2400):
+        end = time.time() + made.PATIENCE
+        while time.time() < end:
             try:
                 found = check()
             except OSError:
@@ -98,7 +99,7 @@ class Box:
         raise AssertionError(f"waited in vain for {what}: {self.guards()} {read('log').decode()[-1500:]}")
 
     def get(self, address):
-        with urllib.request.urlopen(self.url + address, timeout=20) as r:
+        with urllib.request.urlopen(self.url + address, timeout=made.PATIENCE) as r:
             return r.read().decode()
 
     def guards(self):
@@ -112,7 +113,7 @@ class Box:
 
     def end(self):
         self.p.send_signal(signal.SIGINT)
-        out, _ = self.p.communicate(timeout=60)
+        out, _ = self.p.communicate(timeout=made.PATIENCE)
         assert self.p.returncode == 0, read("log").decode()[-2000:]
         return json.loads(out)
 
@@ -148,7 +149,7 @@ def goes_back(edge, day, dusk):
 @test
 def the_day_turns_to_dusk():
     for light, seconds in (("day", "3"), ("day-to-dusk", "6")):
-        p = subprocess.run([BRIM, "scene", "-o", light, "--cameras", "1", "--seconds", seconds, "--fps", "5", "--size", "128x72", "--light", light], cwd=DIR, timeout=200, capture_output=True)
+        p = subprocess.run([BRIM, "scene", "-o", light, "--cameras", "1", "--seconds", seconds, "--fps", "5", "--size", "128x72", "--light", light], cwd=DIR, timeout=made.PATIENCE, capture_output=True)
         assert p.returncode == 0, p.stderr
     goes_back(0.4, "day/cam1.mp4", "day-to-dusk/cam1.mp4")
 
@@ -173,7 +174,7 @@ def check_says_what_is_missing():
                         ("{onnx: out/cars.onnx, guard: {original: gone.onnx}}", "site.yaml:4:49: models.cars.guard.original: cannot open gone.onnx: No such file"),
                         ("{onnx: out/cars.onnx, guard: {target: 95}}", "site.yaml:4:47: models.cars.guard.target: expected a number from 0.01 to 1, found '95'")):
         write("site.yaml", f"{start}  cars: {model}\nqueries: {{q: {{cameras: all, model: cars}}}}\n")
-        p = subprocess.run([BRIM, "check", "site.yaml"], env=ENV, cwd=DIR, stdin=subprocess.DEVNULL, timeout=60, capture_output=True, text=True)
+        p = subprocess.run([BRIM, "check", "site.yaml"], env=ENV, cwd=DIR, stdin=subprocess.DEVNULL, timeout=made.PATIENCE, capture_output=True, text=True)
         told = p.stdout + p.stderr
         assert (p.returncode == 0) == (says is None) and (says or "") in told, (model, p.returncode, told)
 

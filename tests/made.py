@@ -1,6 +1,8 @@
 """For the tests of the command line: ONNX and PNG files by hand, and TAP. Standard library only. SPDX-License-Identifier: Apache-2.0"""
 import struct, zlib
 
+PATIENCE = 1200 # seconds to wait for what must come, on a slow machine under a sanitizer: only what hangs takes so long (base/testing.h)
+
 
 # ---- ONNX by hand: just enough protobuf
 

@@ -33,7 +33,7 @@ def write(name, data):
 
 
 def brim(*args, status=0, says=(), **more):
-    p = subprocess.run([BRIM, *args], cwd=DIR, env=ENV, stdin=subprocess.DEVNULL, timeout=280, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    p = subprocess.run([BRIM, *args], cwd=DIR, env=ENV, stdin=subprocess.DEVNULL, timeout=made.PATIENCE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
     assert p.returncode == status, f"{args}: status {p.returncode}, not {status}: {p.stderr[-600:]}"
     for word in [says] if isinstance(says, str) else says:
         assert word in p.stderr, f"{args}: '{word}' is not in: {p.stderr[-600:]}"
@@ -82,7 +82,7 @@ def files(folder):
 
 @test
 def equal_models_share_at_once_and_the_report_says_all():
-    text = merge("--out", "m1", "--minutes", "1", "--store", "s1")
+    text = merge("--out", "m1", "--minutes", "20", "--store", "s1")
     lines = [l for l in text.split("\n") if "always the most frequent class" in l]
     assert len(lines) == 2 and lines[0].split()[:2] == ["a", "top-1"], text
     assert " saved (" in text and " min and " in text and "% of" not in lines[0], text
@@ -117,36 +117,36 @@ def models_without_pictures_are_named():
 
 @test
 def a_model_that_was_replaced_is_not_published_over():
-    merge("--out", "m4", "--minutes", "1", "--store", "s4")
+    merge("--out", "m4", "--minutes", "20", "--store", "s4")
     before = files("s4")
     was = open(path("b.onnx"), "rb").read()
     try:
         shutil.copy(path("other.onnx"), path("b.onnx"))
-        merge("--out", "m4", "--minutes", "2", "--store", "s4", "--resume", status=1,
+        merge("--out", "m4", "--minutes", "30", "--store", "s4", "--resume", status=1,
               says=["model 'b' was replaced since the search began (b.onnx): nothing is published any more", "begin anew with another --out"])
         assert files("s4") == before
     finally:
         write("b.onnx", was)
-    merge("--out", "m4", "--minutes", "2", "--store", "s4", "--resume")  # it is back: the copies in m4/models were used all the time
+    merge("--out", "m4", "--minutes", "30", "--store", "s4", "--resume")  # it is back: the copies in m4/models were used all the time
     brim("models", "import", "other.onnx", "--name", "a", "--store", "s4")
-    merge("--out", "m4", "--minutes", "3", "--store", "s4", "--resume", status=1, says="model 'a' was replaced since the search began (in the store)")
+    merge("--out", "m4", "--minutes", "40", "--store", "s4", "--resume", status=1, says="model 'a' was replaced since the search began (in the store)")
 
 
 @test
 def a_full_disk_leaves_what_was_there():
-    merge("--out", "m5", "--minutes", "1", "--store", "s5")
+    merge("--out", "m5", "--minutes", "20", "--store", "s5")
     results, stored = files("m5"), files("s5")
 
     def small_files():
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the program must see to it
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
-    merge("--out", "m5", "--minutes", "2", "--store", "s5", "--resume", status=1, says="File too large", preexec_fn=small_files)
+    merge("--out", "m5", "--minutes", "30", "--store", "s5", "--resume", status=1, says="File too large", preexec_fn=small_files)
     left = files("m5")
     for name in results:
         if name.endswith(".onnx") or name.endswith("merge.json"):
             assert left[name] == results[name], name
     assert files("s5") == stored
-    merge("--out", "m6", "--minutes", "1", "--store", "s5", status=1, says="File too large", preexec_fn=small_files)
+    merge("--out", "m6", "--minutes", "20", "--store", "s5", status=1, says="File too large", preexec_fn=small_files)
     assert files("s5") == stored
     brim("models", "verify", "--store", "s5")
 
@@ -186,7 +186,7 @@ def of_a_short_video_every_frame_counts():
 @test
 def another_size_is_another_network():
     """What was measured is what is written: merged at 24 x 24, original and result take 24 x 24, and what takes the place of a stored model must not."""
-    merge("--out", "m10", "--minutes", "1", "--size", "24")
+    merge("--out", "m10", "--minutes", "20", "--size", "24")
     work = json.loads(brim("explain", "a.onnx", "--json"))["flops"]
     for name in ("m10/a.onnx", "m10/models/a.onnx"):
         assert abs(json.loads(brim("explain", name, "--json"))["flops"] / work - (24 / 32) ** 2) < 0.01, name

@@ -149,7 +149,7 @@ def serving(budget, *names):
     lines += [f"  q{n}: {{cameras: cam, model: {n}, fps: 5}}\n" for n in names]
     box = c.Box(write("stored.yaml", "".join(lines)), "--no-http")
     try:
-        end = time.time() + 30
+        end = time.time() + c.made.PATIENCE
         while time.time() < end:
             why = json.loads(brim("why", "cam", "--json"))
             if all(q["ran"] for q in why["queries"]):
@@ -283,7 +283,7 @@ def a_store_of_another_format():
     (STORE / "store").write_bytes(b"brim store 99\n")
     before = sorted(str(f) for f in STORE.rglob("*"))
     brim("models", "list", status=2, says=str(STORE.name))
-    p = subprocess.run([c.BRIM, "models", "import", "two.onnx"], env=c.ENV, cwd=c.DIR, capture_output=True, text=True, timeout=60)
+    p = subprocess.run([c.BRIM, "models", "import", "two.onnx"], env=c.ENV, cwd=c.DIR, capture_output=True, text=True, timeout=c.made.PATIENCE)
     assert p.returncode == 2 and "format 1" in p.stderr, p
     assert sorted(str(f) for f in STORE.rglob("*")) == before, "a store of another format is left alone"
 
@@ -298,7 +298,7 @@ def two_writers():
         assert [r["name"] for r in models("list")["models"]] == ["one"], "readers do not wait for a writer"
         brim("run", "one.onnx")
         assert p.poll() is None, p.communicate()
-    out, errors = p.communicate(timeout=60)
+    out, errors = p.communicate(timeout=c.made.PATIENCE)
     assert p.returncode == 0 and json.loads(out)["new"], errors
     several = [subprocess.Popen([c.BRIM, "models", "import", n + ".onnx"], env=c.ENV, cwd=c.DIR, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
                for n in ("one", "two", "big", "two")]

@@ -13,7 +13,7 @@ if missing:
 
 
 def bench(*args):
-    return subprocess.run([brim, "bench", "models", "--python", python, *args], capture_output=True, text=True, timeout=100)
+    return subprocess.run([brim, "bench", "models", "--python", python, *args], capture_output=True, text=True, timeout=1200)
 
 
 tests = []

@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { MODELS = 2, PATIENCE_MS = 250000 };
+enum { MODELS = 2 };
 
 static struct engine_job_kind kinds[1];
 
@@ -102,7 +102,7 @@ static struct engine *open_box(void)
     return e;
 }
 
-#define WORDS(site, out, target) site, "--out", out, "--data", "m0=d0.bin", "--data", "m1=d1.bin", "--minutes", "2", "--target", target, "--batch", "8", "--threads", "1", "--lr", "0.02"
+#define WORDS(site, out, target) site, "--out", out, "--data", "m0=d0.bin", "--data", "m1=d1.bin", "--minutes", "30", "--target", target, "--batch", "8", "--threads", "1", "--lr", "0.02"
 
 static err add(struct engine *e, const char *const *words, int n)
 {
@@ -112,7 +112,7 @@ static err add(struct engine *e, const char *const *words, int n)
 
 static struct engine_job_row wait_for(struct engine *e, const char *name, enum engine_job_state state)
 {
-    return job_testing_wait(e, name, state, PATIENCE_MS);
+    return job_testing_wait(e, name, state);
 }
 
 static double number(const struct engine_job_row *r, const char *name)
@@ -127,7 +127,7 @@ static double number(const struct engine_job_row *r, const char *name)
 static void let_run(struct engine *e, uint64_t more)
 {
     uint64_t first[MODELS] = {0};
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000, round = 0; clock_ns() < end; job_testing_nap(10), round++) {
+    for (int64_t end = testing_deadline(), round = 0; clock_ns() < end; job_testing_nap(10), round++) {
         struct engine_query_row *rows;
         size_t n = engine_queries(e, &rows), enough = 0;
         assert_int_equal(n, MODELS);
@@ -248,7 +248,7 @@ static void a_killed_box_goes_on(void **state)
         pid_t child = fork();
         if (!child) box_until_killed();
         assert_true(child > 0);
-        for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; access(signs[round], F_OK) && clock_ns() < end; job_testing_nap(1)) {}
+        for (int64_t end = testing_deadline(); access(signs[round], F_OK) && clock_ns() < end; job_testing_nap(1)) {}
         kill(child, SIGKILL);
         int status;
         assert_int_equal(waitpid(child, &status, 0), child);

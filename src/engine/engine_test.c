@@ -4,6 +4,7 @@
  *
  * The detector says "thing" for the right half of any picture with score 0.9; the classifier says how bright its crop
  * is. SPDX-License-Identifier: Apache-2.0 */
+#include "base/testing.h"
 #include "engine/inside.h"
 #include "engine/job.h"
 #include "graph/graph.h"
@@ -19,7 +20,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { W = 160, H = 96, FRAMES = 40, WIDE = 256, PATIENCE = 60000 };
+enum { W = 160, H = 96, FRAMES = 40, WIDE = 256, NAP_MS = 5 };
 
 static char *folder(void **state)
 {
@@ -258,13 +259,13 @@ static void box_end(struct box *b)
 
 static void nap(void)
 {
-    usleep(5000);
+    usleep(NAP_MS * 1000);
 }
 
 static void box_finish(struct box *b)
 {
     for (int i = 0; !engine_finished(b->e); i++) {
-        assert_true(i < PATIENCE / 5);
+        assert_true(i < TESTING_PATIENCE_MS / NAP_MS);
         nap();
     }
     engine_stop(b->e);
@@ -305,7 +306,7 @@ static struct engine_model_row model(struct box *b, const char *name)
 static void await_runs(struct box *b, const char *query, const char *cam, uint64_t runs)
 {
     for (int i = 0; row(b, query, cam).stats.run < runs; i++) {
-        assert_true(i < PATIENCE / 5);
+        assert_true(i < TESTING_PATIENCE_MS / NAP_MS);
         nap();
     }
 }
@@ -659,7 +660,7 @@ static void a_dead_camera_does_not_stop_the_others(void **state)
     await_runs(&b, "stir", "fine", FRAMES);
     for (int i = 0; !camera(&b, "gone").error[0] || !camera(&b, "closed").error[0] || !camera(&b, "garbage").error[0];
          i++) {
-        assert_true(i < PATIENCE / 5);
+        assert_true(i < TESTING_PATIENCE_MS / NAP_MS);
         nap();
     }
     assert_int_equal(row(&b, "stir", "fine").stats.run, FRAMES);
@@ -675,13 +676,13 @@ static void pictures_come_when_asked_for(void **state)
     box_start(&b, site_of(folder(state), LIVE "queries: {one: {cameras: a, model: det, fps: 10}}\n"), 256 << 20);
     assert_int_equal(engine_picture(b.e, "zebra", &p), ERR_NOT_FOUND);
     for (int i = 0; engine_picture(b.e, "a", &p); i++) {
-        assert_true(i < PATIENCE / 5);
+        assert_true(i < TESTING_PATIENCE_MS / NAP_MS);
         nap();
     }
     assert_int_equal(p.frame->width, W);
     video_frame_unref(&p.frame);
     for (int i = 0; engine_picture(b.e, "b", &p); i++) { /* no query needs b: it comes because it was asked for */
-        assert_true(i < PATIENCE / 5);
+        assert_true(i < TESTING_PATIENCE_MS / NAP_MS);
         nap();
     }
     video_frame_unref(&p.frame);

@@ -1,5 +1,6 @@
 /* The guard in a running box: two "merged" models made here, whose originals say the same of bright pictures and, one of them, something else of dark ones. Clips are
  * bright or dark, so what the guard must say is known. Everything is waited for, nothing is timed. SPDX-License-Identifier: Apache-2.0 */
+#include "base/testing.h"
 #include "engine/guard_inside.h"
 #include "engine/job.h"
 #include "graph/graph.h"
@@ -15,7 +16,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { W = 64, H = 48, FRAMES = 30, PATIENCE_MS = 60000, MB = 1 << 20 };
+enum { W = 64, H = 48, FRAMES = 30, MB = 1 << 20 };
 
 static char *dir;
 
@@ -246,7 +247,7 @@ static struct engine_guard_row row(struct box *b, const char *model)
 
 static struct engine_guard_row await(struct box *b, const char *model, enum engine_guard_state state, uint64_t compared)
 {
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; clock_ns() < end; nap()) {
+    for (int64_t end = testing_deadline(); clock_ns() < end; nap()) {
         struct engine_guard_row r = row(b, model);
         if (r.state == state && r.compared >= compared) return r;
     }
@@ -283,7 +284,7 @@ static const char FAST[] = "{every: 100ms, window: 8, target: 0.9}";
 static void await_run(struct box *b, const char *query)
 {
     uint64_t now = runs(b, query);
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; runs(b, query) < now + 3 && clock_ns() < end;) nap();
+    for (int64_t end = testing_deadline(); runs(b, query) < now + 3 && clock_ns() < end;) nap();
     assert_true(runs(b, query) >= now + 3);
 }
 
@@ -310,7 +311,7 @@ static json_t *await_report(const char *reverted)
 {
     char *path = in_dir("out/merge.json");
     json_t *report = NULL;
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; clock_ns() < end; nap()) {
+    for (int64_t end = testing_deadline(); clock_ns() < end; nap()) {
         json_decref(report);
         report = json_load_file(path, 0, NULL);
         json_t *list = json_object_get(report, "reverted");
@@ -379,7 +380,7 @@ static void what_cannot_go_back_is_tried_again(void **state)
     write_merge(CLASSIFIER);
     assert_int_equal(engine_make_folders(in_the_way), ERR_OK);
     box_start(&b, site_of("dark.mp4", FAST, ""), 256 * MB);
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; !has_problem(&b, "guard cars: ") && clock_ns() < end;) nap();
+    for (int64_t end = testing_deadline(); !has_problem(&b, "guard cars: ") && clock_ns() < end;) nap();
     assert_true(has_problem(&b, "and cannot go back"));
     assert_int_equal(row(&b, "cars").state, ENGINE_GUARD_ON);
     assert_true(equal("out/cars.onnx", "merged.onnx"));
@@ -449,7 +450,7 @@ static struct site *stored_site(int window)
 static void await_log(const char *name, const char *text)
 {
     char *path = in_dir(name), got[32] = {0};
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; strcmp(got, text) && clock_ns() < end; nap()) {
+    for (int64_t end = testing_deadline(); strcmp(got, text) && clock_ns() < end; nap()) {
         FILE *f = fopen(path, "re");
         size_t n = f ? fread(got, 1, sizeof got - 1, f) : 0;
         got[n] = 0;
@@ -529,7 +530,7 @@ static void a_search_that_was_stopped_goes_on_in_the_next_box(void **state)
     search_in_box(&b, "held.log");
     assert_int_equal(engine_reload(b.e, stored_site(9)), ERR_OK);
     await(&b, "cars", ENGINE_GUARD_REVERTED, 0);
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; !atomic_load(&asked) && clock_ns() < end;) nap();
+    for (int64_t end = testing_deadline(); !atomic_load(&asked) && clock_ns() < end;) nap();
     assert_true(atomic_load(&asked));
     engine_guards_close(b.e); /* as the box does first */
     atomic_store(&held, false);
@@ -543,7 +544,7 @@ static void a_search_that_was_stopped_goes_on_in_the_next_box(void **state)
 
 static void await_problem(struct box *b, const char *part, bool there)
 {
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; has_problem(b, part) != there && clock_ns() < end;) nap();
+    for (int64_t end = testing_deadline(); has_problem(b, part) != there && clock_ns() < end;) nap();
     assert_int_equal(has_problem(b, part), there);
 }
 
@@ -675,7 +676,7 @@ static void a_small_budget_sends_it_away(void **state)
     box_start(&b, site_of("bright.mp4", FAST, ""), 256 * MB);
     uint64_t compared = 0;
     err x = ERR_NOMEM;
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; x && clock_ns() < end;) { /* the most that frames took may grow in between: then it is so again */
+    for (int64_t end = testing_deadline(); x && clock_ns() < end;) { /* the most that frames took may grow in between: then it is so again */
         compared = await(&b, "cars", ENGINE_GUARD_ON, compared + 1).compared;
         struct engine_floor with = engine_floor(b.e);
         assert_true(with.least_weights == f.least_weights && with.largest_model == f.largest_model && with.all_models == f.all_models); /* it is nobody's need */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { MB = 1 << 20, PATIENCE_MS = 60000 };
+enum { MB = 1 << 20 };
 
 static char *dir;
 
@@ -109,7 +109,7 @@ static err add(struct engine *e, const char *name, const char *megabytes, const 
 
 static struct engine_job_row wait_for(struct engine *e, const char *name, enum engine_job_state state)
 {
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; clock_ns() < end; job_testing_nap(2)) {
+    for (int64_t end = testing_deadline(); clock_ns() < end; job_testing_nap(2)) {
         struct engine_job_row r = job_testing_row(e, name);
         if (r.state == state && (state != ENGINE_JOB_RUNNING || r.n)) return r;
     }
@@ -119,7 +119,7 @@ static struct engine_job_row wait_for(struct engine *e, const char *name, enum e
 
 static void wait_for_reason(struct engine *e, const char *name)
 {
-    for (int64_t end = clock_ns() + (int64_t)PATIENCE_MS * 1000000; !job_testing_row(e, name).why[0] && clock_ns() < end;) job_testing_nap(2);
+    for (int64_t end = testing_deadline(); !job_testing_row(e, name).why[0] && clock_ns() < end;) job_testing_nap(2);
     assert_true(job_testing_row(e, name).why[0]);
 }
 

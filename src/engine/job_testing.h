@@ -10,6 +10,7 @@
 #include <time.h>
 #include <cmocka.h>
 
+#include "base/testing.h"
 #include "engine/job.h"
 
 static inline void job_testing_nap(int ms)
@@ -28,11 +29,11 @@ static inline struct engine_job_row job_testing_row(struct engine *e, const char
     return found;
 }
 
-/* Fails the test if the job ends otherwise, or not within `patience_ms`. */
-static inline struct engine_job_row job_testing_wait(struct engine *e, const char *name, enum engine_job_state state, int patience_ms)
+/* Fails the test if the job ends otherwise, or never does. */
+static inline struct engine_job_row job_testing_wait(struct engine *e, const char *name, enum engine_job_state state)
 {
     struct engine_job_row r = {0};
-    for (int64_t end = clock_ns() + (int64_t)patience_ms * 1000000; clock_ns() < end; job_testing_nap(2)) {
+    for (int64_t end = testing_deadline(); clock_ns() < end; job_testing_nap(2)) {
         r = job_testing_row(e, name);
         if (r.state == state) return r;
         if (r.state > ENGINE_JOB_RUNNING) break;

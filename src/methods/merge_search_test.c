@@ -59,7 +59,7 @@ static struct asked *ask(const char *out)
                                               .feed = {.mean = {80, 80, 80}, .scale = {0.01f, 0.01f, 0.01f}}};
     }
     a->strings[2 * MEMBERS] = in_dir(out);
-    a->o = (struct merge_search_options){.sources = a->sources, .n = MEMBERS, .out = a->strings[2 * MEMBERS], .seconds = 60, .target = 0.9, .batch = 8, .threads = 1, .lr = 0.02};
+    a->o = (struct merge_search_options){.sources = a->sources, .n = MEMBERS, .out = a->strings[2 * MEMBERS], .seconds = 1200, .target = 0.9, .batch = 8, .threads = 1, .lr = 0.02};
     return a;
 }
 
@@ -311,7 +311,7 @@ static void killed_at_any_moment_it_goes_on(void **state)
     struct asked *a = ask("killed");
     struct merge_result r;
     a->o.policy = "groups"; /* more trials */
-    a->o.seconds = 20;
+    a->o.seconds = 1200;
     int status = -1;
     for (int i = 0; i < 6 && status; i++) {
         pid_t pid = fork();
@@ -455,7 +455,7 @@ static void wrong_input(void **state)
     char *models = xasprintf("%s/models/m1.onnx", a->o.out);
     a->o.stop = &stop;
     a->o.target = 100;
-    a->o.seconds = 5;
+    a->o.seconds = 1200;
     atomic_store(&stop, true);
     assert_int_equal(merge_search(&a->o, NULL, NULL, &r), ERR_CANCELLED); /* while the members are looked at */
     assert_true(r.stopped);

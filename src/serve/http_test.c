@@ -422,7 +422,7 @@ static void pictures_give_their_bytes_back(void **state)
     (void)state;
     struct reply r = get(&box, "/live/yard.jpg");
     reply_done(&r);
-    for (int i = 0; used_by("live") && i < 600; i++) usleep(100000);
+    for (int64_t end = testing_deadline(); used_by("live") && clock_ns() < end;) usleep(100000);
     assert_int_equal(used_by("live"), 0);
     assert_int_equal(used_by("http"), 0);
 }
@@ -513,7 +513,7 @@ static void who_drips_is_ended(void **state)
     wire_say(&body, "POST /api/v1/budget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n");
     wire_say(&idle, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_true(wire_until(&idle, "alive\n"));
-    for (int i = 0; i < 400 && !(head_ended && body_ended); i++) {
+    for (int64_t end = testing_deadline(); clock_ns() < end && !(head_ended && body_ended);) {
         wire_say(&head, "x"), wire_say(&body, " ");
         usleep(250000);
         head_ended = head_ended || wire_ended(&head);

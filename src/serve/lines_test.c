@@ -60,7 +60,7 @@ static void on_problem(void *user, const char *sentence)
 static void wait_said(struct place *p, const char *word)
 {
     bool good = false;
-    for (int i = 0; i < 6000 && !good; i++) {
+    for (int64_t end = testing_deadline(); clock_ns() < end && !good;) {
         pthread_mutex_lock(&p->lock);
         good = *word ? strstr(p->said, word) != NULL : !p->said[0];
         pthread_mutex_unlock(&p->lock);
@@ -231,14 +231,14 @@ static void mot_files_come_back(void **state)
     serve_mots_write(m, &r);
     wait_said(p, "No such file");
     assert_int_equal(mkdir(p->path, 0700), 0);
-    for (int i = 0; i < 600 && p->said[0]; i++) usleep(100000), r.frame++, serve_mots_write(m, &r);
+    for (int64_t end = testing_deadline(); clock_ns() < end && p->said[0];) usleep(100000), r.frame++, serve_mots_write(m, &r);
     wait_said(p, "");
     assert_int_equal(p->count.written, 1);
     limit_files(200); /* cuts a line */
     for (int i = 0; i < 50; i++) r.frame++, serve_mots_write(m, &r);
     wait_said(p, "File too large");
     limit_files(RLIM_INFINITY);
-    for (int i = 0; i < 600 && p->said[0]; i++) usleep(100000), r.frame++, serve_mots_write(m, &r);
+    for (int64_t end = testing_deadline(); clock_ns() < end && p->said[0];) usleep(100000), r.frame++, serve_mots_write(m, &r);
     wait_said(p, "");
     serve_mots_free(&m);
     char *path = xasprintf("%s/yard.stir.txt", p->path), line[256];
@@ -268,7 +268,7 @@ static bool has_problem(const struct box *b, const char *what)
 
 static void wait_problem(const struct box *b, const char *what, bool there)
 {
-    for (int i = 0; i < 600; i++) {
+    for (int64_t end = testing_deadline(); clock_ns() < end;) {
         serve_tick(b->serve);
         if (has_problem(b, what) == there) return;
         usleep(100000);

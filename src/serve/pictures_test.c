@@ -92,7 +92,7 @@ static void put(struct place *p, struct serve_pictures *w, int number, int frame
 
 static void wait_written(struct place *p, unsigned n)
 {
-    for (int i = 0; i < 3000 && atomic_load(&p->count.written) + atomic_load(&p->count.failed) < n; i++) usleep(10000);
+    for (int64_t end = testing_deadline(); clock_ns() < end && atomic_load(&p->count.written) + atomic_load(&p->count.failed) < n;) usleep(10000);
     assert_int_equal(atomic_load(&p->count.written) + atomic_load(&p->count.failed), n);
 }
 
@@ -281,7 +281,7 @@ static void run_box(const struct place *p)
     assert_int_equal(write_clip(p->dir, "blue.mp4", 2), ERR_OK);
     if (site_load(path, &site) || engine_open(site, &(struct engine_options){.offline = true}, &engine)) fail_msg("%s", err_text());
     if (serve_open(engine, &(struct serve_options){.site_path = path}, &serve) || engine_start(engine)) fail_msg("%s", err_text());
-    for (int i = 0; i < 6000 && !engine_finished(engine); i++) usleep(10000);
+    for (int64_t end = testing_deadline(); clock_ns() < end && !engine_finished(engine);) usleep(10000);
     assert_true(engine_finished(engine));
     engine_stop(engine);
     serve_close(&serve);

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "base/testing.h"
 #include "engine/engine.h"
 #include "rows/rows.h"
 #include "serve/http.h"
@@ -104,8 +105,8 @@ static inline struct wire wire_open(const struct box *b)
     struct sockaddr_in a = {.sin_family = AF_INET,
                             .sin_port = htons((uint16_t)serve_port(b->serve)),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    setsockopt(w.fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = 60}, sizeof(struct timeval));
-    setsockopt(w.fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 60}, sizeof(struct timeval));
+    setsockopt(w.fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = TESTING_PATIENCE_S}, sizeof(struct timeval));
+    setsockopt(w.fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = TESTING_PATIENCE_S}, sizeof(struct timeval));
     if (connect(w.fd, (struct sockaddr *)&a, sizeof a)) fail_msg("connect: %s", strerror(errno));
     return w;
 }
@@ -208,7 +209,7 @@ static inline void reply_done(struct reply *r)
 static inline struct reply get_patiently(const struct box *b, const char *path)
 {
     struct reply r = get(b, path);
-    for (int i = 0; r.status != 200 && i < 60; i++) {
+    for (int64_t end = testing_deadline(); r.status != 200 && clock_ns() < end;) {
         reply_done(&r);
         sleep(1);
         r = get(b, path);
@@ -228,7 +229,7 @@ static inline json_t *get_json(const struct box *b, const char *path, int status
 /* Until so many events are in the database, and the box calls itself ready. */
 static inline void box_wait_events(const struct box *b, size_t n)
 {
-    for (int i = 0; i < 1200; i++) {
+    for (int64_t end = testing_deadline(); clock_ns() < end;) {
         json_t *j = get_json(b, "/api/v1/events?limit=1000", 200);
         size_t have = json_array_size(json_object_get(j, "events"));
         json_decref(j);
@@ -249,12 +250,12 @@ static inline void check_jpeg(const struct box *b, const void *bytes, size_t n, 
     assert_int_equal(fwrite(bytes, 1, n, f), n);
     fclose(f);
     struct video_options o = {
-        .name = "one", .url = path, .pace = VIDEO_PACE_MAX, .timeout_ms = 10000, .stall_ms = 3000};
+        .name = "one", .url = path, .pace = VIDEO_PACE_MAX, .timeout_ms = TESTING_PATIENCE_MS};
     struct video_camera *cam;
     struct video_frame *frame = NULL;
     err e = ERR_AGAIN;
     assert_int_equal(video_camera_open(&o, budget, NULL, NULL, &cam), ERR_OK);
-    for (int i = 0; e == ERR_AGAIN && i < 3000; i++) {
+    for (int64_t end = testing_deadline(); e == ERR_AGAIN && clock_ns() < end;) {
         e = video_camera_latest(cam, &frame);
         if (e == ERR_AGAIN) usleep(10000);
     }

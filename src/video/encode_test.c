@@ -39,7 +39,7 @@ static int count_frames(const char *path, enum video_decode decode)
     struct video_frame *f;
     int n = 0;
     assert_int_equal(video_camera_open(&o, b, waker_wake, &w, &cam), ERR_OK);
-    while (next_frame(cam, &w, 60, &f) == ERR_OK) {
+    while (next_frame(cam, &w, &f) == ERR_OK) {
         double y = (f->plane[0][f->stride[0] * (f->height - 2)] - 16) * 255.0 / 219;
         assert_true(fabs(y - clip_grey(n)) < 4);
         video_frame_unref(&f);
@@ -102,7 +102,7 @@ static void jpeg_comes_back(void **state)
         struct video_camera *cam;
         struct video_frame *f;
         assert_int_equal(video_camera_open(&o, b, waker_wake, &wk, &cam), ERR_OK);
-        assert_int_equal(next_frame(cam, &wk, 60, &f), ERR_OK);
+        assert_int_equal(next_frame(cam, &wk, &f), ERR_OK);
         assert_true(f->width == w && f->height == h && f->full_range && !f->chroma_left);
         assert_int_equal(video_to_rgb24(conv, f, NULL, w, h, back, 3 * w), ERR_OK);
         double sum = 0;
@@ -208,7 +208,7 @@ static double decoder_growth(const char *path, int frames, double *charged)
     struct video_frame *f;
     assert_int_equal(video_camera_open(&vo, b, waker_wake, &wk, &cam), ERR_OK);
     for (int i = 0; i < frames; i++) {
-        assert_int_equal(next_frame(cam, &wk, 60, &f), ERR_OK);
+        assert_int_equal(next_frame(cam, &wk, &f), ERR_OK);
         video_frame_unref(&f);
     }
     usleep(20000); /* it decodes one more and waits */

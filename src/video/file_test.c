@@ -65,7 +65,7 @@ static void every_frame_in_order(void **state)
         assert_int_equal(video_camera_open(&o, b, waker_wake, &w, &cam), ERR_OK);
         int n = 0;
         err e;
-        while ((e = next_frame(cam, &w, 60, &f)) == ERR_OK) {
+        while ((e = next_frame(cam, &w, &f)) == ERR_OK) {
             assert_int_equal(f->width, 162);
             assert_int_equal(f->height, 122);
             assert_int_equal(f->seq, n + 1);
@@ -108,7 +108,7 @@ static void loops_without_reopening(void **state)
         struct video_frame *f;
         assert_int_equal(video_camera_open(&o, b, waker_wake, &w, &cam), ERR_OK);
         for (int n = 0; n < 110; n++) {
-            assert_int_equal(next_frame(cam, &w, 60, &f), ERR_OK);
+            assert_int_equal(next_frame(cam, &w, &f), ERR_OK);
             assert_true(fabs(f->pts - n / 10.0) < 1e-3);
             assert_true(fabs(mean_luma(f) - clip_grey(n % 20)) < 4);
             video_frame_unref(&f);
@@ -140,7 +140,7 @@ static void thinned_to_what_is_wanted(void **state)
             struct video_frame *f;
             assert_int_equal(video_camera_open(&o, b, waker_wake, &w, &cam), ERR_OK);
             int n = 0;
-            while (next_frame(cam, &w, 60, &f) == ERR_OK) {
+            while (next_frame(cam, &w, &f) == ERR_OK) {
                 video_frame_unref(&f);
                 n++;
             }
@@ -170,7 +170,7 @@ static void live_drops_and_counts(void **state)
     struct video_camera *cam;
     struct video_frame *f;
     assert_int_equal(video_camera_open(&o, b, waker_wake, &w, &cam), ERR_OK);
-    assert_true(await_state(cam, VIDEO_ENDED, 60)); /* nobody takes */
+    assert_true(await_state(cam, VIDEO_ENDED)); /* nobody takes */
     struct video_stats s;
     video_camera_stats(cam, &s);
     assert_int_equal(s.published, 60);
@@ -183,11 +183,11 @@ static void live_drops_and_counts(void **state)
     o.loop = true;
     int64_t begin = clock_ns();
     assert_int_equal(video_camera_open(&o, b, waker_wake, &w, &cam), ERR_OK);
-    assert_int_equal(next_frame(cam, &w, 60, &f), ERR_OK);
+    assert_int_equal(next_frame(cam, &w, &f), ERR_OK);
     video_frame_unref(&f);
     video_camera_set_need(cam, 0);
     uint64_t skipped = 0;
-    for (int i = 0; i < 2000 && skipped < 150; i++) {
+    for (int64_t end = testing_deadline(); clock_ns() < end && skipped < 150;) {
         usleep(5000);
         video_camera_stats(cam, &s);
         skipped = s.skipped;
@@ -196,7 +196,7 @@ static void live_drops_and_counts(void **state)
     assert_int_equal(s.state, VIDEO_LIVE);
     while (video_camera_latest(cam, &f) == ERR_OK) video_frame_unref(&f);
     video_camera_set_need(cam, -1);
-    assert_int_equal(next_frame(cam, &w, 60, &f), ERR_OK);
+    assert_int_equal(next_frame(cam, &w, &f), ERR_OK);
     assert_true(f->pts <= (double)(clock_ns() - begin) / 1e9 + 1.1); /* it did not race ahead while nobody looked */
     video_frame_unref(&f);
     video_camera_close(&cam);
@@ -230,13 +230,13 @@ static void folder_of_images(void **state)
         assert_int_equal(video_camera_open(&o, b, waker_wake, &w, &cam), ERR_OK);
         static const int order[] = {0, 1, 2, 4, 5};
         for (int n = 0; n < (loop ? 15 : 5); n++) {
-            assert_int_equal(next_frame(cam, &w, 60, &f), ERR_OK);
+            assert_int_equal(next_frame(cam, &w, &f), ERR_OK);
             int i = order[n % 5];
             assert_int_equal(f->width, 64 + 16 * i);
             assert_true(f->full_range && fabs(mean_luma(f) - clip_grey(i)) < 4);
             video_frame_unref(&f);
         }
-        if (!loop) assert_int_equal(next_frame(cam, &w, 60, &f), ERR_CLOSED);
+        if (!loop) assert_int_equal(next_frame(cam, &w, &f), ERR_CLOSED);
         struct video_stats s;
         video_camera_stats(cam, &s);
         assert_true(s.corrupt >= 2);
@@ -267,14 +267,14 @@ static void what_cannot_be_is_refused(void **state)
     o.max_fps = 0;
     struct video_stats s;
     assert_int_equal(video_camera_open(&o, b, NULL, NULL, &cam), ERR_OK); /* it may yet appear */
-    assert_true(await_state(cam, VIDEO_WAITING, 60));
+    assert_true(await_state(cam, VIDEO_WAITING));
     video_camera_stats(cam, &s);
     assert_non_null(strstr(s.error, "/nowhere/at/all.mp4"));
-    assert_true(s.wait_s > 0 && s.wait_s < 1);
+    assert_true(s.wait_s >= 0 && s.wait_s <= 30); /* it may be at its second attempt already */
     video_camera_close(&cam);
     o.pace = VIDEO_PACE_MAX;
     assert_int_equal(video_camera_open(&o, b, NULL, NULL, &cam), ERR_OK);
-    assert_true(await_state(cam, VIDEO_FAILED, 60));
+    assert_true(await_state(cam, VIDEO_FAILED));
     struct video_frame *f;
     assert_int_equal(video_camera_latest(cam, &f), ERR_CLOSED);
     video_camera_close(&cam);
@@ -300,7 +300,7 @@ static uint64_t drain_file(struct mem_budget *b, const char *path, struct video_
     uint64_t n = 0;
     assert_int_equal(video_camera_open(&o, b, waker_wake, &w, &cam), ERR_OK);
     err e;
-    while ((e = next_frame(cam, &w, 120, &f)) == ERR_OK) {
+    while ((e = next_frame(cam, &w, &f)) == ERR_OK) {
         video_frame_unref(&f);
         n++;
     }
@@ -360,7 +360,7 @@ static void nth_allocation_fails(void **state)
         int got = 0;
         struct video_frame *f;
         err e = ERR_OK;
-        while (got < 10 && (e = next_frame(cam, &w, 60, &f)) == ERR_OK) {
+        while (got < 10 && (e = next_frame(cam, &w, &f)) == ERR_OK) {
             video_frame_unref(&f);
             got++;
         }
@@ -391,14 +391,14 @@ static void comes_back_when_there_is_room(void **state)
     struct video_frame *f;
     struct video_stats s;
     assert_int_equal(video_camera_open(&o, b, waker_wake, &w, &cam), ERR_OK);
-    assert_true(await_state(cam, VIDEO_WAITING, 60));
+    assert_true(await_state(cam, VIDEO_WAITING));
     video_camera_stats(cam, &s);
     assert_non_null(strstr(s.error, "budget"));
     assert_true(mem_budget_peak(b) <= 1 << 20);
     mem_budget_set_limit(b, 5 << 20); /* room for the decoder, hardly for pictures: they are lost one by one */
     usleep(100000);
     mem_budget_set_limit(b, 64 << 20);
-    assert_int_equal(next_frame(cam, &w, 120, &f), ERR_OK);
+    assert_int_equal(next_frame(cam, &w, &f), ERR_OK);
     video_frame_unref(&f);
     video_camera_close(&cam);
     assert_int_equal(mem_budget_used(b), 0);

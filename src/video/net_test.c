@@ -75,7 +75,7 @@ static void serve_one(struct server *s, int c)
 {
     char request[2048];
     struct pollfd pf = {.fd = c, .events = POLLIN};
-    if (poll(&pf, 1, 2000) <= 0 || recv(c, request, sizeof request, 0) <= 0) return;
+    if (poll(&pf, 1, TESTING_PATIENCE_MS) <= 0 || recv(c, request, sizeof request, 0) <= 0) return;
     uint8_t noise[4096];
     for (size_t i = 0; i < sizeof noise; i++) noise[i] = (uint8_t)hash64(&i, sizeof i, 1);
     switch (s->mode) {
@@ -154,7 +154,7 @@ static void begin(struct fixture *x, enum mode mode, enum video_decode decode, i
     char url[96];
     snprintf(url, sizeof url, "http://me:secret@127.0.0.1:%d/video", x->server.port);
     struct video_options o = {
-        .name = "http", .url = url, .stall_ms = stall_ms, .timeout_ms = timeout_ms, .decode = decode};
+        .name = "http", .url = url, .stall_ms = stall_ms, .timeout_ms = timeout_ms ? timeout_ms : TESTING_PATIENCE_MS, .decode = decode};
     assert_int_equal(video_camera_open(&o, x->budget, waker_wake, &x->waker, &x->cam), ERR_OK);
 }
 
@@ -169,7 +169,7 @@ static void finish(struct fixture *x)
     double seconds = (double)(clock_ns() - t) / 1e9;
     print_message("# closed in %.0f ms; peak %.1f MiB; last error: %s\n", seconds * 1e3,
                   (double)mem_budget_peak(x->budget) / 1048576, s.error);
-    assert_true(seconds < 5); /* the rule is 1; a loaded machine is forgiven */
+    assert_true(seconds < TESTING_PATIENCE_S / 4); /* the rule is 1, a loaded machine is forgiven; the network's own patience is longer */
     server_stop(&x->server);
     assert_int_equal(mem_budget_used(x->budget), 0);
     mem_budget_free(&x->budget);
@@ -181,7 +181,7 @@ static int take(struct fixture *x, int n)
     int wide = 0;
     uint64_t seq = 0;
     for (int i = 0; i < n; i++) {
-        assert_int_equal(next_frame(x->cam, &x->waker, 60, &f), ERR_OK);
+        assert_int_equal(next_frame(x->cam, &x->waker, &f), ERR_OK);
         assert_true(f->seq > seq);
         seq = f->seq;
         assert_true(f->height == 120 && (f->width == 160 || f->width == 320));
@@ -216,7 +216,7 @@ static void flapping_recovers(void **state)
     double pts = -1;
     do {
         struct video_frame *f;
-        assert_int_equal(next_frame(x.cam, &x.waker, 60, &f), ERR_OK);
+        assert_int_equal(next_frame(x.cam, &x.waker, &f), ERR_OK);
         assert_true(f->pts > pts);
         pts = f->pts;
         video_frame_unref(&f);
@@ -230,10 +230,10 @@ static void stalled_is_seen_and_reconnected(void **state)
 {
     (void)state;
     struct fixture x;
-    begin(&x, STALLING, VIDEO_DECODE_THREAD, 200, 1000);
+    begin(&x, STALLING, VIDEO_DECODE_THREAD, 200, 3000);
     take(&x, 1);
-    assert_true(await_state(x.cam, VIDEO_STALLED, 60));
-    assert_true(await_state(x.cam, VIDEO_WAITING, 60));
+    assert_true(await_state(x.cam, VIDEO_STALLED));
+    assert_true(await_state(x.cam, VIDEO_WAITING));
     take(&x, 2);
     finish(&x);
 }
@@ -243,7 +243,7 @@ static void hopeless(enum mode mode, int timeout_ms, const char *says)
     struct fixture x;
     uint64_t before = mem_process_rss().anon;
     begin(&x, mode, VIDEO_DECODE_THREAD, 200, timeout_ms);
-    assert_true(await_state(x.cam, VIDEO_WAITING, 120));
+    assert_true(await_state(x.cam, VIDEO_WAITING));
     struct video_stats s;
     video_camera_stats(x.cam, &s);
     print_message("# anonymous memory grew by %.1f MiB\n",
@@ -259,10 +259,10 @@ static void liars_are_left(void **state)
     (void)state;
     hopeless(GARBAGE, 1000, "127.0.0.1");
     hopeless(TRICKLE, 500, "within 500 ms");
-    hopeless(FLOOD, 20000, "without a picture");
+    hopeless(FLOOD, 0, "without a picture");
     hopeless(SILENT, 500, "within 500 ms");
     hopeless(REDIRECT, 1000, "127.0.0.1");
-    hopeless(NOT_FOUND, 1000, "404");
+    hopeless(NOT_FOUND, 0, "404");
 }
 
 static void closes_while_connecting(void **state)
@@ -274,7 +274,7 @@ static void closes_while_connecting(void **state)
     for (size_t i = 0; i < ARRAY_LEN(urls); i++)
         for (int wait = 0; wait < 2; wait++)
             for (int decode = 0; decode < 2; decode++) {
-                struct video_options o = {.name = "dead", .url = urls[i], .decode = (enum video_decode)decode};
+                struct video_options o = {.name = "dead", .url = urls[i], .timeout_ms = TESTING_PATIENCE_MS, .decode = (enum video_decode)decode};
                 struct video_camera *cam;
                 assert_int_equal(video_camera_open(&o, b, NULL, NULL, &cam), ERR_OK);
                 usleep(wait ? 150000 : 0);
@@ -282,7 +282,7 @@ static void closes_while_connecting(void **state)
                 video_camera_close(&cam);
                 double seconds = (double)(clock_ns() - t) / 1e9;
                 if (seconds > 0.5) print_message("# %s closed in %.2f s\n", urls[i], seconds);
-                assert_true(seconds < 5);
+                assert_true(seconds < TESTING_PATIENCE_S / 4);
                 assert_int_equal(mem_budget_used(b), 0);
             }
     mem_budget_free(&b);
@@ -349,7 +349,7 @@ static void rtsp_flaps(void **state)
         struct waker w = WAKER_INIT;
         char url[64];
         snprintf(url, sizeof url, "rtsp://127.0.0.1:%d/cam", port);
-        struct video_options o = {.name = "rtsp", .url = url, .timeout_ms = 3000, .stall_ms = 500,
+        struct video_options o = {.name = "rtsp", .url = url, .timeout_ms = 20000, .stall_ms = 500,
                                   .transport = way == 1 ? VIDEO_UDP : VIDEO_TCP,
                                   .decode = way == 2 ? VIDEO_DECODE_PROCESS : VIDEO_DECODE_THREAD};
         struct video_camera *cam;
@@ -359,7 +359,7 @@ static void rtsp_flaps(void **state)
         uint64_t rss = 0;
         for (int round = 0; round < (way == 0 ? 3 : 1); round++) {
             for (int i = 0; i < 25; i++) {
-                err e = next_frame(cam, &w, 60, &f);
+                err e = next_frame(cam, &w, &f);
                 video_camera_stats(cam, &s);
                 if (e)
                     print_message("# way %d round %d frame %d: %s, %s\n", way, round, i, video_state_name(s.state),
@@ -372,7 +372,7 @@ static void rtsp_flaps(void **state)
             if (way) break;
             kill(pid, SIGKILL);
             waitpid(pid, NULL, 0);
-            assert_true(await_state(cam, VIDEO_WAITING, 60));
+            assert_true(await_state(cam, VIDEO_WAITING));
             assert_int_equal(rtsp_start(port, &pid), port);
         }
         video_camera_stats(cam, &s);

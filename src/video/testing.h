@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/testing.h"
 #include "video/convert.h"
 #include "video/encode.h"
 
@@ -117,10 +118,10 @@ static inline void waker_wake(void *user)
     pthread_mutex_unlock(&w->lock);
 }
 
-/* The next frame, or ERR_CLOSED, or ERR_TIMEOUT after a generous `seconds`. */
-static inline err next_frame(struct video_camera *cam, struct waker *w, double seconds, struct video_frame **ret)
+/* The next frame, or ERR_CLOSED, or ERR_TIMEOUT when nothing will come any more. */
+static inline err next_frame(struct video_camera *cam, struct waker *w, struct video_frame **ret)
 {
-    int64_t end = clock_ns() + (int64_t)(seconds * 1e9);
+    int64_t end = testing_deadline();
     for (;;) {
         err e = video_camera_latest(cam, ret);
         if (e != ERR_AGAIN) return e;
@@ -136,9 +137,9 @@ static inline err next_frame(struct video_camera *cam, struct waker *w, double s
 }
 
 /* Waits until the camera is in the state; false after a generous time. */
-static inline bool await_state(struct video_camera *cam, enum video_state s, double seconds)
+static inline bool await_state(struct video_camera *cam, enum video_state s)
 {
-    int64_t end = clock_ns() + (int64_t)(seconds * 1e9);
+    int64_t end = testing_deadline();
     struct video_stats st;
     do {
         video_camera_stats(cam, &st);
