@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """`brim bench train`: training beside PyTorch, and detectors before and after.
 
-    brim bench train [--only throughput,cifar,vehicles,person,memory] [--quick] [--precision f32|bf16] [--python FILE] [--json FILE]
+    brim bench train [--only throughput,dropout,memory,vehicles,person,cifar] [--quick] [--precision f32|bf16] [--python FILE] [--json FILE]
 
 throughput  steps on noise (forward, loss, backward, SGD with momentum), PyTorch channels-last with the same layers and number of parameters: one long-lived
             process each; in every round each runs for a moment, the order turns, and the ratio is that of the round's two neighbours (median over rounds)
+dropout     the same of networks that drop
 cifar       ResNet-20 from the same first weights (written by PyTorch as ONNX), recipe, epochs and threads on the shared 10,000 CIFAR-10 pictures: accuracy
             on the shared test part, seconds
 vehicles    `brim train --task detect` with its defaults on the shared photos of vehicles: held-out AP before and after
@@ -20,6 +21,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -27,12 +29,13 @@ import sys
 import tempfile
 import time
 
-PARTS = ["throughput", "memory", "vehicles", "person", "cifar"]
+PARTS = ["throughput", "dropout", "memory", "vehicles", "person", "cifar"]
 MIB = 1 << 20
 NETWORKS = [  # name, brim's network, task, size, batch; quick: the first three only
     ("ResNet-18, 64 x 64", "resnet18", "classify", 64, 32), ("MobileNetV2, 96 x 96", "mobilenetv2", "classify", 96, 16),
     ("GPT-2 mini, 512 tokens", "gpt2-mini", "language", 512, 1), ("YOLOX-nano, 416 x 416", "yolox-nano", "detect", 416, 4),
     ("ResNet-18, 224 x 224", "resnet18", "classify", 224, 8)]
+DROPPING = [("AlexNet, 224 x 224", "alexnet", "classify", 224, 16), ("SqueezeNet, 128 x 128", "squeezenet", "classify", 128, 16)]  # both sides drop
 BOXES = 8
 
 
@@ -185,10 +188,8 @@ def torch_worker(name, task, size, batch, threads, precision):
     elif name == "gpt2-mini":
         net = torch_gpt(size)
     else:
-        net = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50, "mobilenetv2": torchvision.models.mobilenet_v2}[name]()
-        for m in net.modules():
-            if isinstance(m, torch.nn.Dropout):
-                m.p = 0  # brim has none there
+        net = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50, "mobilenetv2": torchvision.models.mobilenet_v2,
+               "alexnet": torchvision.models.alexnet, "squeezenet": torchvision.models.squeezenet1_0}[name]()
     net.train()
     if task == "language":
         x, labels = torch.randint(0, 512, (batch, size)), torch.randint(0, 512, (batch * size,))
@@ -375,18 +376,41 @@ class Bench:
 
     # -- throughput
 
+    @staticmethod
+    def grown(worker):
+        """Bytes resident at most beyond those before the network was made, after two steps."""
+        worker.ask(0.01)
+        return (last := worker.ask(0.01))["peak_rss"] - worker.first["rss_before"], last
+
+    def budget(self, argv, wanted):
+        """What brim's job may take so that its process grows by `wanted` bytes; the least that will do if that is too little."""
+        plain = Worker(argv)
+        grown, last = self.grown(plain)
+        plain.close()
+        budget = wanted - (grown - last["counted_peak"])
+        p = subprocess.run([*argv, "--budget", str(budget)], input="", capture_output=True, text=True)
+        least = re.search(r"--budget (\d+)M", p.stderr)
+        if p.returncode and not least:
+            raise RuntimeError(p.stderr.strip())
+        return int(least[1]) * MIB if p.returncode else budget
+
     def workers(self, name, task, size, batch):
-        w = {"brim": Worker([self.brim, "bench", "train", name, "--turns", "--size", str(size), "--batch", str(batch), "--threads", str(self.o.threads), *self.precision])}
+        argv, w = [self.brim, "bench", "train", name, "--turns", "--size", str(size), "--batch", str(batch), "--threads", str(self.o.threads), *self.precision], {}
         if self.peer:
             w["torch"] = Worker([self.peer, __file__, "--torch-worker", name, task, str(size), str(batch), str(self.o.threads), self.o.precision])
-        return w
+            if self.o.share:
+                argv += ["--budget", str(self.budget(argv, int(self.o.share * self.grown(w["torch"])[0])))]
+        return {"brim": Worker(argv), **w}
 
-    def throughput(self):
+    def dropout(self):
+        self.throughput(DROPPING, "dropout")
+
+    def throughput(self, networks=None, key="throughput"):
         rows, seconds, rounds = [], self.o.seconds or (1.0 if self.o.quick else 3.0), self.o.rounds or (3 if self.o.quick else 7)
         print(f"\nthroughput: pictures (tokens) a second, median of {rounds} rounds of {seconds:g} s; CPU: ratio of CPU seconds per step; "
               "MiB: resident at most, whole process; grown: the same without what the process was before the network")
         print(f"{'network':<24}{'batch':>6}{'brim':>10}{'PyTorch':>10}{'ratio':>8}{'CPU':>8}{'brim MiB':>10}{'PyTorch':>10}{'memory':>8}{'grown':>8}")
-        for title, name, task, size, batch in NETWORKS[:3] if self.o.quick else NETWORKS:
+        for title, name, task, size, batch in networks or (NETWORKS[:3] if self.o.quick else NETWORKS):
             w = self.workers(name, task, size, batch)
             base = {k: v.first["rss_before"] for k, v in w.items()}
             counts = {k: v.first["parameters"] for k, v in w.items()}
@@ -420,8 +444,8 @@ class Bench:
         if self.peer:
             mean = {k: math.exp(statistics.mean(math.log(r[k]) for r in rows)) for k in ("ratio", "cpu_ratio", "memory", "grown")}
             print(f"{'geometric mean':<24}{'':>26}{mean['ratio']:>8.2f}{mean['cpu_ratio']:>8.2f}{'':>20}{mean['memory']:>8.2f}{mean['grown']:>8.2f}")
-            self.out["throughput_mean"] = mean
-        self.out["throughput"] = rows
+            self.out[key + "_mean"] = mean
+        self.out[key] = rows
 
     # -- memory
 
@@ -522,6 +546,7 @@ def main():
     p.add_argument("--python", help="interpreter with torch and torchvision ($BRIM_PEERS, /usr/bin/python3)")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--precision", default="f32", choices=["f32", "bf16"], help="of throughput and memory; PyTorch: autocast")
+    p.add_argument("--share", type=float, help="throughput: brim in this share of what PyTorch's process grows by, or as near as it comes (activations are computed again)")
     p.add_argument("--rounds", type=int, help="of throughput (7)")
     p.add_argument("--seconds", type=float, help="of each turn (3)")
     p.add_argument("--epochs", type=int, help="of cifar (24)")

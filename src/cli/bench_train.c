@@ -8,13 +8,16 @@
 #include "cli/bench_inside.h"
 #include "cli/bench_train.h"
 #include "cli/precision.h"
+#include "graph/file.h"
 #include "graph/zoo.h"
 #include "train/losses.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 struct options {
     const char *arch, *optimizer, *precision;
@@ -156,6 +159,27 @@ static err measure(struct train_net *n, const struct options *o, const struct me
     return ERR_OK;
 }
 
+/* As a file, like a job's. */
+static err read_network(const char *arch, const struct graph_zoo_options *zoo, struct mem_payer *payer, struct graph **ret)
+{
+    const char *folder = getenv("TMPDIR");
+    char *path = xasprintf("%s/brim-bench-XXXXXX", folder && *folder ? folder : "/tmp");
+    struct graph *g;
+    int fd = mkstemp(path);
+    err e = fd < 0 ? err_set(ERR_IO, "%s: cannot be made: %s", path, strerror(errno)) : graph_zoo(arch, zoo, payer, &g);
+    if (!e) {
+        e = graph_save(g, path);
+        graph_free(&g);
+    }
+    if (!e) e = graph_load(path, payer, ret);
+    if (fd >= 0) {
+        unlink(path);
+        close(fd);
+    }
+    free(path);
+    return e;
+}
+
 static err run(const struct options *o)
 {
     uint64_t rss = bench_own_bytes("VmRSS:");
@@ -166,8 +190,8 @@ static err run(const struct options *o)
     struct graph_zoo_options zoo = {.classes = (int)o->classes, .size = (int)o->size, .seed = 1};
     struct train_classify classify = {0};
     struct train_yolox yolox = {0};
-    err e = graph_zoo(o->arch, &zoo, payer, &g);
-    uint64_t anon = bench_own_bytes("RssAnon:"); /* the network itself is not the job's */
+    uint64_t anon = bench_own_bytes("RssAnon:");
+    err e = read_network(o->arch, &zoo, payer, &g);
     if (!e) {
         struct tensor_shape shape = g->values[g->inputs[0]].shape;
         shape.dims[0] = o->batch;
@@ -187,6 +211,7 @@ static err run(const struct options *o)
         struct tensor target = train_net_target(n, 0);
         bool text = words(g);
         struct tensor out = train_net_output(n, 0);
+        graph_file_forget(g->file); /* as jobs do: its first numbers are the net's own by now */
         fill(n, text, text ? out.shape.dims[out.shape.rank - 1] : target.shape.dims[1], detector(o->arch) ? &yolox : NULL);
         e = o->turns ? bench_turns(n, budget, anon, rss) : measure(n, o, budget);
     }

@@ -159,6 +159,48 @@ static void comes_back(void **state)
     testing_done(&t);
 }
 
+/* What we wrote is read in place: whatever comes before them, numbers begin where their type wants. */
+static void written_numbers_are_in_place(void **state)
+{
+    (void)state;
+    struct testing t;
+    testing_init(&t, UINT64_MAX);
+    struct graph *g = small(t.payer), *h = NULL;
+    void *bytes, *p;
+    size_t n;
+    for (int i = 0; i < 20; i++) { /* names of all lengths, numbers of 4 and 8 bytes, rows from 1 to 39 (lengths of one and two bytes) */
+        char name[32] = "longer_and_longer_and_longer", to[8];
+        snprintf(to, sizeof to, "to%d", i);
+        int v, x = graph_add_value(g, to, TENSOR_F32, &g->values[g->outputs[0]].shape);
+        name[i + 1] = 0;
+        struct tensor_shape shape = tensor_shape_of(1, (int64_t[]){2 * i + 1});
+        assert_int_equal(graph_add_constant(g, name, i % 2 ? TENSOR_I64 : TENSOR_F32, &shape, &v, &p), ERR_OK);
+        memset(p, i, g->values[v].constant_bytes);
+        struct graph_node *node = graph_add_node(g, OP_CAST, name, 1, 1);
+        node->op.in[0] = v;
+        node->op.out[0] = x;
+        graph_set_int(node, "to", TENSOR_F32);
+        graph_add_output(g, x);
+    }
+    assert_int_equal(graph_write(g, &bytes, &n), ERR_OK);
+    if (graph_parse("placed.onnx", bytes, n, NULL, t.payer, &h)) fail_msg("%s", err_text());
+    assert_int_equal(h->n_nodes, g->n_nodes);
+    assert_int_equal(graph_decoded_bytes(h), 0);
+    for (size_t i = 0; i < h->n_nodes; i++)
+        for (int k = 0; k < h->nodes[i].op.n_in; k++) {
+            const struct graph_value *a = &g->values[g->nodes[i].op.in[k]], *b = &h->values[h->nodes[i].op.in[k]];
+            if (!b->constant) continue;
+            assert_true((const char *)b->constant > (const char *)bytes && (const char *)b->constant < (const char *)bytes + n);
+            assert_int_equal(((const char *)b->constant - (const char *)bytes) % 8, 0);
+            assert_int_equal(a->constant_bytes, b->constant_bytes);
+            assert_memory_equal(a->constant, b->constant, a->constant_bytes);
+        }
+    graph_free(&g);
+    graph_free(&h);
+    free(bytes);
+    testing_done(&t);
+}
+
 static void cut_anywhere(void **state)
 {
     (void)state;
@@ -220,11 +262,14 @@ static void every_allocation_may_fail(void **state)
     size_t n;
     assert_int_equal(graph_write(g, &bytes, &n), ERR_OK);
     graph_free(&g);
+    uint8_t *odd = malloc(n + 1); /* where no number can be read in place */
+    memcpy(odd + 1, bytes, n);
+    free(bytes);
     bool done = false;
     for (uint64_t at = 1; !done; at++) {
         struct graph *h = NULL, *s = NULL;
         mem_fault_at(t.budget, at);
-        err e = graph_parse("small.onnx", bytes, n, NULL, t.payer, &h);
+        err e = graph_parse("small.onnx", odd + 1, n, NULL, t.payer, &h);
         if (!e) e = graph_specialise(h, NULL, t.payer, &s);
         if (!e) e = graph_rewrite(s, GRAPH_REWRITE_ALL);
         done = mem_fault_calls(t.budget) < at;
@@ -234,7 +279,7 @@ static void every_allocation_may_fail(void **state)
         graph_free(&h);
         assert_int_equal(mem_budget_used(t.budget), 0);
     }
-    free(bytes);
+    free(odd);
     testing_done(&t);
 }
 
@@ -653,6 +698,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back),
+        cmocka_unit_test(written_numbers_are_in_place),
         cmocka_unit_test(cut_anywhere),
         cmocka_unit_test(changed_anywhere),
         cmocka_unit_test(every_allocation_may_fail),

@@ -4,6 +4,9 @@
  * constants) and a sum; nested messages are lists that are appended to the one around them. Constants are never
  * copied, and a file larger than memory can be written.
  *
+ * Numbers of initialisers begin at multiples of 8 bytes, by documentation strings of spaces before them: a reader that maps the file (onnx_tensor.c) then needs no
+ * copy of them.
+ *
  * Invariant: out->n is the sum of its pieces. SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
@@ -112,13 +115,31 @@ static void out_done(struct out *o)
 
 /* ---- messages (field numbers of onnx.proto) */
 
-static void tensor_message(struct out *o, const char *name, enum tensor_dtype dtype,
-                           const struct tensor_shape *shape, const void *p, size_t n)
+enum { ALIGN = 8, TENSOR_DOC = 12, MODEL_DOC = 6 };
+
+static size_t varint_bytes(uint64_t v)
+{
+    size_t n = 1;
+    while (v >>= 7) n++;
+    return n;
+}
+
+/* A documentation string that takes `bytes` (2 to 129) in all. */
+static void put_space(struct out *o, uint32_t field, size_t bytes)
+{
+    char spaces[129];
+    memset(spaces, ' ', sizeof spaces);
+    put_bytes(o, field, spaces, bytes - 2);
+}
+
+/* pad: 0, or bytes before the numbers. */
+static void tensor_message(struct out *o, const char *name, enum tensor_dtype dtype, const struct tensor_shape *shape, const void *p, size_t n, size_t pad)
 {
     for (int i = 0; i < shape->rank; i++) put_number(o, 1, (uint64_t)shape->dims[i]);
     put_number(o, 2, (uint64_t)dtype);
     if (*name) put_string(o, 8, name);
     int bits = tensor_small_bits(dtype);
+    if (pad) put_space(o, TENSOR_DOC, pad);
     if (!bits || bits == 8) {
         put_borrowed(o, 9, p, n);
         return;
@@ -162,7 +183,7 @@ static void attr_message(struct out *o, const struct op_attr *a)
     case OP_ATTR_STRING: put_bytes(o, 4, a->s, a->n); break;
     case OP_ATTR_TENSOR:
         tensor_message(&tensor, "", a->tensor.dtype, &a->tensor.shape, a->tensor.data,
-                       (size_t)tensor_count(&a->tensor.shape) * tensor_dtype_size(a->tensor.dtype));
+                       (size_t)tensor_count(&a->tensor.shape) * tensor_dtype_size(a->tensor.dtype), 0);
         put_message(o, 5, &tensor);
         break;
     case OP_ATTR_FLOATS:
@@ -207,6 +228,26 @@ static err node_message(struct out *o, const struct graph *g, char *const *names
     return ERR_OK;
 }
 
+/* So many bytes before the numbers of a tensor message `t` (with n bytes of numbers) put them at a multiple of ALIGN from the beginning of `o`, which takes it next. */
+static size_t padding(const struct out *o, const struct out *t, size_t n)
+{
+    size_t pad = 0;
+    while ((o->n + 1 + varint_bytes(t->n + pad) + t->n - n + pad) % ALIGN) pad = MAX(pad + 1, 2);
+    return pad;
+}
+
+static void put_constant(struct out *o, const char *name, const struct graph_value *v)
+{
+    struct out t = {0};
+    tensor_message(&t, name, v->dtype, &v->shape, v->constant, v->constant_bytes, 0);
+    size_t pad = t.n > v->constant_bytes ? padding(o, &t, v->constant_bytes) : 0;
+    if (pad) {
+        out_done(&t);
+        tensor_message(&t, name, v->dtype, &v->shape, v->constant, v->constant_bytes, pad);
+    }
+    put_message(o, 5, &t);
+}
+
 static err graph_message(struct out *o, const struct graph *g, char *const *names)
 {
     err e = ERR_OK;
@@ -223,10 +264,7 @@ static err graph_message(struct out *o, const struct graph *g, char *const *name
     int *uses = graph_use_counts(g);
     for (size_t v = 0; v < g->n_values && !e; v++) {
         const struct graph_value *value = &g->values[v];
-        struct out t = {0};
-        if (!value->constant || !uses[v]) continue;
-        tensor_message(&t, names[v], value->dtype, &value->shape, value->constant, value->constant_bytes);
-        put_message(o, 5, &t);
+        if (value->constant && uses[v]) put_constant(o, names[v], value);
     }
     free(uses);
     for (int i = 0; i < g->n_inputs + g->n_outputs && !e; i++) {
@@ -273,6 +311,8 @@ static err model_message(struct out *o, const struct graph *g)
         put_number(&opset, 2, i ? 1 : (uint64_t)g->opset);
         put_message(o, 8, &opset);
     }
+    size_t begins = o->n + 1 + varint_bytes(graph.n), space = (ALIGN - begins % ALIGN) % ALIGN;
+    if (space) put_space(o, MODEL_DOC, space < 2 ? space + ALIGN : space);
     put_message(o, 7, &graph);
     flush(o);
     for (size_t v = 0; v < g->n_values; v++) free(names[v]);
@@ -310,7 +350,7 @@ err graph_write_tensor(const char *name, const struct tensor *t, void **ret, siz
     struct out o = {0};
     if (!tensor_is_row_major(t)) return err_set(ERR_UNSUPPORTED, "'%s' is not in row-major order", name);
     tensor_message(&o, name, t->dtype, &t->shape, t->data,
-                   (size_t)tensor_count(&t->shape) * tensor_dtype_size(t->dtype));
+                   (size_t)tensor_count(&t->shape) * tensor_dtype_size(t->dtype), 0);
     flush(&o);
     *ret = joined(&o);
     *ret_n = o.n;

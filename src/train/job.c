@@ -1,5 +1,6 @@
 /* The loop. One epoch is all batches of the training part once; what fills no batch is left out. An update takes `accumulate` batches (the last of an epoch may
  * take fewer), so an epoch ends with an update and a checkpoint is always between two. SPDX-License-Identifier: Apache-2.0 */
+#include "graph/file.h"
 #include "train/task.h"
 #include "train/teacher.h"
 
@@ -40,7 +41,7 @@ static err fits(const struct train_job *j, const char *path, const struct train_
     const char *has = "one class per picture", *task = j->kind->identities ? "embed" : "classify";
     if (kind == TRAIN_SET_TEXT) has = "a text", task = "text";
     else if (kind == TRAIN_SET_PAIRS) has = "pairs of pictures", task = "image";
-    else if (kind == TRAIN_SET_ATTRIBUTES) has = "attributes of pictures", task = "attributes";
+    else if (train_set_has_attributes(set)) has = "attributes of pictures", task = "attributes";
     else if (train_set_has_boxes(set)) has = "boxes, not one class per picture", task = "detect";
     return strcmp(task, j->kind->name) ? err_set(ERR_USAGE, "%s: it has %s; that is for --task %s, not %s", path, has, task, j->kind->name) : ERR_OK;
 }
@@ -104,6 +105,7 @@ static err open_sets(struct train_job *j)
     how.unlabelled = o->teacher != NULL;
     how.length = j->length;
     how.boxes = j->kind->boxes;
+    how.attributes = o->task == TRAIN_ATTRIBUTES;
     how.query = o->rows.query, how.camera = o->rows.camera, how.since = o->rows.since;
     err e = train_set_open(o->data, &how, j->payer, &j->set);
     if (!e) e = label(j, o->data, j->set);
@@ -307,6 +309,7 @@ static err open_net(struct train_job *j)
                                   .choose_context = j, .frozen_statistics = o->frozen_statistics, .optimiser = o->optimiser, .accumulate = o->accumulate,
                                   .precision = o->precision, .dropout = o->dropout, .seed = o->seed, .trade = o->trade, .trade_user = j->user};
     if ((e = j->kind->loss(j, &n)) || (e = train_net_new(j->source, &n, &j->net)) || (e = check_freezes(j))) return e;
+    graph_file_forget(j->source->file); /* the first numbers are the net's own by now */
     if (o->dropout > 0 && !train_net_sizes(j->net).dropouts) return err_set(ERR_USAGE, "--dropout %g: the network has no Dropout; leave that out, or add such nodes to it", o->dropout);
     train_net_set_stop(j->net, o->stop);
     if (j->kind->ready && (e = j->kind->ready(j))) return e;
