@@ -11,7 +11,7 @@ import tempfile
 brim, root = os.path.abspath(sys.argv[1]), os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 COLOURS = ["black", "blue", "brown", "dark green", "grey", "light blue", "red", "silver", "white", "yellow"]
 FEED = ["--mean", "127.5", "--std", "127.5", "--data-every", "1", "--json"]
-FLOORS = {"colour.onnx": 0.8, "person.onnx": 0.7}
+FLOORS = {"colour.onnx": 0.88, "person.onnx": 0.7}
 
 
 def ask(*words):

@@ -54,7 +54,10 @@ for s in $train_seeds $crop_seeds; do ln -sfn "../s$s" "cars/s$s"; done # the de
 # shellcheck disable=SC2086
 seed=2 trained colour-more classify --model colour/last.onnx --data cars --label colour --category 2 --seen 0.6 --held-out 0 --threads 1 --augment flip=0.5,shift=4,brightness=0.15 \
     $crop --lr 0.001 --epochs 3
-cp colour-more/last.onnx "$out/colour.onnx"
+# shellcheck disable=SC2086
+seed=3 trained colour-last classify --model colour-more/last.onnx --data cars --label colour --category 2 --seen 0.6 --held-out 0 --threads 1 --augment flip=0.5,shift=4,brightness=0.25 \
+    $crop --lr 0.001 --epochs 6 --ema 0.999
+cp colour-last/last.onnx "$out/colour.onnx"
 # shellcheck disable=SC2086
 trained person embed --model brimcrop --width 64 --data crops --category 1 --seen 0.4 --held-out 0.05 --per-identity 4 --lr 0.002 --threads 1 \
     --augment flip=0.5,shift=4,brightness=0.1 $crop
