@@ -204,12 +204,22 @@ def events_of_a_box():
     train("classify", "--data", "store", "--out", "o9", "--since", "7d", status=2, says="no events that --query, --camera and --since let through")
     train("classify", "--data", "store", "--out", "o9", "--camera", "door", status=2, says="no events that --query, --camera and --since let through")
     train("classify", "--data", "store", "--out", "o9", "--label", "colour", status=2, says="--label of events is label, attributes, zone, event, query or camera, not 'colour'")
-    train("embed", "--data", "store", "--out", "o9", status=2, says="a box's own events are for --task classify and detect")
+    train("embed", "--data", "store", "--out", "o9", status=2, says="a box's own events are for --task classify, detect and attributes")
     train("classify", "--data", "store", "--out", "o15", "--epochs", "2", "--max-steps", "1", status=1, says="stopped after 1 updates")
     box.execute("UPDATE events SET label = 'amber' WHERE id = 5")  # something new was seen meanwhile, and stands first in the order of names
     box.commit()
     brim("train", "--resume", "--out", "o15", says="store: its classes are others than when the job began; the 2 that it began with are kept")
     assert json.loads(brim("eval", "classify", "--model", "o15/last.onnx", "--data", "two", "--json"))["samples"] == 20
+    train("attributes", "--data", "store", "--out", "o16", status=1, says="store: no classes in it")  # no cascade said anything
+    box.execute("UPDATE events SET attributes = CASE id % 3 WHEN 0 THEN 'hat 0.91, bag 0.62' WHEN 1 THEN 'bag 0.77' ELSE '' END")
+    box.commit()
+    train("attributes", "--data", "store", "--out", "o16", "--epochs", "2", "--held-out", "0.3", "--max-steps", "1", status=1, says="stopped after 1 updates")
+    box.execute("UPDATE events SET attributes = 'age 0.5' WHERE id = 1")
+    box.commit()
+    brim("train", "--resume", "--out", "o16", says="store: its classes are others than when the job began; the 2 that it began with are kept")
+    got = json.loads(brim("eval", "attributes", "--model", "o16/last.onnx", "--data", "store", "--classes", "bag,hat", "--json"))
+    assert got["samples"] == 24 and 0 <= got["accuracy"] <= 1, got  # 26 of 40 events say something, of two the picture is gone
+    train("attributes", "--data", "store", "--out", "o9", "--label", "zone", status=2, says="--label is for --task classify")
     box.execute("PRAGMA user_version=7")
     train("classify", "--data", "store", "--out", "o9", status=2, says="store/events.db has schema 7, this brim knows 1")
     box.close()

@@ -208,7 +208,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
     const struct args_option table[] = {
         {"model", ARGS_STRING, &j->model, "F.onnx, or a network by name (brim new --list)"},
         {"data", ARGS_STRING, &j->data, "folder of classes, CIFAR .bin, IDX, COCO .json, YOLO folder; embed: folder of identities, or videos with MOT labels; image: "
-                                           "folder with input/ and target/; attributes: with attributes.csv; text: .txt, .u16, .u32; classify, detect: a box's store, its own events"},
+                                           "folder with input/ and target/; attributes: with attributes.csv; text: .txt, .u16, .u32; classify, detect, attributes: a box's store, its own events"},
         {"val", ARGS_STRING, &j->val, "DATA to score on after each epoch (default: a part of --data)"},
         {"held-out", ARGS_FLOAT, &j->held_out, "that part (0.1, embed: 0.25 of the identities; of a video its end; 0: none)"},
         {"out", ARGS_STRING, &j->out, "DIR: checkpoints, ONNX, curves"},
@@ -231,7 +231,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"camera", ARGS_STRING, &j->rows.camera, "... of this camera"},
         {"since", ARGS_STRING, &o->since, "... not older than this: 24h, 7d, 2026-11-20 (a job that is resumed counts from then)"},
         {"seen", ARGS_FLOAT, &j->embed.seen, "of videos only what is visible to this share, the 9th column of MOT rows (0: all)"},
-        {"classes", ARGS_STRING, &o->classes, "detect: NAME=NUMBER,... which class of the data is which of the network's"},
+        {"classes", ARGS_STRING, &o->classes, "detect: NAME=NUMBER,... which class of the data is which of the network's; attributes of events: NAME,... those alone"},
         {"epochs", ARGS_INT, &o->epochs, "(30)"},
         {"batch", ARGS_INT, &o->batch, "(64, detect: 8)"},
         {"accumulate", ARGS_INT, &o->accumulate, "batches per update (1)"},

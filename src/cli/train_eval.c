@@ -132,7 +132,7 @@ static err work(const struct options *o, struct mem_budget *b, struct train_scor
     if (!e) e = graph_load(o->model, payer, &g);
     if (!e && o->classes) e = cli_train_classes(o->classes, &names, &n_names);
     struct train_set_options how = {.classes = (const char *const *)names, .n_classes = (int)n_names, .identities = o->embed, .named = o->named, .seen = o->seen, .category = (int)MIN(o->category, INT32_MAX),
-                                    .every = (int)MIN(o->every, INT32_MAX), .boxes = o->detect, .query = o->query, .camera = o->camera};
+                                    .every = (int)MIN(o->every, INT32_MAX), .boxes = o->detect, .attributes = o->task == TRAIN_ATTRIBUTES, .query = o->query, .camera = o->camera};
     if (!e && o->since) e = cli_train_since(o->since, &how.since);
     if (!e && o->task == TRAIN_TEXT) e = train_text_length(g, &how.length);
     if (!e) e = train_set_open(o->data, &how, payer, &set);

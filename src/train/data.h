@@ -46,6 +46,7 @@ struct train_set_options {
     int category;               /* CROPS: objects of this class alone (8th column); 0: all */
     const char *named;          /* CROPS of rendered sites: classes are what truth/objects.json says under this key ("colour"), not identities */
     bool boxes;                 /* ROWS: whole pictures with boxes, not a class per object */
+    bool attributes;            /* ROWS: a yes or no for each word that the rows' attributes say, not a class per object */
     const char *query, *camera; /* ROWS: events of these alone; NULL: all. `named`: what of the row is the class; NULL: its label */
     double since;               /* ROWS: seconds since 1970; 0: all */
     double seen;                /* CROPS, VIDEO with MOT rows: what is less visible (9th column, 0 to 1) is left out; 0: nothing */
@@ -83,6 +84,7 @@ err train_set_label_boxes(struct train_set *s, int64_t sample, const struct trai
 int train_set_classes(const struct train_set *s);
 const char *train_set_class(const struct train_set *s, int class_id);
 bool train_set_has_boxes(const struct train_set *s);
+bool train_set_has_attributes(const struct train_set *s);
 /* Class of a sample (-1: it has boxes instead), and its boxes in pixels of the picture as stored; those of sets that say them relative to the
  * picture (YOLO) are of 0 to 1. The name is a path, or "file#number". */
 int train_set_label(const struct train_set *s, int64_t sample);
@@ -132,7 +134,7 @@ struct train_batch {
     int count;                   /* rows */
     void *images;                    /* TEXT: int64 [count][length + 1] */
     const float *targets;            /* PAIRS: as images, of the second picture; else NULL */
-    const float *attributes;         /* ATTRIBUTES: [count][classes]: 0, 1, or -1 where it is not known; else NULL */
+    const float *attributes;         /* of sets that have them: [count][classes]: 0, 1, or -1 where it is not known; else NULL */
     const int64_t *samples;      /* [count]; -1: it could not be decoded (evaluation): image of zeros, leave it out */
     const int32_t *labels, *labels2; /* [count]; the truth is mix of labels and 1 - mix of labels2 */
     const float *mix;            /* [count]; 1: labels alone */

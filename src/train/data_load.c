@@ -66,7 +66,7 @@ static size_t target_floats(const struct train_data *d)
 
 static size_t attribute_floats(const struct train_data *d)
 {
-    return d->set->kind == TRAIN_SET_ATTRIBUTES ? (size_t)train_set_classes(d->set) : 0;
+    return train_set_has_attributes(d->set) ? (size_t)train_set_classes(d->set) : 0;
 }
 
 /* Lays the arrays of a batch out in `block` (NULL: only counts). */
@@ -212,7 +212,7 @@ static err check(const struct train_set *set, struct train_data_options *o)
     if (o->target_width > MAX_SIDE || o->target_height > MAX_SIDE || o->target_height < 1) return err_set(ERR_USAGE, "targets of %d x %d: sides go from 1 to %d", o->target_width, o->target_height, MAX_SIDE);
     if (set->kind == TRAIN_SET_PAIRS && (a->mosaic > 0 || a->mixup > 0 || a->brightness > 0 || a->contrast > 0 || a->saturation > 0 || a->hue > 0 || o->bytes))
         return err_set(ERR_USAGE, "augmentation: pairs of pictures are flipped, cropped, shifted and zoomed together; colours, mosaic and mixup would change one without the other");
-    if (set->kind == TRAIN_SET_ATTRIBUTES && (a->mosaic > 0 || a->mixup > 0)) return err_set(ERR_USAGE, "augmentation: no mosaic and mixup of pictures with attributes");
+    if (train_set_has_attributes(set) && (a->mosaic > 0 || a->mixup > 0)) return err_set(ERR_USAGE, "augmentation: no mosaic and mixup of pictures with attributes");
     if (a->mosaic > 0 && !train_set_has_boxes(set)) return err_set(ERR_USAGE, "augmentation: a mosaic shows four pictures and has one label; it is for pictures with boxes");
     if (a->mixup > 0 && o->per_class) return err_set(ERR_USAGE, "augmentation: no mixup of identities; two at once are nobody");
     if (set->kind == TRAIN_SET_TEXT) o->width = o->height = 1;

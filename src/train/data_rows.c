@@ -2,7 +2,8 @@
  * events.db; it is only read, and the box may be writing it.
  *
  * For a task without boxes a sample is the event's object, cut out of its picture and kept as small JPEG; its class is a word of the row. For one with boxes a sample is
- * a whole picture, met once whatever events it belongs to, with all that was seen in it, or with the event's object where the picture does not say.
+ * a whole picture, met once whatever events it belongs to, with all that was seen in it, or with the event's object where the picture does not say. For attributes a
+ * sample is the object, with a yes for each word that its row's attributes say, and a no for each that only others say: a box tells those that it is sure of.
  * All pictures are read now: the box deletes old ones while the training runs. An event whose picture is gone is counted.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "train/data_set.h"
@@ -18,7 +19,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { QUALITY = 95, SIDE = 256, LEAST = 12 /* pixels a side: less shows nothing */, MAX_BYTES = 16 << 20 };
+enum { QUALITY = 95, SIDE = 256, LEAST = 12 /* pixels a side: less shows nothing */, MAX_BYTES = 16 << 20, ATTRIBUTES = sizeof(((struct rows_event *)0)->attributes) };
 
 struct reading {
     struct train_set *s;
@@ -31,19 +32,35 @@ struct reading {
     uint8_t *rgb, *bytes; /* of one crop; of one file */
     size_t rgb_size;
     int side;
+    struct data_list said; /* the attributes of each sample, ATTRIBUTES bytes each */
     int64_t events;
     struct stat last;
 };
 
 /* ---- which class */
 
-static const char *first_attribute(const struct rows_event *e, char buf[160])
+/* "dark blue 0.93, old 0.50" begins with "dark blue": a word and how sure its model was. "" where that is not so ("embedding[128]"). */
+static const char *attribute(const char *said, char buf[ATTRIBUTES])
 {
-    snprintf(buf, 160, "%.*s", (int)strcspn(e->attributes, ","), e->attributes);
+    snprintf(buf, ATTRIBUTES, "%.*s", (int)strcspn(said, ","), said + strspn(said, " "));
+    buf[strcspn(buf, ",")] = 0;
     char *number = strrchr(buf, ' ');
     if (!number || number == buf || number[1 + strspn(number + 1, "0123456789.%")]) return "";
     *number = 0;
     return buf;
+}
+
+/* The one behind it, NULL after the last. */
+static const char *next_attribute(const char *said)
+{
+    const char *comma = strchr(said, ',');
+    return comma ? comma + 1 : NULL;
+}
+
+/* As long as a row can say, so its last one may be cut. */
+static bool is_full(const char *said)
+{
+    return strlen(said) == ATTRIBUTES - 1;
 }
 
 static bool known_word(const char *named)
@@ -54,9 +71,9 @@ static bool known_word(const char *named)
     return false;
 }
 
-static const char *word_of(const struct rows_event *e, const char *named, char buf[160])
+static const char *word_of(const struct rows_event *e, const char *named, char buf[ATTRIBUTES])
 {
-    if (!strcmp(named, "attributes")) return first_attribute(e, buf);
+    if (!strcmp(named, "attributes")) return attribute(e->attributes, buf);
     return !strcmp(named, "zone") ? e->zone : !strcmp(named, "event") ? e->event : !strcmp(named, "query") ? e->query : !strcmp(named, "camera") ? e->camera : e->label;
 }
 
@@ -145,10 +162,11 @@ static err cut(struct reading *k, const struct rows_event *e, const struct video
 
 static err add_object(struct reading *k, const struct rows_event *e, size_t n)
 {
-    char buf[160], name[64];
-    const char *word = word_of(e, k->o->named ? k->o->named : "label", buf);
+    char buf[ATTRIBUTES], name[64];
+    const char *word = word_of(e, k->o->attributes ? "attributes" : k->o->named ? k->o->named : "label", buf);
     struct video_frame *f;
-    int class;
+    int class = -1;
+    size_t before = k->s->samples.len;
     if (!*word) {
         k->s->report.left_out++;
         return ERR_OK;
@@ -161,10 +179,11 @@ static err add_object(struct reading *k, const struct rows_event *e, size_t n)
         return ERR_OK;
     }
     if (x) return x;
-    x = class_of(k->s, word, &class);
+    if (!k->o->attributes) x = class_of(k->s, word, &class);
     if (!x) x = cut(k, e, f, class);
     video_frame_unref(&f);
-    return x;
+    if (x || !k->o->attributes || k->s->samples.len == before) return x;
+    return data_append(k->s, &k->said, ATTRIBUTES, e->attributes, 1);
 }
 
 static err on_event(void *user, const struct rows_event *e)
@@ -209,6 +228,46 @@ static void sort_classes(struct train_set *s)
     free(map);
 }
 
+/* Every word of theirs, or those asked for. */
+static err name_attributes(struct reading *k)
+{
+    char buf[ATTRIBUTES];
+    err e = ERR_OK;
+    int class;
+    for (int i = 0; i < k->o->n_classes && !e; i++) e = data_add_class(k->s, k->o->classes[i], strlen(k->o->classes[i]));
+    if (e || k->o->n_classes) return e;
+    for (size_t i = 0; i < k->said.len && !e; i++)
+        for (const char *at = (const char *)k->said.items + ATTRIBUTES * i, *next; at && !e; at = next) {
+            const char *word = attribute(at, buf);
+            next = next_attribute(at);
+            if (*word && (next || !is_full((const char *)k->said.items + ATTRIBUTES * i))) e = class_of(k->s, word, &class);
+        }
+    if (!e) sort_classes(k->s);
+    return e;
+}
+
+/* After a row that may be cut nothing more is known. */
+static err fill_attributes(struct reading *k)
+{
+    struct train_set *s = k->s;
+    char buf[ATTRIBUTES];
+    err e = name_attributes(k);
+    int8_t *row = xnewn(int8_t, s->n_classes + 1);
+    for (size_t i = 0; i < k->said.len && !e; i++) {
+        const char *said = (const char *)k->said.items + ATTRIBUTES * i;
+        memset(row, is_full(said) ? -1 : 0, s->n_classes);
+        for (const char *at = said; at; at = next_attribute(at)) {
+            const char *word = attribute(at, buf);
+            if (!next_attribute(at) && is_full(said)) break;
+            for (size_t c = 0; c < s->n_classes; c++)
+                if (!strcmp(s->classes[c], word)) row[c] = 1;
+        }
+        e = data_append(s, &s->attributes, 1, row, s->n_classes);
+    }
+    free(row);
+    return e;
+}
+
 static err read_all(struct reading *k, const char *database)
 {
     const struct train_set_options *o = k->o;
@@ -222,9 +281,11 @@ static err read_all(struct reading *k, const char *database)
     err e = mem_alloc(k->s->payer, MEM_TRAINING, k->rgb_size, (void **)&k->rgb);
     if (!e) e = mem_alloc(k->s->payer, MEM_TRAINING, MAX_BYTES, (void **)&k->bytes);
     if (!e) e = rows_read(database, &f, on_event, k);
+    if (!e && o->attributes) e = fill_attributes(k);
     if (e == ERR_NOMEM) err_wrap(e, "%s: its pictures are kept in memory; take fewer (--query, --camera, --since)", k->path);
     mem_free(k->s->payer, MEM_TRAINING, k->rgb, k->rgb_size);
     mem_free(k->s->payer, MEM_TRAINING, k->bytes, MAX_BYTES);
+    data_list_done(k->s->payer, &k->said, ATTRIBUTES);
     video_still_free(&k->still);
     video_conv_free(&k->conv);
     video_jpeg_free(&k->jpeg);
@@ -241,7 +302,8 @@ err data_read_rows(struct train_set *s, const char *path, const struct train_set
 {
     struct stat st;
     struct reading k = {.s = s, .o = o, .path = path};
-    if (o->identities) return err_set(ERR_USAGE, "%s: a box's own events are for --task classify and detect", path);
+    if (o->identities) return err_set(ERR_USAGE, "%s: a box's own events are for --task classify, detect and attributes", path);
+    if (o->attributes && o->named && strcmp(o->named, "attributes")) return err_set(ERR_USAGE, "%s: --label is for --task classify; --task attributes takes all that the rows' attributes say", path);
     if (o->named && !known_word(o->named))
         return err_set(ERR_USAGE, "%s: --label of events is label, attributes, zone, event, query or camera, not '%s'", path, o->named);
     char *database = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? xasprintf("%s/events.db", path) : xstrdup(path);
@@ -253,6 +315,6 @@ err data_read_rows(struct train_set *s, const char *path, const struct train_set
     if (!k.events) return err_set(ERR_FORMAT, "%s: no events%s", path, o->query || o->camera || o->since > 0 ? " that --query, --camera and --since let through" : " in it yet");
     if (!s->samples.len && s->report.no_pictures)
         return err_set(ERR_FORMAT, "%s: none of its %lld events has a picture; a box keeps them with 'pictures: 256M' among the outputs of its site file", path, (long long)k.events);
-    sort_classes(s);
+    if (!o->attributes) sort_classes(s);
     return ERR_OK;
 }

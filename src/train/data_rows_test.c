@@ -205,7 +205,7 @@ static void what_cannot_be_read(void **state)
     refused(&b, b.dir, &none, ERR_FORMAT, "none of its 1 events has a picture; a box keeps them with 'pictures: 256M'");
     refused(&b, b.dir, &(struct train_set_options){.query = "other"}, ERR_FORMAT, "no events that --query, --camera and --since let through");
     refused(&b, b.dir, &(struct train_set_options){.named = "colour"}, ERR_USAGE, "--label of events is label, attributes, zone, event, query or camera, not 'colour'");
-    refused(&b, b.dir, &(struct train_set_options){.identities = true}, ERR_USAGE, "a box's own events are for --task classify and detect");
+    refused(&b, b.dir, &(struct train_set_options){.identities = true}, ERR_USAGE, "a box's own events are for --task classify, detect and attributes");
     assert_int_equal(sqlite3_open(database, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, "PRAGMA user_version=9", NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
@@ -217,17 +217,70 @@ static void what_cannot_be_read(void **state)
     bench_end(&b);
 }
 
+static void is_row(const struct train_batch *batch, int i, float a, float b, float c)
+{
+    const float *row = batch->attributes + 3 * i;
+    if (row[0] != a || row[1] != b || row[2] != c) fail_msg("row %d: %g %g %g", i, (double)row[0], (double)row[1], (double)row[2]);
+}
+
+/* A yes for each word that a row says, a no for what only others say; events that say nothing are left out, and after a row that may have been cut nothing more is known. */
+static void attributes(void **state)
+{
+    (void)state;
+    struct bench b = bench_begin();
+    const struct train_set_options how = {.attributes = true};
+    char full[200] = "old 0.70, ";
+    while (strlen(full) < 159) strcat(full, "x");
+    write_store(&b);
+    struct rows_event more[2] = {event_of(12, 0, "car", full), event_of(13, 1, "van", "embedding[8]")};
+    for (int i = 0; i < 2; i++) write_picture(&b, more[i].uid, i, 0, NULL, 0);
+    add_all(&b, more, 2);
+    struct train_set *s = must_open(&b, b.dir, &how);
+    assert_true(train_set_has_attributes(s) && !train_set_has_boxes(s));
+    assert_int_equal(train_set_kind(s), TRAIN_SET_ROWS);
+    assert_int_equal(train_set_count(s), 9);
+    assert_int_equal(train_set_report(s)->left_out, 2);
+    assert_int_equal(train_set_classes(s), 3);
+    assert_string_equal(train_set_class(s, 0), "dark blue");
+    assert_string_equal(train_set_class(s, 1), "old");
+    assert_string_equal(train_set_class(s, 2), "red");
+    struct train_data *d;
+    const struct train_batch *batch;
+    assert_int_equal(train_data_open(s, &(struct train_data_options){.width = 8, .height = 8, .batch = 9, .evaluate = true}, b.payer, &d), ERR_OK);
+    assert_int_equal(train_data_next(d, &batch), ERR_OK);
+    for (int i = 0; i < 8; i++) {
+        const float *pixel = (const float *)batch->images + (i * 64 + 36) * 3;
+        bool blue = pixel[2] > 180;
+        is_row(batch, i, blue, blue, !blue);
+    }
+    is_row(batch, 8, -1, 1, -1);
+    train_data_close(&d);
+    train_set_free(&s);
+    s = must_open(&b, b.dir, &(struct train_set_options){.attributes = true, .classes = (const char *const[]){"red", "green", "old"}, .n_classes = 3}); /* as a job that goes on asks */
+    assert_string_equal(train_set_class(s, 0), "red");
+    assert_int_equal(train_set_report(s)->empty_classes, 0);
+    assert_int_equal(train_data_open(s, &(struct train_data_options){.width = 8, .height = 8, .batch = 9, .evaluate = true}, b.payer, &d), ERR_OK);
+    assert_int_equal(train_data_next(d, &batch), ERR_OK);
+    is_row(batch, 0, 1, 0, 0);
+    is_row(batch, 8, -1, -1, 1);
+    train_data_close(&d);
+    train_set_free(&s);
+    refused(&b, b.dir, &(struct train_set_options){.attributes = true, .named = "zone"}, ERR_USAGE, "--label is for --task classify; --task attributes takes all that the rows' attributes say");
+    refused(&b, b.dir, &(struct train_set_options){.attributes = true, .since = 1013}, ERR_FORMAT, "no classes in it");
+    bench_end(&b);
+}
+
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
     struct bench b = bench_begin();
     struct train_set *s;
     write_store(&b);
-    for (int boxes = 0; boxes < 2; boxes++)
+    for (int kind = 0; kind < 3; kind++)
         for (int n = 1, done = 0; !done; n++) {
             uint64_t used = mem_budget_used(b.budget);
             mem_fault_at(b.budget, n);
-            err e = train_set_open(b.dir, &(struct train_set_options){.boxes = boxes}, b.payer, &s);
+            err e = train_set_open(b.dir, &(struct train_set_options){.boxes = kind == 1, .attributes = kind == 2}, b.payer, &s);
             mem_fault_at(b.budget, 0);
             done = e == ERR_OK;
             if (done) train_set_free(&s);
@@ -240,6 +293,6 @@ static void every_allocation_may_fail(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(objects), cmocka_unit_test(boxes), cmocka_unit_test(what_cannot_be_read), cmocka_unit_test(every_allocation_may_fail)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(objects), cmocka_unit_test(boxes), cmocka_unit_test(attributes), cmocka_unit_test(what_cannot_be_read), cmocka_unit_test(every_allocation_may_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -285,8 +285,8 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
         }
     }
     s->unlabelled = s->kind == TRAIN_SET_PLAIN || (s->kind == TRAIN_SET_VIDEO && !s->has_boxes);
-    if (!e && o->classes && s->attributes.len) e = err_set(ERR_USAGE, "%s: attributes are taken as they are; --classes is for classes", path);
-    if (!e && o->classes && s->n_classes && !s->unlabelled) e = choose_classes(s, path, o);
+    if (!e && o->classes && s->kind == TRAIN_SET_ATTRIBUTES) e = err_set(ERR_USAGE, "%s: attributes are taken as they are; --classes is for classes", path);
+    if (!e && o->classes && s->n_classes && !s->unlabelled && !s->attributes.len) e = choose_classes(s, path, o);
     if (!e) e = finish(s, path);
     if (e) {
         train_set_free(&s);
@@ -383,6 +383,11 @@ int train_set_classes(const struct train_set *s)
 const char *train_set_class(const struct train_set *s, int class_id)
 {
     return s->classes[class_id];
+}
+
+bool train_set_has_attributes(const struct train_set *s)
+{
+    return s->attributes.len > 0;
 }
 
 bool train_set_has_boxes(const struct train_set *s)

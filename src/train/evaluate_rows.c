@@ -151,7 +151,7 @@ static err nothing_known(void)
 static err attribute_check(struct row_sums *k, struct train_data_options *d)
 {
     (void)d;
-    if (train_set_kind(k->set) != TRAIN_SET_ATTRIBUTES) return err_set(ERR_USAGE, "the data has no attributes.csv; that is what --task attributes takes");
+    if (!train_set_has_attributes(k->set)) return err_set(ERR_USAGE, "the data has no attributes.csv; that is what --task attributes takes");
     int64_t n = tensor_count(&k->out) / k->out.dims[0];
     if (n != train_set_classes(k->set))
         return err_set(ERR_USAGE, "the data has %d attributes, output '%s' of the network has %lld", train_set_classes(k->set), k->g->values[k->g->outputs[0]].name, (long long)n);
