@@ -313,6 +313,10 @@ err data_read_rows(struct train_set *s, const char *path, const struct train_set
     free(database);
     if (e) return e;
     if (!k.events) return err_set(ERR_FORMAT, "%s: no events%s", path, o->query || o->camera || o->since > 0 ? " that --query, --camera and --since let through" : " in it yet");
+    const char *word = o->attributes ? "attributes" : o->named ? o->named : "label";
+    if (!o->boxes && !s->samples.len && s->report.left_out)
+        return err_set(ERR_FORMAT, "%s: of its %lld events none with a picture says anything as %s%s", path, (long long)k.events, word,
+                       strcmp(word, "attributes") ? "" : "; a cascade in the site file does");
     if (!s->samples.len && s->report.no_pictures)
         return err_set(ERR_FORMAT, "%s: none of its %lld events has a picture; a box keeps them with 'pictures: 256M' among the outputs of its site file", path, (long long)k.events);
     if (!o->attributes) sort_classes(s);

@@ -266,7 +266,8 @@ static void attributes(void **state)
     train_data_close(&d);
     train_set_free(&s);
     refused(&b, b.dir, &(struct train_set_options){.attributes = true, .named = "zone"}, ERR_USAGE, "--label is for --task classify; --task attributes takes all that the rows' attributes say");
-    refused(&b, b.dir, &(struct train_set_options){.attributes = true, .since = 1013}, ERR_FORMAT, "no classes in it");
+    refused(&b, b.dir, &(struct train_set_options){.attributes = true, .since = 1013}, ERR_FORMAT, "of its 1 events none with a picture says anything as attributes; a cascade in the site file does");
+    refused(&b, b.dir, &(struct train_set_options){.named = "zone"}, ERR_FORMAT, "of its 14 events none with a picture says anything as zone");
     bench_end(&b);
 }
 
