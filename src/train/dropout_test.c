@@ -157,6 +157,12 @@ static void as_by_hand(void **state)
     teardown(&f);
 }
 
+static bool only_second(void *context, const char *name, bool usual)
+{
+    (void)context;
+    return usual && !strcmp(name, "w2");
+}
+
 static void draws(void **state)
 {
     (void)state;
@@ -170,6 +176,10 @@ static void draws(void **state)
     float again = run(n);
     assert_memory_equal(&again, &first, sizeof first); /* a job that was stopped draws its batches again */
     train_net_rewind(n);
+    assert_int_equal(train_net_run_forward(n), ERR_OK); /* in two halves, as detectors do */
+    assert_int_equal(train_net_run_rest(n, &again), ERR_OK);
+    assert_memory_equal(&again, &first, sizeof first);
+    train_net_rewind(n);
     train_net_set_steps(n, 5);
     float later = run(n);
     assert_true(later != first);
@@ -178,6 +188,13 @@ static void draws(void **state)
     again = run(n);
     assert_memory_equal(&again, &first, sizeof first);
     train_net_free(&n);
+    f.o.choose = only_second; /* what is frozen drops, too */
+    n = open_net(&f);
+    assert_int_equal(train_net_sizes(n).dropouts, 2);
+    assert_int_equal(train_net_sizes(n).tensors, 1);
+    if (fabsf(run(n) - first) > 1e-6f) fail_msg("frozen: not %g", (double)first);
+    train_net_free(&n);
+    f.o.choose = NULL;
     f.o.seed = 78;
     n = open_net(&f);
     assert_true(run(n) != first);
