@@ -147,6 +147,16 @@ static void stills(void **state)
         assert_int_equal(video_still_decode(s, (const uint8_t *)"GIF89a and so on", 16, "gif", &g), ERR_CORRUPT);
         video_frame_unref(&f);
     }
+    uint8_t *sof = memmem(jpeg, n, "\xff\xc0", 2), *huge = xnewn(uint8_t, n); /* a picture of 100 megapixels is not said to be damaged */
+    assert_non_null(sof);
+    memcpy(huge, jpeg, n);
+    memcpy(huge + (sof - jpeg) + 5, "\x27\x10\x27\x10", 4);
+    assert_int_equal(video_still_decode(s, huge, n, "huge", &g), ERR_LIMIT);
+    assert_string_equal(err_text(), "huge: 10000 x 10000 pixels; sides up to 8192 are read");
+    static const uint8_t png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n', 0, 0, 0, 13, 'I', 'H', 'D', 'R', 0, 0, 0x20, 0x01, 0, 0, 0, 1, 8, 2, 0, 0, 0};
+    assert_int_equal(video_still_decode(s, png, sizeof png, "wide", &g), ERR_LIMIT);
+    assert_string_equal(err_text(), "wide: 8193 x 1 pixels; sides up to 8192 are read");
+    free(huge);
     assert_int_equal(video_still_decode(s, jpeg, n, "a", &f), ERR_OK);
     video_still_free(&s); /* the frame outlives it */
     assert_true(f->plane[0][0] > 48);

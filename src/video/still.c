@@ -87,6 +87,30 @@ static bool ends(const uint8_t *p, size_t n, enum AVCodecID id)
     return false;
 }
 
+/* What the file says of its size, 0 x 0 if it says nothing: FFmpeg refuses what is too large as it refuses what is damaged. */
+static void said_size(const uint8_t *p, size_t n, enum AVCodecID id, uint32_t *ret_w, uint32_t *ret_h)
+{
+    *ret_w = *ret_h = 0;
+    if (id == AV_CODEC_ID_PNG && n >= 24) {
+        *ret_w = (uint32_t)p[16] << 24 | (uint32_t)p[17] << 16 | (uint32_t)p[18] << 8 | p[19];
+        *ret_h = (uint32_t)p[20] << 24 | (uint32_t)p[21] << 16 | (uint32_t)p[22] << 8 | p[23];
+    }
+    for (size_t at = 2; id == AV_CODEC_ID_MJPEG && at + 9 <= n && p[at] == 0xff && p[at + 1] != 0xda;) {
+        uint8_t marker = p[at + 1];
+        if (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc) { /* a frame header (ITU T.81, B.2.2) */
+            *ret_h = (uint32_t)p[at + 5] << 8 | p[at + 6];
+            *ret_w = (uint32_t)p[at + 7] << 8 | p[at + 8];
+            return;
+        }
+        at += marker == 0xff ? 1 : 2 + (size_t)(p[at + 2] << 8 | p[at + 3]);
+    }
+}
+
+static err too_large(const char *what, uint32_t w, uint32_t h)
+{
+    return err_set(ERR_LIMIT, "%s: %u x %u pixels; sides up to %d are read", what, w, h, VIDEO_MAX_SIDE);
+}
+
 /* The packet's picture, whole, or why not. The decoder is left ready for another. */
 static err decode_packet(struct video_still *s, const char *what, struct video_frame **ret)
 {
@@ -104,8 +128,7 @@ static err decode_packet(struct video_still *s, const char *what, struct video_f
     video_frame_unref(&f);
     if (atomic_load(&s->c.no_memory) != no_memory) {
         int w = src->codec->width, h = src->codec->height;
-        if (w > VIDEO_MAX_SIDE || h > VIDEO_MAX_SIDE)
-            return err_set(ERR_LIMIT, "%s: %d x %d pixels; sides up to %d are read", what, w, h, VIDEO_MAX_SIDE);
+        if (w > VIDEO_MAX_SIDE || h > VIDEO_MAX_SIDE) return too_large(what, (uint32_t)w, (uint32_t)h);
         return err_set(ERR_NOMEM, "%s: the budget has no room for a picture of %d x %d pixels", what, w, h);
     }
     return err_set(ERR_CORRUPT, "%s: the picture is damaged or cut off", what);
@@ -120,6 +143,9 @@ err video_still_decode(struct video_still *s, const uint8_t *bytes, size_t size,
                                                                              : AV_CODEC_ID_NONE;
     if (id == AV_CODEC_ID_NONE || size > STILL_MAX)
         return err_set(ERR_CORRUPT, "%s: %s", what, size == 0 ? "an empty file" : size > STILL_MAX ? "over 64 MiB" : "neither JPEG nor PNG");
+    uint32_t w, h;
+    said_size(bytes, size, id, &w, &h);
+    if (w > VIDEO_MAX_SIDE || h > VIDEO_MAX_SIDE) return too_large(what, w, h);
     if (!ends(bytes, size, id)) return err_set(ERR_CORRUPT, "%s: the picture is cut off", what);
     if (!src->packet) src->packet = av_packet_alloc();
     if (!src->frame) src->frame = av_frame_alloc();
