@@ -196,6 +196,12 @@ static err guess(const char *path, const struct train_set_options *o, enum train
     return ERR_OK;
 }
 
+/* The place of a class of the network that nobody named: "car=2" leaves #0 and #1. */
+static bool unnamed(const char *class)
+{
+    return class[0] == '#';
+}
+
 /* The classes that were asked for, in that order; boxes and samples of others go. */
 static err choose_classes(struct train_set *s, const char *path, const struct train_set_options *o)
 {
@@ -207,9 +213,12 @@ static err choose_classes(struct train_set *s, const char *path, const struct tr
         known += map[c] >= 0;
     }
     if (!known) {
+        const char *first = NULL;
+        int wanted = 0;
+        for (int i = o->n_classes; i-- > 0;)
+            if (!unnamed(o->classes[i])) first = o->classes[i], wanted++;
         free(map);
-        return err_set(ERR_FORMAT, "%s: none of its %zu classes ('%s' ...) is one of the %d that are wanted ('%s' ...)", path, s->n_classes, s->classes[0], o->n_classes,
-                       o->n_classes ? o->classes[0] : "");
+        return err_set(ERR_FORMAT, "%s: none of its %zu classes ('%s' ...) is one of the %d that are wanted ('%s' ...)", path, s->n_classes, s->classes[0], wanted, first ? first : "");
     }
     size_t boxes = 0, samples = 0;
     for (size_t i = 0; i < s->samples.len; i++) {
@@ -236,7 +245,7 @@ static err choose_classes(struct train_set *s, const char *path, const struct tr
     return e;
 }
 
-static err finish(struct train_set *s, const char *path)
+static err finish(struct train_set *s, const char *path, bool chosen)
 {
     int64_t *count = xnewn(int64_t, s->n_classes + 1);
     for (size_t i = 0; i < s->samples.len; i++) {
@@ -247,7 +256,7 @@ static err finish(struct train_set *s, const char *path)
     for (size_t i = 0; i < s->boxes.len; i++) count[data_boxes(s)[i].class_id]++;
     for (size_t i = 0; i < s->attributes.len; i++) count[i % s->n_classes] += ((const int8_t *)s->attributes.items)[i] >= 0;
     for (size_t c = 0; c < s->n_classes; c++) {
-        if (count[c]) continue;
+        if (count[c] || (chosen && unnamed(s->classes[c]))) continue;
         s->report.empty_classes++;
         data_problem(s, "%s: class '%s' has no sample", path, s->classes[c]);
     }
@@ -287,7 +296,7 @@ err train_set_open(const char *path, const struct train_set_options *o, struct m
     s->unlabelled = s->kind == TRAIN_SET_PLAIN || (s->kind == TRAIN_SET_VIDEO && !s->has_boxes);
     if (!e && o->classes && s->kind == TRAIN_SET_ATTRIBUTES) e = err_set(ERR_USAGE, "%s: attributes are taken as they are; --classes is for classes", path);
     if (!e && o->classes && s->n_classes && !s->unlabelled && !s->attributes.len) e = choose_classes(s, path, o);
-    if (!e) e = finish(s, path);
+    if (!e) e = finish(s, path, o->n_classes > 0);
     if (e) {
         train_set_free(&s);
         return e;

@@ -565,7 +565,7 @@ static err check(const struct train_job_options *o)
 {
     if (o->batch < 1 || o->batch > 65536) return err_set(ERR_USAGE, "--batch goes from 1 to 65536");
     if (o->epochs < 1 || o->epochs > 1000000) return err_set(ERR_USAGE, "--epochs goes from 1 to 1000000");
-    if (!(o->lr > 0 && o->lr < 1000)) return err_set(ERR_USAGE, "--lr is above 0");
+    if (!(o->lr > 0 && o->lr < 1000)) return err_set(ERR_USAGE, "--lr is above 0 and below 1000");
     if (!(o->held_out >= 0 && o->held_out < 1)) return err_set(ERR_USAGE, "--held-out goes from 0 to below 1");
     if (o->accumulate < 0 || o->accumulate > 100000) return err_set(ERR_USAGE, "--accumulate goes from 1 to 100000");
     if (!(o->classify.smoothing >= 0 && o->classify.smoothing < 1)) return err_set(ERR_USAGE, "--smoothing goes from 0 to below 1");

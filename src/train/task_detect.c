@@ -2,12 +2,22 @@
 #include "train/head.h"
 #include "train/task.h"
 
+/* Numbers were said (names alone leave no gaps), and the network has no class of the last one. */
+static bool beyond(const struct train_job *j, int classes)
+{
+    for (int i = 0; i < j->o->n_classes; i++)
+        if (j->o->classes[i][0] == '#' && j->classes > classes) return true;
+    return false;
+}
+
 /* Where the user says which class of the data is which of the network's, and the network has them all, its head stays. */
 static err adapt(struct train_job *j, struct graph *g)
 {
     int classes;
     char said[400];
     if (train_head_classes(g, true, &classes) || (j->o->n_classes ? j->classes <= classes : j->classes == classes)) return ERR_OK;
+    if (beyond(j, classes))
+        return err_set(ERR_USAGE, "%s: it has classes 0 to %d; --classes says %s=%d", j->o->model, classes - 1, j->o->classes[j->o->n_classes - 1], j->o->n_classes - 1);
     err e = train_head_replace(g, true, j->classes, j->o->seed, said, sizeof said);
     if (!e) train_job_say(j, "%s", said);
     return e;
