@@ -153,11 +153,27 @@ def boxes_that_cannot_be():
     brim("new", "brimdet", "--size", "64", "--classes", "1", "-o", "det.onnx")
     brim("train", "detect", "--model", "det.onnx", "--data", "yolo", "--out", "o4", "--epochs", "1", "--batch", "2", "--held-out", "0", "--priority", "normal",
          says="yolo: 4 samples; left out: 0 pictures, 3 boxes; 0 classes without a sample. The first: yolo/labels/0.txt:2: a class that the set does not have; it is left out")
+    for said, what in ((f"thing={n}", f"det.onnx: it has classes 0 to 0; --classes says thing={n}") for n in (1, 700)):
+        brim("train", "detect", "--model", "det.onnx", "--data", "yolo", "--out", "o17", "--classes", said, "--batch", "2", "--held-out", "0", status=2, says=what)
+    brim("train", "detect", "--model", "det.onnx", "--data", "yolo", "--out", "o17", "--classes", "bicycle=3", status=2, says="none of its 1 classes ('thing' ...) is one of the 1 that are wanted ('bicycle' ...)")
+    brim("eval", status=2, says="expected classify, detect, embed, image, attributes, text or tracks")
     write("yolo/labels/0.txt", "0 0.5 0.5\n")
     brim("train", "detect", "--model", "det.onnx", "--data", "yolo", "--out", "o5", status=2, says="yolo/labels/0.txt:1: expected `class cx cy w h`")
     write("yolo/labels/0.txt", "9 0.5 0.5 0.4 0.4\n")
     brim("train", "detect", "--model", "det.onnx", "--data", "yolo", "--out", "o5", status=2, says="no box in it can be used: yolo/labels/0.txt:1: a class that the set does not have")
     assert not os.path.exists(path("o5")), "nothing is written for data that is refused"
+
+
+@test
+def what_less_memory_costs():
+    pictures("two")
+    brim("new", "mobilenetv2", "--classes", "2", "--size", "32", "-o", "deep.onnx")
+    out = brim("train", "--model", "deep.onnx", "--data", "two", "--out", "o18", "--batch", "8", "--dry-run")
+    rows = [line.split() for line in out.split("\n") if "(level " in line]
+    need = [float(r[0]) * {"KiB": 1, "MiB": 1024, "GiB": 1 << 20}[r[1]] for r in rows]
+    again = [int(r[2]) for r in rows]
+    assert len(rows) >= 3 and again[0] == 0, out
+    assert need == sorted(need, reverse=True) and again == sorted(set(again)), f"more time, and no less memory: {out}"
 
 
 @test

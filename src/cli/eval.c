@@ -28,7 +28,8 @@ struct options {
 };
 
 static const char usage[] =
-    "eval tracks --truth FILE --tracks FILE [--iou 0.5] [--json]\n"
+    "eval classify|detect|embed|image|attributes|text --model F.onnx --data DATA [options]    (brim eval classify --help ...)\n"
+    "       brim eval tracks --truth FILE --tracks FILE [--iou 0.5] [--json]\n"
     "       brim eval tracks --truth FILE --degrade miss=0.1,jitter=0.05,fp=0.1 [--seed N]\n"
     "                        [--fps 30] [--every N] [--out FILE] [--iou 0.5] [--json]";
 
@@ -59,7 +60,7 @@ static err parse_degrade(struct options *o)
 static err check(struct options *o, const struct args_list *rest)
 {
     if (rest->n != 1 || strcmp(rest->items[0], "tracks") != 0)
-        return err_set(ERR_USAGE, "expected 'tracks'%s%s", rest->n ? ", found " : "",
+        return err_set(ERR_USAGE, "expected classify, detect, embed, image, attributes, text or tracks%s%s", rest->n ? ", found " : "",
                        rest->n ? rest->items[rest->n - 1] : "");
     if (!o->truth || !o->tracks == !o->degrade)
         return err_set(ERR_USAGE, "needs --truth, and either --tracks or --degrade");
@@ -183,7 +184,7 @@ static err run_tracker(struct mem_payer *payer, const struct options *o, const s
         while (at < truth->count && truth->rows[at].frame == frame)
             at++;
         int n = degrade(o, truth, from, at, area, &rng, d);
-        task_tracker_update(t, frame / o->fps, d, n);
+        task_tracker_update(t, frame / o->fps, d, NULL, n);
         keep_tracks(t, frame, cap, found);
     }
     free(d);

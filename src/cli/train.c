@@ -224,7 +224,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"triplet", ARGS_FLOAT, &j->embed.triplet, "embed: its weight beside the cross entropy of identities (1)"},
         {"width", ARGS_INT, &o->width, "embed: numbers of the embedding, for a network by name (its own)"},
         {"category", ARGS_INT, &o->category, "embed: of videos only objects of this class, the 8th column of MOT rows (all)"},
-        {"data-every", ARGS_INT, &o->data_every, "embed, --label: each n-th frame of videos (10)"},
+        {"data-every", ARGS_INT, &o->data_every, "each n-th frame of videos (embed, --label: 10; else all)"},
         {"label", ARGS_STRING, &j->embed.named, "classify: of videos the class of an object is what objects.json beside its labels says under this key (colour); of a box's "
                                                       "events label (default), attributes, zone, event, query or camera"},
         {"query", ARGS_STRING, &j->rows.query, "of a box's events only those of this query"},
@@ -256,7 +256,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"temperature", ARGS_FLOAT, &j->classify.temperature, "classify: of the teacher's answers (4)"},
         {"teacher-classes", ARGS_STRING, &o->teacher_classes, "NAME=NUMBER,... which of the teacher's classes become labels, and their names (all)"},
         {"teacher-score", ARGS_FLOAT, &j->teacher_score, "detect: boxes that the teacher is so sure of become labels (0.4)"},
-        {"augment", ARGS_STRING, &o->augment, "flip=0.5,shift=4,crop=1,mixup=0.2,..."},
+        {"augment", ARGS_STRING, &o->augment, "flip=0.5,shift=4,...: crop, brightness, contrast, saturation, hue, mosaic, mixup, zoom-least, zoom-most, too (none)"},
         {"mean", ARGS_STRING, &o->mean, "of pixels of 0-255 (ImageNet's; detect: 0)"},
         {"std", ARGS_STRING, &o->scale, "... and what they are divided by (detect: 1)"},
         {"bgr", ARGS_FLAG, &j->feed.bgr, "channels in this order (detect: always, but for --rgb)"},
@@ -275,7 +275,7 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"priority", ARGS_STRING, &o->priority, "idle (default: runs where nobody else wants to), normal"},
         {"save-every", ARGS_INT, &o->save_seconds, "seconds between checkpoints inside an epoch (300)"},
         {"max-steps", ARGS_INT, &o->max_steps, "stop after so many updates, as Ctrl-C would"},
-        {"precision", ARGS_STRING, &o->precision, "f32 (default), bf16 (products alone; weights and sums stay f32), auto"},
+        {"precision", ARGS_STRING, &o->precision, "f32 (default), bf16 (products, and images between operators; weights and sums stay f32), auto"},
         {"dry-run", ARGS_FLAG, &j->dry_run, "say what the job needs, and what less memory costs; OUT gets the network alone"},
         {"json", ARGS_FLAG, &o->json, "a line of JSON per epoch on stdout, and one at the end"},
         {NULL, 0, NULL, NULL}};

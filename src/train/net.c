@@ -298,11 +298,14 @@ static err search(struct train_net *n, const struct graph *source, const struct 
 static err show_trade(struct train_net *n, const struct graph *source, const struct train_net_options *o, struct graph_training **t, uint64_t *need)
 {
     int levels = n->again.levels, at[] = {0, levels / 4, levels / 2, 3 * levels / 4, levels - 2, levels - 1, levels}, last = -1;
+    uint64_t least = UINT64_MAX;
     err e = ERR_OK;
     for (size_t i = 0; i < ARRAY_LEN(at) && !e; i++) {
         if (at[i] <= last) continue;
         last = at[i];
-        if (!(e = attempt(n, source, o, at[i], t, need))) o->trade(o->trade_user, at[i], &n->again, *need);
+        if ((e = attempt(n, source, o, at[i], t, need)) || *need >= least) continue; /* more time for nothing */
+        least = *need;
+        o->trade(o->trade_user, at[i], &n->again, *need);
     }
     return e ? e : attempt(n, source, o, MAX(o->recompute, 0), t, need);
 }

@@ -40,7 +40,7 @@ struct train_net_options {
     int accumulate;                          /* runs per update; 0: 1 */
     enum kernel_precision precision;         /* 0: f32. BF16: products round what they multiply; masters, sums, everything else f32, and so it all is where the machine has none. AUTO: the same */
     int recompute;                           /* activations computed again (graph/recompute.h): 0: as many as make it fit; -1: none; else this level */
-    train_trade_fn *trade;                   /* NULL, or called for some levels from none to all before one is chosen: a plan is made for each */
+    train_trade_fn *trade;                   /* NULL, or called for levels from none to all, each of which needs less than those before, before one is chosen: plans are made */
     void *trade_user;
 };
 
