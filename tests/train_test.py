@@ -142,6 +142,9 @@ def a_loss_that_is_no_number():
     pictures("two")
     brim("train", "--model", "net.onnx", "--data", "two", "--out", "o3", "--batch", "8", "--epochs", "20", "--warmup", "10", "--lr", "900", "--optimizer", "sgd", "--priority", "normal",
          "--threads", "1", "--held-out", "0", status=1, says=["the loss or a gradient is not a finite number, first at '", "; try a smaller learning rate, or a warm-up"])
+    brim("new", "cifar-resnet20", "--classes", "2", "-o", "norms.onnx")  # its batch norms' statistics overflow first
+    brim("train", "--model", "norms.onnx", "--data", "two", "--out", "o19", "--batch", "8", "--epochs", "40", "--warmup", "40", "--lr", "900", "--priority", "normal", "--threads", "1",
+         "--held-out", "0", status=1, says="the loss or a gradient is not a finite number, first at '")
 
 
 @test

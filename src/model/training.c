@@ -81,12 +81,12 @@ err model_plan_run_part(struct model_plan *p, int from, int to)
 }
 
 /* Outputs are dense, so their layout does not matter. */
-static bool all_finite(const struct model_plan *p, const struct model_step *s)
+static bool output_finite(const struct model_plan *p, const struct model_step *s, int k, int value)
 {
-    if (s->out_value < 0 || s->n_out < 1 || s->out[0].slot < 0) return true;
-    const struct tensor *t = &p->values[s->out_value].t;
+    if (value < 0 || s->out[k].slot < 0) return true;
+    const struct tensor *t = &p->values[value].t;
     if ((t->dtype != TENSOR_F32 && t->dtype != TENSOR_BF16) || t->shape.bounded) return true;
-    const void *at = model_slot_address(p, s->out[0].slot) + s->out[0].offset;
+    const void *at = model_slot_address(p, s->out[k].slot) + s->out[k].offset;
     const float *f = at;
     const uint16_t *h = at;
     int64_t n = tensor_count(&t->shape);
@@ -96,6 +96,15 @@ static bool all_finite(const struct model_plan *p, const struct model_step *s)
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(f[i])) return false;
     return true;
+}
+
+/* A batch norm's statistics overflow before what it puts out does. Where the planner put a copy between, the copy is looked at. */
+static bool all_finite(const struct model_plan *p, const struct model_step *s)
+{
+    bool finite = s->n_out < 1 || output_finite(p, s, 0, s->out_value);
+    for (int k = 1; k < s->n_out && k < s->node->n_out && finite; k++)
+        if (s->node->out[k] >= 0 && p->values[s->node->out[k]].slot == s->out[k].slot) finite = output_finite(p, s, k, s->node->out[k]);
+    return finite;
 }
 
 err model_plan_find_nonfinite(struct model_plan *p, char *buf, size_t size)
