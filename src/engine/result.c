@@ -3,6 +3,8 @@
  * Invariant: every box that leaves here is in frame pixels, inside the frame. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/inside.h"
 
+#include "video/look.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,11 +179,26 @@ void engine_cascade_found(struct engine_stream *s, const struct engine_work *w, 
 
 /* ---- a query's own detections */
 
+enum { MOST_LOOKED_AT = 256 };
+
+/* What each detection looks like; NULL: too many, or spots of motion, which look like anything. */
+static const struct task_look *look_at(const struct engine_stream *s, const struct video_frame *f, const struct task_detection *d, int n, struct task_look *room)
+{
+    _Static_assert((int)VIDEO_LOOK == (int)TASK_LOOK, "the tracker takes what video_look gives");
+    if (!s->model || n > MOST_LOOKED_AT) return NULL;
+    for (int i = 0; i < n; i++) {
+        const struct task_box *b = &d[i].box;
+        video_look(f, &(struct video_rect){b->x1, b->y1, b->x2 - b->x1, b->y2 - b->y1}, room[i].at);
+    }
+    return room;
+}
+
 static int tracked(struct engine_stream *s, const struct engine_work *w, const struct task_detection *d, int n, struct engine_track *t)
 {
     const struct task_track *all;
     int out = 0;
-    task_tracker_update(s->tracker, w->frame->pts, d, n);
+    struct task_look looks[MOST_LOOKED_AT];
+    task_tracker_update(s->tracker, w->frame->pts, d, look_at(s, w->frame, d, n, looks), n);
     int count = task_tracker_tracks(s->tracker, &all);
     for (int i = 0; i < count && out < ENGINE_MAX_TRACKS; i++)
         if (all[i].state == TASK_CONFIRMED && all[i].detection >= 0)

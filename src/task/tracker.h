@@ -4,6 +4,8 @@
  * ones to the tracks that are left, because a low score is often the same person half hidden. A Kalman filter
  * with constant velocity on (cx, cy, w, h) predicts where each track is at the frame's own time, so skipped
  * frames cost accuracy but not identity. The matching is exact (assign.h). Different classes never match.
+ * Where the caller says what detections look like, that counts beside the overlap: two that pass each other
+ * keep their numbers, and a lost track is found again also a little beside where it should be.
  *
  *     tentative --confirmed by `confirm_hits` matches--> confirmed --no match--> lost --match--> confirmed
  *     tentative --no match--> gone                       lost --longer than `lost_seconds`--> gone
@@ -43,6 +45,13 @@ struct task_track {
     int detection;              /* index into this update's detections, -1 if it was not seen */
 };
 
+/* A few numbers that are near for the same object and mostly not for another (video_look): brightness and two
+ * colours, in turns. */
+enum { TASK_LOOK = 18 };
+struct task_look {
+    uint8_t at[TASK_LOOK];
+};
+
 struct task_tracker;
 /* NULL options: the defaults. ERR_USAGE for options that make no sense, ERR_NOMEM. Memory: MEM_OTHER of
  * `payer`. */
@@ -52,8 +61,8 @@ void task_tracker_free(struct task_tracker **t);
 uint64_t task_tracker_bytes(const struct task_tracker_options *o);
 /* `pts` in seconds. A step back, or a step forward of more than lost_seconds, ends all tracks; ids go on
  * rising. Detections that are not finite are ignored. Never fails for what is in them; O((tracks +
- * detections)^3) at worst. */
-void task_tracker_update(struct task_tracker *t, double pts, const struct task_detection *d, int n);
+ * detections)^3) at worst. looks: of the same n detections, or NULL: overlaps alone. */
+void task_tracker_update(struct task_tracker *t, double pts, const struct task_detection *d, const struct task_look *looks, int n);
 /* All tracks, tentative and lost ones included, in order of age; valid until the next update. Returns how
  * many. */
 int task_tracker_tracks(const struct task_tracker *t, const struct task_track **ret);
