@@ -3,7 +3,7 @@
 Standard library only; everything is made in a temporary folder. Prints TAP.
 
 usage: train_test.py BRIM          SPDX-License-Identifier: Apache-2.0"""
-import json, os, random, shutil, sqlite3, struct, subprocess, sys, tempfile
+import json, os, pty, random, shutil, sqlite3, struct, subprocess, sys, tempfile
 
 sys.dont_write_bytecode = True
 import made
@@ -129,12 +129,30 @@ def a_job_goes_on_wherever_its_inputs_are_found():
 def a_job_that_ended_early_says_so_again():
     pictures("two")
     words = ("--data", "two", "--out", "early", "--epochs", "9", "--patience", "1", "--held-out", "0.3", "--lr", "1e-30")  # nothing is learnt: the second epoch is no better
-    assert " (ended early); best epoch 1; " in train(*words)
+    assert " (ended early); best epoch 1; " in train(*words, "--text")
     before = open(path("early/last.onnx"), "rb").read()
     for _ in range(2):
-        assert "early: 2 epochs, 2 updates in " in (out := brim("train", "--resume", "--out", "early")) and " (ended early); best epoch 1; " in out, out
+        assert "early: 2 epochs, 2 updates in " in (out := brim("train", "--resume", "--out", "early", "--text")) and " (ended early); best epoch 1; " in out, out
     assert json.loads(brim("train", "--resume", "--out", "early", "--json"))["stopped_early"] is True
     assert open(path("early/last.onnx"), "rb").read() == before
+
+
+@test
+def lines_for_machines_and_for_people():
+    """JSON where nobody looks; text on a terminal, and where it is asked for."""
+    pictures("two")
+    words = ("--data", "two", "--epochs", "1", "--held-out", "0.3")
+    lines = [json.loads(line) for line in train(*words, "--out", "l1").splitlines()]
+    assert [("epoch" in x, "done" in x) for x in lines] == [(True, False), (False, True)], lines
+    assert train(*words, "--out", "l2", "--text").startswith("epoch 1/1  loss ")
+    train(*words, "--out", "l3", "--text", "--json", status=2, says="--json and --text: one of them")
+    assert json.loads(brim("train", "--resume", "--out", "l2"))["done"] is True  # what was said before is not kept
+    ours, theirs = pty.openpty()
+    subprocess.run([BRIM, "train", "--model", "net.onnx", "--batch", "8", "--threads", "1", "--priority", "normal", *words, "--out", "l4"], cwd=DIR, stdin=subprocess.DEVNULL, stdout=theirs,
+                   stderr=subprocess.DEVNULL, check=True)
+    os.close(theirs)
+    assert os.read(ours, 4096).startswith(b"epoch 1/1  loss ")
+    os.close(ours)
 
 
 @test

@@ -33,7 +33,7 @@ struct options {
     const char *precision;
     int64_t epochs, batch, threads, data_threads, accumulate, seed, size, freeze_but, patience, every, save_seconds, max_steps;
     double momentum, decay, clip, ema, dropout;
-    bool nesterov, json, help, rgb;
+    bool nesterov, json, text, help, rgb;
     struct args_list freeze;
 };
 
@@ -277,7 +277,8 @@ static err parse(int argc, char **argv, struct options *o, struct args_list *res
         {"max-steps", ARGS_INT, &o->max_steps, "stop after so many updates, as Ctrl-C would"},
         {"precision", ARGS_STRING, &o->precision, "f32 (default), bf16 (products, and images between operators; weights and sums stay f32), auto"},
         {"dry-run", ARGS_FLAG, &j->dry_run, "say what the job needs, and what less memory costs; OUT gets the network alone"},
-        {"json", ARGS_FLAG, &o->json, "a line of JSON per epoch on stdout, and one at the end"},
+        {"json", ARGS_FLAG, &o->json, "a line of JSON per epoch on stdout, and one at the end (the default where stdout is no terminal)"},
+        {"text", ARGS_FLAG, &o->text, "lines for people, wherever stdout goes"},
         {NULL, 0, NULL, NULL}};
     err e = args_parse(argc, argv, table, rest, &o->help);
     if (o->help) args_help(usage, table);
@@ -381,7 +382,7 @@ static void finish(const struct options *o, const struct train_result *r, bool c
     if (o->json)
         finish_json(r, cancelled);
     else if (!cancelled)
-        printf("%s: %d epochs, %lld updates in %.0f s%s; best epoch %d; at most %s; %s/best.onnx, %s/last.onnx\n", o->job.out, r->epochs, (long long)r->updates,
+        printf("%s: %d epoch%s, %lld updates in %.0f s%s; best epoch %d; at most %s; %s/best.onnx, %s/last.onnx\n", o->job.out, r->epochs, r->epochs == 1 ? "" : "s", (long long)r->updates,
                r->seconds, r->stopped_early ? " (ended early)" : "", r->best_epoch, size_text(r->peak, a), o->job.out, o->job.out);
     if (!o->json && !cancelled && r->sizes.level)
         printf("to fit the budget %d operators were computed again for each backward pass, about %.1f %% more time\n", r->sizes.again.nodes, 100 * r->sizes.again.share);
@@ -392,6 +393,8 @@ static void finish(const struct options *o, const struct train_result *r, bool c
 static err run(struct options *o)
 {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    if (o->json && o->text) return err_set(ERR_USAGE, "--json and --text: one of them");
+    o->json = o->json || (!o->text && !isatty(1));
     struct shown shown = {.json = o->json, .terminal = isatty(2), .task = o->job.task};
     struct train_result r = {0};
     sigaction(SIGINT, &action, NULL);
@@ -431,7 +434,7 @@ static err nothing_new(int argc, char **argv, char *const *old, int n)
 {
     for (int i = 1; i < argc; i++) {
         const char *before = i > 1 && str_starts(argv[i - 1], "--") && !str_starts(argv[i], "--") && !strchr(argv[i - 1], '=') ? argv[i - 1] : "";
-        bool takes = !strcmp(argv[i], "--out") || !strcmp(argv[i], "--max-steps"), known = takes || !strcmp(argv[i], "--resume") || !strcmp(argv[i], "--json");
+        bool takes = !strcmp(argv[i], "--out") || !strcmp(argv[i], "--max-steps"), known = takes || !strcmp(argv[i], "--resume") || !strcmp(argv[i], "--json") || !strcmp(argv[i], "--text");
         known |= str_starts(argv[i], "--out=") || str_starts(argv[i], "--max-steps=");
         for (int k = 0; k < n && !known; k++) known = !strcmp(argv[i], old[k]) && !is_other_value(before, argv[i], old, n);
         if (!known)
@@ -447,7 +450,7 @@ static err resumed(int argc, char **words, struct options *o, struct args_list *
 {
     struct options old = defaults();
     int n;
-    bool json = o->json;
+    bool json = o->json, text = o->text;
     const char *out = o->job.out;
     char **arguments;
     err e = train_job_arguments(out, &arguments, &n, ret_begun);
@@ -463,6 +466,7 @@ static err resumed(int argc, char **words, struct options *o, struct args_list *
     old.job.out = out;
     old.job.resume = true;
     old.json = json;
+    old.text = text;
     old.max_steps = o->max_steps;
     old.job.arguments = (const char *const *)arguments;
     old.job.n_arguments = n;
