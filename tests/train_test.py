@@ -73,7 +73,7 @@ def bad_pictures_are_counted_and_said():
 @test
 def other_classes_get_a_new_head():
     pictures("two")
-    out = train("--data", "two", "--out", "o2", "--epochs", "1", "--held-out", "0.3", says="net.onnx: 2 classes instead of 3: layer '")
+    out = train("--data", "two", "--out", "o2", "--epochs", "1", "--held-out", "0.3", "--text", says="net.onnx: 2 classes instead of 3: layer '")
     assert "held out" in out
     r = json.loads(brim("eval", "classify", "--model", "o2/best.onnx", "--data", "two", "--json"))
     assert r["samples"] == 20 and r["top5"] == 1, r
