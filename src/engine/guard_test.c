@@ -613,19 +613,22 @@ static void every_allocation_may_fail(void **state)
         struct engine_site *hold = engine_site_hold(b.e);
         char *original = in_dir("out/models/cars.onnx");
         uint64_t used = used_beside_cameras(b.budget);
-        err x = ERR_NOMEM;
-        for (uint64_t n = 1; x; n++) {
+        bool done = false;
+        for (uint64_t n = 1; !done; n++) {
             struct engine_eye *y = NULL;
             mem_fault_at(b.budget, n);
-            x = engine_eye_new(b.e->guards, hold, &hold->site->models[0], original, &y);
+            err x = engine_eye_new(b.e->guards, hold, &hold->site->models[0], original, &y);
             if (!x) x = engine_eye_join(y, b.e->models[0]);
+            bool failed = mem_fault_calls(b.budget) >= n; /* one did; without x it was a camera's, so once more */
             mem_fault_at(b.budget, 0);
             if (x) {
                 assert_int_equal(x, ERR_NOMEM);
                 engine_eye_close(&y);
             } else {
-                assert_true(n > 3);
                 engine_eye_leave(b.e->models[0]);
+                done = !failed;
+                n -= failed;
+                assert_true(failed || n > 3);
             }
             assert_null(atomic_load(&b.e->models[0]->eye));
             assert_int_equal(used_beside_cameras(b.budget), used);
