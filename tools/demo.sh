@@ -21,10 +21,10 @@ if [ $headless = yes ]; then
     trap 'rm -rf "$store"' EXIT
     export BRIM_DEMO_RESULTS="$store/results.jsonl"
 else
-    store=$BRIM_DEMO/store page=7340032
+    store=$BRIM_DEMO/store page=2097152
 fi
 
-# The least that is sure to do, as `brim plan` measures it on this machine (weights beyond it are read from the disk before use), and room for the pictures of the page.
+# The least that is sure to do, as `brim plan` measures it on this machine (weights beyond it are read from the disk before use), and some of the room that the pictures of the page take: weights give way to them, too.
 plan=$(BRIM_STORE="$store" "$brim" plan examples/demo.yaml --json) || [ -n "$plan" ] # its status says whether the site file's own budget will do
 budget=$(printf %s "$plan" | python3 -c '
 import json, sys
