@@ -28,9 +28,9 @@ for c in s["cameras"]:
     if c["state"] != "live":
         bad.append(f"camera {c['camera']} is {c['state']}: {c['error']}")
 m = s["memory"]
-print(f"budget: {m['used_bytes'] / 2**20:.1f} of {m['limit_bytes'] / 2**20:.1f} MiB at the end; "
+print(f"budget: peak {m['peak_bytes'] / 2**20:.1f} of {m['limit_bytes'] / 2**20:.1f} MiB; "
       f"the kernel says {m['rss']['total'] / 2**20:.1f} MiB resident, {m['rss']['anon'] / 2**20:.1f} of it private")
-if m["used_bytes"] > m["limit_bytes"]:
+if m["peak_bytes"] > m["limit_bytes"]:
     bad.append("the budget was exceeded")
 weights, stay = s["floor"]["all_models"], s["blocks"]["kept"] + s["blocks"]["window"]
 if s["blocks"]["window"]:
