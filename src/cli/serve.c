@@ -33,7 +33,7 @@ static void announce(struct engine *e, const struct serve *s)
     char a[16], b[16];
     struct engine_floor f = engine_floor(e);
     log_info("serve", "budget %s; before any weights %s, weights of all models %s", size_text(mem_budget_limit(engine_budget(e)), a),
-             size_text(f.arena + f.scratch + f.code + f.heads + f.other, b), size_text(f.all_models, (char[16]){0}));
+             size_text(engine_floor_before_weights(&f), b), size_text(f.all_models, (char[16]){0}));
     if (serve_port(s)) log_info("serve", "http://127.0.0.1:%d/ shows the box", serve_port(s));
 }
 

@@ -131,7 +131,7 @@ uint64_t engine_beside_weights(struct engine *e, size_t away)
     struct engine_site *hold = engine_site_hold(e);
     size_t cameras = engine_site_get(hold)->camera_count;
     engine_site_unref(&hold);
-    uint64_t bytes = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other;
+    uint64_t bytes = engine_floor_before_weights(&f);
     bytes += away * (16u << 20); /* what a camera takes that could not be measured */
     return bytes + frames_under_way(e) + (1u << 20) * cameras; /* and trackers, converters: nothing runs yet */
 }
@@ -257,7 +257,7 @@ void engine_close(struct engine **ep)
 static err set_budget(struct engine *e, uint64_t bytes)
 {
     struct engine_floor f = engine_floor_locked(e);
-    uint64_t before = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other, weights = e->blocks ? f.least_weights : 0;
+    uint64_t before = engine_floor_before_weights(&f), weights = e->blocks ? f.least_weights : 0;
     char s[3][16];
     if (bytes < before + weights && engine_eyes_leave(e)) return set_budget(e, bytes); /* guests go first */
     if (bytes < before)

@@ -153,3 +153,4 @@ struct engine_floor {
     uint64_t arena, scratch, code, frames, decoders, heads, other, largest_model, all_models, least_weights;
 };
 struct engine_floor engine_floor(struct engine *e);
+uint64_t engine_floor_before_weights(const struct engine_floor *f);

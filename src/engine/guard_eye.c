@@ -124,7 +124,7 @@ static err check_room(const struct engine_eye *y)
     struct engine *e = y->guards->engine;
     uint64_t limit = mem_budget_limit(e->budget);
     struct engine_floor f = engine_floor_locked(e);
-    uint64_t least = f.arena + f.scratch + f.code + f.frames + f.decoders + f.heads + f.other + f.least_weights + (e->blocks ? y->theirs->fixed : 0);
+    uint64_t least = engine_floor_before_weights(&f) + f.least_weights + (e->blocks ? y->theirs->fixed : 0);
     return least <= limit ? ERR_OK : err_set(ERR_NOMEM, "the budget leaves no room for its original beside the models");
 }
 

@@ -267,6 +267,11 @@ struct engine_floor engine_floor_locked(struct engine *e)
     return f;
 }
 
+uint64_t engine_floor_before_weights(const struct engine_floor *f)
+{
+    return f->arena + f->scratch + f->code + f->frames + f->decoders + f->heads + f->other;
+}
+
 struct engine_floor engine_floor(struct engine *e)
 {
     pthread_mutex_lock(&e->lock);
